@@ -1,0 +1,1 @@
+"""jaxcnn: convolutional networks for images in JAX, from a linear classifier to EfficientNet."""

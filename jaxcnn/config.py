@@ -1,0 +1,105 @@
+"""Config: a tree of dataclasses as JSON and back, and the differences between two of them."""
+
+import dataclasses
+import importlib
+import importlib.util
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn.errors import UserError
+
+# The name under which an experiment file is loaded, so that classes defined there are found again.
+EXPERIMENT_MODULE = "jaxcnn_experiment_file"
+
+# Where and how data is read, and what is shown: these may change between the starts of one run.
+FREE = ("data.data_dir", "data.workers", "data.memory_limit", "tensorboard")
+
+
+def load_module(file: pathlib.Path) -> ModuleType:
+    """Runs an experiment file as the module EXPERIMENT_MODULE. Raises whatever the file raises."""
+    spec = importlib.util.spec_from_file_location(EXPERIMENT_MODULE, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[EXPERIMENT_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def encode(value: Any, path: str = "") -> Any:
+    """A dataclass (a Linen module too) -> {"class": "module:Name", field: ...}; tuples -> lists; dtypes -> names.
+
+    Raises:
+      UserError: a field holds something else, such as a function; the message names the field.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        skip = {"parent", "name"} if isinstance(value, nn.Module) else set()
+        fields = [field.name for field in dataclasses.fields(value) if field.init and field.name not in skip]
+        cls = type(value)
+        return {"class": f"{cls.__module__}:{cls.__qualname__}"} | {
+            name: encode(getattr(value, name), f"{path}.{name}" if path else name) for name in fields
+        }
+    if isinstance(value, tuple | list):
+        return [encode(item, f"{path}.{i}") for i, item in enumerate(value)]
+    if hasattr(value, "items"):
+        return {str(key): encode(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, type | np.dtype):
+        try:
+            return jnp.dtype(value).name
+        except TypeError:
+            pass
+    raise UserError(
+        f"{path}: {value!r} cannot be stored in config.json; experiments are made of dataclasses, numbers, strings "
+        "and tuples (for a function, use the name that the field's type lists)"
+    )
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`. Raises UserError where a class is not there any more, or has other fields."""
+    if isinstance(value, list):
+        return tuple(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {name: decode(item) for name, item in value.items() if name != "class"}
+    if "class" not in value:
+        return fields
+    module, _, name = value["class"].partition(":")
+    try:
+        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found(**fields)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"config.json: {value['class']} cannot be rebuilt: {error}") from error
+
+
+def flatten(encoded: Any, path: str = "") -> dict[str, Any]:
+    """{"optimizer.learning_rate": 0.1, ...} of an encoded config."""
+    if isinstance(encoded, dict):
+        items = list(encoded.items())
+    elif isinstance(encoded, list) and any(isinstance(item, dict | list) for item in encoded):
+        items = list(enumerate(encoded))
+    else:
+        return {path: encoded}
+    flat: dict[str, Any] = {}
+    for name, item in items:
+        flat |= flatten(item, f"{path}.{name}" if path else str(name))
+    return flat
+
+
+def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """{path: (old, new)} of two encoded configs; a value that one of them lacks is None there."""
+    old, new = flatten(old), flatten(new)
+    return {
+        path: (old.get(path), new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    }

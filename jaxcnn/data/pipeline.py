@@ -1,0 +1,195 @@
+"""Global batches as a pure function of (seed, step): no iterator has state, so resume only needs the step.
+
+A batch is a dict of numpy arrays: "image" uint8 [B, H, W, C], "label" int32 [B], "mask" bool [B], "index" int64 [B]
+(the example's place in its split) and "broken" bool [B]. Grain runs the reading, in threads or worker processes;
+its unit is a whole batch and not an example, for its cost per element would otherwise exceed a small net's step
+(docs/design.md).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.memory import Memory
+from jaxcnn.data.transforms import Transform
+from jaxcnn.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of the n examples in one epoch.
+
+    Sorted raw Philox words, and not Generator.permutation, because NumPy promises the former's stream for ever.
+    """
+    words = np.random.Philox(key=[seed, epoch]).random_raw(n)
+    order = np.argsort(words, kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def shuffled_indices(seed: int, n: int, start: int, stop: int) -> np.ndarray:
+    """The examples at positions [start, stop) of the endless stream of shuffled epochs; int64 [stop - start]."""
+    positions = np.arange(start, stop, dtype=np.int64)
+    epochs, offsets = np.divmod(positions, n)
+    indices = np.empty_like(positions)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = permutation(seed, int(epoch), n)[offsets[here]]
+    return indices
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches:
+    """Batch k of training holds positions [k B, (k + 1) B) of the shuffled stream, in this order.
+
+    Process p of P holds the p-th of P equal parts, so that the global batch is the same for every P. An example's
+    augmentation is drawn from (seed, its position in the stream), whatever process or worker computes it.
+    A broken example is replaced by the next readable one of the split and marked in "broken".
+    """
+
+    examples: Examples
+    transforms: tuple[Transform, ...]
+    shape: tuple[int, int, int]
+    batch_size: int
+    seed: int
+    tolerate_broken: bool = False
+    process: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        # Grain asks for a length; no run reaches this step.
+        return 2**40 // self.batch_size
+
+    def indices(self, step: int) -> np.ndarray:
+        """The examples of the whole global batch of this step, int64 [B]."""
+        return shuffled_indices(self.seed, len(self.examples), step * self.batch_size, (step + 1) * self.batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        part = self.batch_size // self.processes
+        first = self.process * part
+        indices = self.indices(step)[first : first + part]
+        if _resident(self.examples, self.transforms, self.shape):
+            batch = _gather(self.examples, indices)
+        else:
+            batch = _empty(part, self.shape, indices)
+            for row, index in enumerate(indices):
+                position = step * self.batch_size + first + row
+                rng = np.random.Generator(np.random.Philox(key=[self.seed ^ _AUGMENT, position]))
+                self._read(batch, row, int(index), rng)
+            batch["mask"][:] = True
+        return batch
+
+    def _read(self, batch: Batch, row: int, index: int, rng: np.random.Generator) -> None:
+        n = len(self.examples)
+        for candidate in range(index, index + n):
+            try:
+                example = self.examples[candidate % n]
+                break
+            except BrokenExample:
+                if not self.tolerate_broken:
+                    raise
+                batch["broken"][row] = True
+        else:
+            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be read")
+        batch["image"][row] = _transformed(example, self.examples, candidate % n, self.transforms, self.shape, rng)
+        batch["label"][row] = example["label"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatches:
+    """The split in order, each example once; the last batch is padded with rows whose mask is false.
+
+    The mask of a broken example is false too, and "broken" is true.
+    """
+
+    examples: Examples
+    transforms: tuple[Transform, ...]
+    shape: tuple[int, int, int]
+    batch_size: int
+    tolerate_broken: bool = False
+    process: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __getitem__(self, k: int) -> Batch:
+        part = self.batch_size // self.processes
+        first = k * self.batch_size + self.process * part
+        indices = np.arange(first, min(first + part, len(self.examples)), dtype=np.int64)
+        batch = _empty(part, self.shape, indices)
+        if _resident(self.examples, self.transforms, self.shape):
+            for name, rows in _gather(self.examples, indices).items():
+                batch[name][: len(indices)] = rows
+            return batch
+        # Evaluation transforms draw nothing; one generator serves for all.
+        rng = np.random.Generator(np.random.Philox(key=[0, 0]))
+        for row, index in enumerate(indices):
+            try:
+                example = self.examples[int(index)]
+            except BrokenExample:
+                if not self.tolerate_broken:
+                    raise
+                batch["broken"][row] = True
+                continue
+            batch["image"][row] = _transformed(example, self.examples, int(index), self.transforms, self.shape, rng)
+            batch["label"][row] = example["label"]
+            batch["mask"][row] = True
+        return batch
+
+
+def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
+    """Batches start, start + 1, ..., read ahead by Grain in threads, or in `workers` processes."""
+    import grain
+
+    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(dataset)
+
+
+_AUGMENT = 0x9E3779B97F4A7C15  # keeps the augmentation stream apart from the shuffle's
+
+
+def _resident(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> bool:
+    """Whether a batch is a plain gather from arrays."""
+    return isinstance(examples, Memory) and not (transforms or examples.broken) and examples.images.shape[1:] == shape
+
+
+def _gather(memory: Memory, indices: np.ndarray) -> Batch:
+    yes = np.ones(len(indices), bool)
+    return {
+        "image": memory.images[indices],
+        "label": memory.labels[indices],
+        "mask": yes,
+        "index": indices,
+        "broken": ~yes,
+    }
+
+
+def _empty(rows: int, shape: tuple[int, int, int], indices: np.ndarray) -> Batch:
+    return {
+        "image": np.zeros((rows, *shape), np.uint8),
+        "label": np.zeros(rows, np.int32),
+        "mask": np.zeros(rows, bool),
+        "index": np.concatenate([indices, np.full(rows - len(indices), -1, np.int64)]),
+        "broken": np.zeros(rows, bool),
+    }
+
+
+def _transformed(example, examples, index, transforms, shape, rng) -> np.ndarray:
+    image = example["image"]
+    for transform in transforms:
+        image = transform(image, rng)
+    if image.shape != shape:
+        raise UserError(
+            f"{examples.where(index)}: the image is {example['image'].shape} and after the transforms {image.shape}, "
+            f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
+        )
+    return image

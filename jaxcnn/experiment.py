@@ -1,0 +1,123 @@
+"""Experiment: one run, as a tree of frozen dataclasses that hold real objects. Defaults live here and in its parts."""
+
+import dataclasses
+from typing import Literal
+
+from flax import linen as nn
+
+from jaxcnn.data.digits import Digits
+from jaxcnn.data.examples import Source
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.transforms import UNIT, Normalize, Transform
+from jaxcnn.errors import UserError
+from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.duration import Duration, epochs, steps
+from jaxcnn.train.losses import CrossEntropy
+from jaxcnn.train.optimizers import SGD, Optimizer
+from jaxcnn.train.schedules import Constant, Schedule
+from jaxcnn.train.step import EMA
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """From a data source to what the model reads."""
+
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the model's input, after the transforms."""
+    source: Source = Digits()
+    train_split: str = "train"
+    evaluation_splits: tuple[str, ...] = ("test",)
+    """The first one drives the best checkpoint and the plateau schedule."""
+    augment: tuple[Transform, ...] = ()
+    """Transforms of each training image, in order, on the host; image_shape comes out."""
+    preprocess: tuple[Transform, ...] = ()
+    """Transforms of each evaluation image; image_shape comes out."""
+    normalize: Normalize = UNIT
+    """From uint8 to what the model reads; runs on the device, inside the step."""
+    batch_size: int = 128
+    """Examples per optimizer step, over all devices."""
+    evaluation_batch_size: int = 512
+    """Over all devices; influences speed, memory and rounding only."""
+    data_dir: str | None = None
+    """Where prepared TFDS data lies; else the variable TFDS_DATA_DIR, else TFDS's own default."""
+    memory_limit: int = 2**30
+    """A split whose decoded images take at most this many bytes is decoded once, into memory."""
+    workers: int = 0
+    """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
+    tolerate_broken: int = 0
+    """How many unreadable images may be passed over, each one recorded in quarantine.jsonl; 0 stops at the first."""
+
+    def __post_init__(self):
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise UserError(f"data.image_shape is (height, width, channels), not {self.image_shape}")
+        for field in ("batch_size", "evaluation_batch_size"):
+            if getattr(self, field) < 1:
+                raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
+        for field in ("workers", "tolerate_broken", "memory_limit"):
+            if getattr(self, field) < 0:
+                raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
+        if len(set(self.evaluation_splits)) != len(self.evaluation_splits):
+            raise UserError(f"data.evaluation_splits names a split twice: {self.evaluation_splits}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A model, its data and how it is trained. Batch sizes are global; durations are epochs, steps or examples."""
+
+    model: nn.Module
+    """A Classifier, or any module with its methods (docs/design.md)."""
+    data: Data
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Constant()
+    loss: CrossEntropy = CrossEntropy()
+    duration: Duration = epochs(5)
+    """The length of the whole run."""
+    accumulate: int = 1
+    """Microbatches per optimizer step; batch norm normalises over a microbatch."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; None: no clipping."""
+    ema: EMA = EMA()
+    seed: int = 0
+    """Of the weights, the data order, the augmentation and dropout."""
+    evaluate_every: Duration = epochs(1)
+    """Evaluation also happens at the end."""
+    log_every: Duration = steps(50)
+    """Length of the intervals whose mean figures are logged."""
+    checkpoints: Checkpoints = Checkpoints()
+    precision: Literal["default", "float32"] = "default"
+    """Of float32 products: "default" allows TF32 and bfloat16 passes on GPU and TPU, "float32" does not."""
+    tensorboard: bool = False
+    """Write TensorBoard events as well (needs the extra: pip install 'jaxcnn[tensorboard]')."""
+
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be in [0, 2**32)")
+        for field in ("duration", "evaluate_every", "log_every"):
+            if getattr(self, field).amount == 0:
+                raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
+
+
+def debug(experiment: Experiment) -> Experiment:
+    """The same experiment shrunk to seconds: a few steps on synthetic images of the right shape, in small batches."""
+    classes = experiment.model.classes
+    batch = 8 if experiment.accumulate <= 4 else 2 * experiment.accumulate
+    source = Synthetic(image_shape=experiment.data.image_shape, classes=classes, train=6 * batch, test=2 * batch + 1)
+    data = dataclasses.replace(
+        experiment.data,
+        source=source,
+        train_split="train",
+        evaluation_splits=("test",),
+        batch_size=batch,
+        evaluation_batch_size=batch,
+        workers=0,
+    )
+    return dataclasses.replace(
+        experiment,
+        data=data,
+        duration=steps(6),
+        evaluate_every=steps(3),
+        log_every=steps(2),
+        checkpoints=dataclasses.replace(experiment.checkpoints, every=steps(3)),
+    )

@@ -1,0 +1,258 @@
+"""python -m jaxcnn.launch EXPERIMENT.py [flags]: the front door, and the only module with process-wide effects.
+
+Exit codes: 0 done, 1 failed or diverged, 2 wrong file or flags, 75 stopped with everything saved.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import jax
+import tyro
+from rich.console import Console
+
+from jaxcnn import config
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.experiment import Experiment, debug
+from jaxcnn.train import duration
+from jaxcnn.train.loop import run
+from jaxcnn.train.plan import make_plan
+from jaxcnn.train.progress import Display, result_table
+from jaxcnn.train.record import start_run
+
+DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
+EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
+SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
+LAUNCH_FIELDS = ("workdir", "debug")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code; `--help` and wrong flags leave through SystemExit, as usual."""
+    arguments = [_long(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    errors = Console(stderr=True)
+    with contextlib.ExitStack() as held:
+        try:
+            file, flags = _split(arguments)
+            command = parse(file, flags)
+            _set_up_process(errors)
+            plan = make_plan(command.experiment)
+            workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
+            encoded = config.encode(command.experiment)
+            record = held.enter_context(start_run(workdir.absolute(), encoded, file, plan.dataset()))
+        except UserError as error:
+            _print(errors, f"error: {error}")
+            return WRONG_ARGUMENTS
+        console = Console()
+        stop = _stop_on_signals()
+        try:
+            with Display(console) as display:
+                display.line(f"run directory {workdir}")
+                outcome = run(plan, record, display, stop)
+        except UserError as error:
+            _print(errors, f"error: {error}")
+            return FAILED
+    if outcome.result:
+        console.print(result_table(outcome.result))
+    _print(console if outcome.state == "done" else errors, outcome.message)
+    return EXIT_CODES[outcome.state]
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the command line asks for."""
+
+    experiment: Experiment
+    workdir: str | None
+    debug: bool
+
+
+def load_file(file: pathlib.Path) -> Callable[..., Any]:
+    """The `experiment` function of an experiment file.
+
+    Raises:
+      UserError: there is no such file, it fails when it is run, or it has no such function.
+    """
+    if not file.is_file():
+        near = [str(other) for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UserError(f"{file}: no such file{did_you_mean(str(file), near)}")
+    if file.suffix != ".py":
+        raise UserError(f"{file}: an experiment is a Python file, NAME.py, with a function experiment() -> Experiment")
+    try:
+        module = config.load_module(file)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
+    function = getattr(module, "experiment", None)
+    if not callable(function):
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        raise UserError(
+            f"{file}: not an experiment: it has no function experiment() -> Experiment"
+            + did_you_mean("experiment", functions)
+        )
+    return function
+
+
+def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
+    """The experiment that the file and the flags describe.
+
+    The arguments of experiment(...) are flags too: they are read first, since the fields and their defaults depend on
+    them. `--help` prints every field and leaves through SystemExit(0); a wrong flag through SystemExit(2).
+
+    Raises:
+      UserError: the file or a value is wrong.
+    """
+    function = load_file(file)
+    choices = _choices(function, file)
+    program = f"python -m jaxcnn.launch {file}"
+    values: dict[str, Any] = {}
+    if choices:
+        chosen, _ = tyro.cli(
+            dataclasses.make_dataclass("Choices", choices),
+            args=[flag for flag in flags if flag not in ("-h", "--help")],
+            prog=program,
+            return_unknown_args=True,
+            add_help=False,
+        )
+        values = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
+    try:
+        experiment = function(**values)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{file}: experiment() returned {type(experiment).__name__} and not an Experiment")
+
+    fields = [
+        ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
+        ("workdir", Annotated[str | None, tyro.conf.arg(help="Run directory; default runs/NAME_OF_THE_FILE.")], None),
+        ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
+        *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
+    ]
+    everything, unknown = tyro.cli(
+        dataclasses.make_dataclass("Everything", fields),
+        args=flags,
+        prog=program,
+        return_unknown_args=True,
+        description=inspect.getdoc(sys.modules[config.EXPERIMENT_MODULE]) or "",
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        registry=_registry(),
+    )
+    if unknown:
+        raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
+    chosen = everything.experiment
+    return Command(debug(chosen) if everything.debug else chosen, everything.workdir, everything.debug)
+
+
+def _choices(function: Callable[..., Any], file: pathlib.Path) -> list[tuple[str, Any, Any]]:
+    """(name, type, default) of the arguments of experiment(...), as dataclass fields."""
+    taken = {field.name for field in dataclasses.fields(Experiment)} | set(LAUNCH_FIELDS)
+    choices = []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if parameter.default is parameter.empty:
+            raise UserError(f"{file}: the argument {name!r} of experiment() needs a default")
+        if name in taken:
+            raise UserError(f"{file}: the argument {name!r} of experiment() is a flag already; give it another name")
+        kind = type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
+        choices.append((name, kind, dataclasses.field(default=parameter.default)))
+    return choices
+
+
+def _unknown_flag(file: pathlib.Path, flag: str, others: list[str], experiment: Experiment) -> UserError:
+    if not flag.startswith("--"):
+        return UserError(f"{file}: {flag!r} belongs to no flag; flags are written --name value")
+    fields = [name for name in config.flatten(config.encode(experiment)) if not name.endswith("class")]
+    known = [*SHORT, *(f"--{name.replace('_', '-')}" for name in [*others, *fields])]
+    hint = did_you_mean(flag.partition("=")[0].replace("_", "-"), known)
+    return UserError(f"{file}: no flag {flag}{hint or '; --help lists them all'}")
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not duration.Duration:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="N{epochs|steps|examples}",
+            instance_from_str=lambda words: duration.parse(words[0]),
+            is_instance=lambda value: isinstance(value, duration.Duration),
+            str_from_instance=lambda value: [str(value).replace(" ", "")],
+        )
+
+    return registry
+
+
+def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: python -m jaxcnn.launch EXPERIMENT.py [flags]\n\n{__doc__}")
+        print("python -m jaxcnn.launch EXPERIMENT.py --help lists every field of that experiment with its default.")
+        raise SystemExit(DONE if arguments else WRONG_ARGUMENTS)
+    if arguments[0].startswith("-"):
+        raise UserError(f"the experiment file comes first: python -m jaxcnn.launch EXPERIMENT.py {arguments[0]} ...")
+    return pathlib.Path(arguments[0]), arguments[1:]
+
+
+def _long(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return SHORT.get(name, name) + equals + value
+
+
+def _where(error: Exception, file: pathlib.Path) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"line {lines[-1]}: " if lines else ""
+
+
+def _set_up_process(errors: Console) -> None:
+    """Compile cache, and the flags that Grain's worker processes want to see parsed."""
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxcnn" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        _print(errors, f"warning: no compile cache: {folder} cannot be written")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """Whether SIGTERM, SIGUSR1 or Ctrl-C came; a second Ctrl-C ends the process at once, with nothing more saved."""
+    came: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if came and number == signal.SIGINT:
+            os.write(2, b"stopped at once\n")
+            os._exit(128 + number)
+        came.append(number)
+        os.write(2, f"\n{signal.Signals(number).name}: saving; Ctrl-C again to leave at once\n".encode())
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, note)
+    return lambda: bool(came)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Checkpoints: orbax behind one file. Each holds the train state and a small JSON note, and is committed atomically."""
+
+import dataclasses
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxcnn.errors import UserError
+from jaxcnn.train.duration import Duration, epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Which checkpoints a run keeps. One is also saved at the end, and when the run is told to stop."""
+
+    every: Duration = epochs(1)
+    latest: int = 2
+    """How many of the newest are kept; at least 2, so that one can be damaged."""
+    best: int = 1
+    """How many of the best by `metric` are kept as well."""
+    metric: str = "accuracy"
+    """A metric of the first evaluation split; "loss" counts as better when lower."""
+
+    def __post_init__(self):
+        if self.latest < 2 or self.best < 0:
+            raise UserError("checkpoints.latest must be at least 2 and checkpoints.best at least 0")
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Higher is better."""
+        return -metrics["loss"] if self.metric == "loss" else metrics[self.metric]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What `restore_latest` read: the step, the state, the note, and a line for each newer one that was damaged."""
+
+    step: int
+    state: Any
+    note: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+def open_manager(directory: pathlib.Path, kept: Checkpoints) -> ocp.CheckpointManager:
+    """A manager that saves asynchronously, after removing what a killed save left behind.
+
+    Raises:
+      UserError: the directory cannot be created or written.
+    """
+    # Orbax reports each save at warning level and above when it runs on one process; that is noise on a terminal.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    best = policies.BestN(get_metric_fn=kept.score, n=kept.best, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=kept.latest), best]),
+        # Beside the policy, only because orbax writes a checkpoint's metrics to disk where this is set.
+        best_fn=kept.score,
+        cleanup_tmp_directories=True,
+    )
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except OSError as error:
+        raise UserError(f"{directory}: checkpoints cannot be written there: {error}") from error
+
+
+def open_reader(directory: pathlib.Path, kept: Checkpoints) -> ocp.CheckpointManager:
+    """A manager that only reads, and so can look into a run that is under way."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(best_fn=kept.score, read_only=True))
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, state: Any, note: dict[str, Any], metrics: dict[str, float] | None = None
+) -> None:
+    """Starts saving; returns once the state may be overwritten. First waits for the save before.
+
+    Raises:
+      UserError: this save, or the one before it, could not be written; what was committed before stays.
+    """
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
+    try:
+        manager.wait_until_finished()
+        manager.save(step, args=args, metrics=metrics, force=True)
+    except Exception as error:
+        raise _not_written(manager, error) from error
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Blocks until the save in progress is committed. Raises UserError as `save` does."""
+    try:
+        manager.wait_until_finished()
+    except Exception as error:
+        raise _not_written(manager, error) from error
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """The committed checkpoints, oldest first; [] where there are none."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
+def restore(manager: ocp.CheckpointManager, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """The state and the note of one checkpoint; `abstract` has a ShapeDtypeStruct with its sharding per array."""
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), note=ocp.args.JsonRestore())
+    restored = manager.restore(step, args=args)
+    return restored["state"], restored["note"]
+
+
+def restore_latest(manager: ocp.CheckpointManager, abstract: Any) -> Restored | None:
+    """The newest checkpoint that can be read, or None where there is none at all.
+
+    Newer ones that cannot be read are moved to `damaged/` beside it, so that their steps can be saved anew.
+
+    Raises:
+      UserError: there are checkpoints and not one can be read; none is moved.
+    """
+    directory = pathlib.Path(manager.directory)
+    failures: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            state, note = restore(manager, step, abstract)
+        except Exception as error:  # orbax and tensorstore raise many types on damaged files
+            failures[step] = f"checkpoint {step} cannot be read ({_first_line(error)})"
+            continue
+        for bad in failures:
+            target = directory.parent / "damaged" / str(bad)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            (directory / str(bad)).rename(target)
+            failures[bad] += f"; moved to {target}"
+        if failures:
+            manager.reload()
+        return Restored(step, state, note, tuple(failures.values()))
+    if failures:
+        raise UserError(
+            f"{directory}: no checkpoint can be read; start anew in another --workdir, or delete this one:\n  "
+            + "\n  ".join(failures.values())
+        )
+    return None
+
+
+def _not_written(manager: ocp.CheckpointManager, error: Exception) -> UserError:
+    saved = steps(pathlib.Path(manager.directory))
+    kept = f"checkpoint {saved[-1]} is intact" if saved else "there is no earlier checkpoint"
+    return UserError(
+        f"{manager.directory}: a checkpoint could not be written ({_first_line(error)}); {kept}; "
+        "make room or mend the disk and run the same command again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return text if len(text) < 300 else f"{text[:300]}..."

@@ -1,0 +1,65 @@
+"""Compare: runs side by side, their final figures and the config fields in which they differ."""
+
+import pathlib
+from typing import Any
+
+from rich.table import Table
+
+from jaxcnn import config
+from jaxcnn.train.record import open_run
+
+CURVES = ("loss", "accuracy")
+
+
+def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
+    """{run: {"state", "step", field: value for each field that differs, "test accuracy": ..., ...}}."""
+    records = [open_run(path) for path in paths]
+    flats = [config.flatten(record.config()) for record in records]
+    names = list(dict.fromkeys(name for flat in flats for name in flat))
+    differing = [name for name in names if any(flat.get(name) != flats[0].get(name) for flat in flats)]
+    rows = {}
+    for path, record, flat in zip(paths, records, flats, strict=True):
+        status = record.status()
+        row = {"state": status.get("state"), "step": status.get("step")} | {name: flat.get(name) for name in differing}
+        for split, metrics in record.result().items():
+            row |= {f"{split} {name}": value for name, value in metrics.items()}
+        rows[str(path)] = row
+    return rows
+
+
+def comparison_table(rows: dict[str, dict[str, Any]]) -> Table:
+    """A column per run and a row per figure or differing field; '-' where a run has none."""
+    table = Table("", *rows)
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        table.add_row(name, *(_cell(row.get(name)) for row in rows.values()))
+    return table
+
+
+def plot_runs(paths: list[pathlib.Path], file: pathlib.Path) -> None:
+    """Draws the learning curves of runs: training as lines, evaluation as dotted lines with markers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, len(CURVES))
+    for number, path in enumerate(paths):
+        lines = open_run(path).metrics()
+        for axis, metric in zip(axes, CURVES, strict=True):
+            for split in dict.fromkeys(line["split"] for line in lines):
+                points = [(line["step"], line[metric]) for line in lines if line["split"] == split]
+                style = {"linestyle": "-"} if split == "train" else {"linestyle": ":", "marker": "."}
+                alpha = 0.5 if split.endswith("_ema") else 1.0
+                axis.plot(
+                    *zip(*points, strict=True), color=f"C{number}", label=f"{path.name} {split}", alpha=alpha, **style
+                )
+    for axis, metric in zip(axes, CURVES, strict=True):
+        axis.set(xlabel="optimizer step", ylabel=metric)
+        axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[-1].legend(fontsize="small")
+    figure.savefig(file, dpi=120)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

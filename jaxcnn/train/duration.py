@@ -1,0 +1,59 @@
+"""How long something lasts: epochs, steps or examples, converted to steps once."""
+
+import dataclasses
+import re
+from typing import Literal
+
+from jaxcnn.errors import UserError
+
+Unit = Literal["epochs", "steps", "examples"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """An amount of training, such as `epochs(5)`, `steps(200)` or `examples(1e6)`; on the command line `5epochs`.
+
+    Raises:
+      UserError: the amount is negative or not finite, or the unit is unknown.
+    """
+
+    amount: float
+    unit: Unit
+
+    def __post_init__(self):
+        if self.unit not in ("epochs", "steps", "examples"):
+            raise UserError(f"a duration has the unit epochs, steps or examples, not {self.unit!r}")
+        if not 0 <= self.amount < float("inf"):
+            raise UserError(f"a duration is finite and not negative, not {self.amount!r} {self.unit}")
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}" if self.amount < 1e6 else f"{self.amount!r} {self.unit}"
+
+    def in_steps(self, examples_per_epoch: int, batch_size: int) -> int:
+        """Optimizer steps, rounded to the nearest: epochs need not be a whole number of batches."""
+        examples_per_unit = {"epochs": examples_per_epoch, "steps": batch_size, "examples": 1}[self.unit]
+        return round(self.amount * examples_per_unit / batch_size)
+
+
+def epochs(amount: float) -> Duration:
+    return Duration(amount, "epochs")
+
+
+def steps(amount: float) -> Duration:
+    return Duration(amount, "steps")
+
+
+def examples(amount: float) -> Duration:
+    return Duration(amount, "examples")
+
+
+def parse(text: str) -> Duration:
+    """'5 epochs', '200steps' or '1e6 examples' -> Duration. Raises ValueError that shows the form."""
+    match = re.fullmatch(r"\s*([-+.\deE]+?)\s*(epoch|step|example)s?\s*", text)
+    try:
+        amount = float(match[1]) if match else None
+    except ValueError:
+        amount = None
+    if amount is None:
+        raise ValueError(f"{text!r} is not a duration; write 5epochs, 200steps or 1e6examples")
+    return Duration(amount, f"{match[2]}s")

@@ -1,0 +1,353 @@
+"""The training loop: decides when, on integers; what happens is in the pure steps of step.py.
+
+At step s (s optimizer steps done) the order is fixed: log, evaluate, save. Resume enters at the saved step and
+continues as if nothing had happened: the state, the place in the data (a function of the step), the metrics file (cut
+to its size at the save) and the evaluations so far are those of the uninterrupted run, bit for bit.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.memory import Memory, load
+from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.train import checkpoint
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.compilation import Compiled, compile_ahead
+from jaxcnn.train.evaluate import Stopped, evaluate
+from jaxcnn.train.interval import Diverged, Interval
+from jaxcnn.train.losses import make_classification_loss
+from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
+from jaxcnn.train.progress import Display, evaluation_line, train_line
+from jaxcnn.train.record import Record, State
+from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import make_evaluation_step, make_train_step
+
+Metrics = dict[str, dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run, or this start of it, ended."""
+
+    state: State
+    step: int
+    message: str
+    result: Metrics
+
+
+def compile_train_step(plan: Plan) -> Compiled:
+    """The train step for this plan's mesh and batch; the state is donated."""
+    experiment = plan.experiment
+    step = make_train_step(
+        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss),
+        plan.optimizer,
+        plan.rate,
+        accumulate=experiment.accumulate,
+        ema=experiment.ema,
+        log_every=plan.log_every,
+    )
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
+    state = abstract_state(experiment, plan.mesh)
+    batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
+    with jax.default_matmul_precision(experiment.precision):
+        return compile_ahead(jitted, state, batch)
+
+
+def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
+    """The evaluation step for this mesh and the experiment's evaluation batch."""
+    step = make_evaluation_step(experiment.model, experiment.data.normalize)
+    jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
+    state = abstract_state(experiment, mesh)
+    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
+    with jax.default_matmul_precision(experiment.precision):
+        return compile_ahead(jitted, state.params, state.stats, batch)
+
+
+def train_batches(plan: Plan, examples: Examples) -> TrainBatches:
+    data = plan.experiment.data
+    return TrainBatches(
+        examples,
+        data.augment,
+        data.image_shape,
+        data.batch_size,
+        plan.experiment.seed,
+        data.tolerate_broken > 0,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def evaluation_batches(data: Data, examples: Examples) -> EvaluationBatches:
+    return EvaluationBatches(
+        examples,
+        data.preprocess,
+        data.image_shape,
+        data.evaluation_batch_size,
+        data.tolerate_broken > 0,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
+    """{suffix of the split's name: (params, stats)}: the raw net and, with EMA, the averaged one."""
+    nets = {"": (state.params, state.stats)}
+    if state.average is not None:
+        nets["_ema"] = (state.average.params, state.average.stats)
+    return nets
+
+
+def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    """Trains from where the run directory is to the end, or until `stop`, and keeps status.json true throughout.
+
+    Raises:
+      UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
+    """
+    if record.status().get("state") == "done":
+        step = record.status()["step"]
+        return Outcome("done", step, f"already done at step {step:,}", record.result())
+    loop = _Loop(plan, record, display, stop)
+    try:
+        outcome = loop.run()
+    except Diverged as error:
+        indices = train_batches(plan, plan.train).indices(error.step - 1).tolist()
+        message = (
+            f"the loss or the gradient was not finite at step {error.step:,}; that step's examples are listed in "
+            "status.json; try a lower learning rate, a longer warm-up or --clip-norm 1"
+        )
+        record.write_status("diverged", error.step, message=message, examples=indices)
+        return Outcome("diverged", error.step, message, {})
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        record.write_status("failed", loop.step, message=message)
+        raise
+    finally:
+        loop.close()
+    more = {} if outcome.state == "done" else {"message": outcome.message}
+    record.write_status(outcome.state, outcome.step, **more)
+    return outcome
+
+
+class _Loop:
+    """The host's side of one start of a run; it lives as long as the call of `run`."""
+
+    def __init__(self, plan: Plan, record: Record, display: Display, stop: Callable[[], bool]):
+        self.plan, self.record, self.display, self.stop = plan, record, display, stop
+        self.step = 0
+        self.state: TrainState | None = None
+        self.splits: dict[str, Examples] = {}
+        self.evaluations: Metrics = {}
+        self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
+        self.interval = Interval(self._log, plan.experiment.data.batch_size)
+        self.board = _open_board(record) if plan.experiment.tensorboard else None
+        self.figures = ""
+        # At most two steps wait for the device: more would only pile up batches in its memory.
+        self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
+
+    def run(self) -> Outcome:
+        plan, display = self.plan, self.display
+        newest = self.manager.latest_step() or 0
+        self.record.write_status("running", newest)
+        self.train_step = compile_train_step(plan)
+        display.line(f"train step compiled: {self.train_step}")
+        if plan.evaluations:
+            self.evaluation_step = compile_evaluation_step(plan.experiment, plan.mesh)
+            display.line(f"evaluation step compiled: {self.evaluation_step}")
+        for examples in [plan.train, *plan.evaluations.values()]:
+            if self.stop():
+                return Outcome("preempted", newest, "stopped before training; the same command continues", {})
+            self.splits[examples.split] = self._load(examples)
+        evaluated = self._restore()
+        workers = plan.experiment.data.workers
+        batches = iterate(train_batches(plan, self.splits[plan.train.split]), self.step, workers=workers)
+        try:
+            with display.task("train", plan.total, self.step) as advance:
+                # A stop inside an evaluation saved the step without it.
+                completed = evaluated or self._evaluate_and_save()
+                while completed and self.step < plan.total:
+                    if self.stop():
+                        self.interval.settle()
+                        self._save(evaluated=True)
+                        completed = False
+                        break
+                    self._train(batches)
+                    advance(self.step, self.figures)
+                    completed = self._evaluate_and_save()
+        finally:
+            if hasattr(batches, "close"):
+                batches.close()
+        checkpoint.wait(self.manager)
+        if not completed:
+            message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
+            return Outcome("preempted", self.step, message, {})
+        self.record.write_result(self.evaluations)
+        return Outcome("done", self.step, f"done at step {self.step:,}", self.evaluations)
+
+    def close(self) -> None:
+        self.manager.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _load(self, examples: Examples) -> Examples:
+        """The split, decoded into memory where it fits."""
+        data = self.plan.experiment.data
+        start = time.perf_counter()
+        with self.display.task(f"read {examples.split}", len(examples)) as advance:
+            loaded = load(examples, data.memory_limit, data.tolerate_broken, advance)
+        where = "read as needed"
+        if isinstance(loaded, Memory):
+            self._quarantine(loaded, np.array(sorted(loaded.broken), np.int64))
+            where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
+        self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
+        return loaded
+
+    def _restore(self) -> bool:
+        """Takes the state from the newest good checkpoint, or makes a new one. Whether its step is evaluated."""
+        plan = self.plan
+        abstract = abstract_state(plan.experiment, plan.mesh)
+        restored = checkpoint.restore_latest(self.manager, abstract)
+        device = plan.mesh.devices.flat[0].device_kind
+        devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
+        if restored is None:
+            shardings = jax.tree.map(lambda x: x.sharding, abstract)
+            create = functools.partial(initial_state, plan.experiment, plan.optimizer)
+            self.state = jax.jit(create, out_shardings=shardings)()
+            self.record.cut_metrics(0)
+            count = sum(x.size for x in jax.tree.leaves(self.state.params))
+            self.display.line(f"{count:,} parameters, {plan.total:,} steps, {devices}")
+            return True
+        for line in restored.damaged:
+            self.display.line(f"warning: {line}")
+        self.step, self.state = restored.step, restored.state
+        self.evaluations = restored.note["evaluations"]
+        self.record.cut_metrics(restored.note["metrics_size"])
+        self.record.write_status("running", self.step)
+        self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
+        return restored.note["evaluated"]
+
+    def _train(self, batches: Any) -> None:
+        """One optimizer step, dispatched; and its interval ended where it is the last of one."""
+        plan = self.plan
+        batch = self.interval.wait_for(batches)
+        if batch["broken"].any():
+            self._quarantine(self.splits[plan.train.split], batch["index"][batch["broken"]])
+        placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
+        self.state, metrics = self.train_step.call(self.state, placed)
+        self.step += 1
+        self.interval.took(metrics)
+        if len(self.in_flight) == 2:
+            jax.block_until_ready(self.in_flight[0])
+        self.in_flight.append(metrics["bad_step"])
+        if self.step % plan.log_every == 0 or self.step == plan.total:
+            epoch = self.step * plan.experiment.data.batch_size / len(plan.train)
+            self.interval.end({"step": self.step, "split": "train", "epoch": epoch})
+
+    def _evaluate_and_save(self) -> bool:
+        """What is due at this step. False where a stop cut the evaluation short; the step is saved then."""
+        plan, step = self.plan, self.step
+        last = step == plan.total
+        evaluation_due = bool(plan.evaluations) and (last or step % plan.evaluate_every == 0)
+        save_due = last or step % plan.checkpoint_every == 0
+        if evaluation_due or save_due:
+            self.interval.settle()
+        if evaluation_due:
+            try:
+                self._evaluate()
+            except Stopped:
+                self._save(evaluated=False)
+                return False
+        if save_due:
+            self._save(evaluated=True, scored=evaluation_due)
+        return True
+
+    def _evaluate(self) -> None:
+        plan, data = self.plan, self.plan.experiment.data
+        results: Metrics = {}
+        nets = nets_of(self.state)
+        for split in plan.evaluations:
+            examples = self.splits[split]
+            figures = evaluate(
+                self.evaluation_step.call,
+                list(nets.values()),
+                iterate(evaluation_batches(data, examples), workers=data.workers),
+                examples,
+                plan.mesh,
+                stop=self.stop,
+                on_broken=functools.partial(self._quarantine, examples),
+            )
+            results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
+        for split, metrics in results.items():
+            self._log({"step": self.step, "split": split, **metrics})
+        self.evaluations = results
+        schedule = plan.experiment.schedule
+        if isinstance(schedule, Plateau):
+            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
+            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
+
+    def _save(self, *, evaluated: bool, scored: bool = False) -> None:
+        checkpoint.wait(self.manager)
+        if self.step in self.manager.all_steps():
+            if not scored:
+                return
+            # It was saved when a stop cut its evaluation short; now it can be saved with its score.
+            self.manager.delete(self.step)
+        note = {
+            "evaluated": evaluated,
+            "evaluations": self.evaluations,
+            "metrics_size": self.record.metrics_size(),
+        }
+        metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
+        checkpoint.save(self.manager, self.step, self.state, note, metrics)
+        self.record.write_status("running", self.step)
+
+    def _quarantine(self, examples: Examples, indices: np.ndarray) -> None:
+        """Records unreadable examples; raises UserError where there are more than the experiment tolerates."""
+        tolerated = self.plan.experiment.data.tolerate_broken
+        for index in indices.tolist():
+            if (examples.split, index) in self.record.quarantined:
+                continue
+            try:
+                examples[index]
+            except BrokenExample as error:
+                self.record.quarantine(examples.split, index, error.where, error.cause)
+                self.display.line(f"warning: passed over {error.where}: {error.cause}")
+        if len(self.record.quarantined) > tolerated:
+            raise UserError(
+                f"{len(self.record.quarantined)} images cannot be read and data.tolerate_broken is {tolerated}; "
+                f"they are listed in {self.record.path / 'quarantine.jsonl'}"
+            )
+
+    def _log(self, line: dict[str, Any]) -> None:
+        """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
+        self.record.log(line)
+        if line["split"] != "train":
+            self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
+        else:
+            self.figures = f"epoch {line['epoch']:.1f}  loss {line['loss']:.4f}  "
+            self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+            if not self.display.console.is_terminal:
+                self.display.line(train_line(line, self.plan.total))
+        if self.board is not None:
+            for name, value in line.items():
+                if name not in ("step", "split"):
+                    self.board.add_scalar(f"{line['split']}/{name}", value, line["step"])
+
+
+def _open_board(record: Record) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("tensorboard is on but not installed: pip install 'jaxcnn[tensorboard]'") from error
+    return SummaryWriter(str(record.path / "tensorboard"))

@@ -1,0 +1,155 @@
+"""Plan: an experiment resolved against its data and devices, with every mistake found before anything is compiled."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jaxcnn.data.examples import Examples, label_hash
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.duration import Duration
+from jaxcnn.train.losses import zero_sums
+from jaxcnn.train.optimizers import build_optimizer
+from jaxcnn.train.schedules import Plateau, make_rate
+from jaxcnn.train.state import TrainState, create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run needs beside its experiment; durations in optimizer steps."""
+
+    experiment: Experiment
+    train: Examples
+    evaluations: dict[str, Examples]
+    mesh: Mesh
+    total: int
+    evaluate_every: int
+    log_every: int
+    checkpoint_every: int
+    rate: Callable[[jax.Array], jax.Array]
+    optimizer: optax.GradientTransformation
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    def dataset(self) -> dict[str, Any]:
+        """For environment.json."""
+        splits = {self.train.split: len(self.train)} | {name: len(split) for name, split in self.evaluations.items()}
+        return {
+            "name": self.train.name,
+            "version": self.train.version,
+            "splits": splits,
+            "label_hash": label_hash(self.classes),
+            "classes": list(self.classes),
+        }
+
+
+def initial_state(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step: a pure function of the experiment's model, parts and seed."""
+    weights, dropout = jax.random.split(jax.random.key(experiment.seed))
+    images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
+    variables = experiment.model.init(weights, images, train=False)
+    plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
+    sums = zero_sums(experiment.model.classes)
+    return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout)
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
+    """Shapes, types and shardings of the state, without computing anything and without any data."""
+    optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
+    shapes = jax.eval_shape(lambda: initial_state(experiment, optimizer))
+    sharding = meshes.replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def abstract_batch(experiment: Experiment, mesh: Mesh, size: int, masked: bool) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch on the devices; evaluation batches carry a mask."""
+    fields = {"image": ((size, *experiment.data.image_shape), jnp.uint8), "label": ((size,), jnp.int32)}
+    if masked:
+        fields["mask"] = ((size,), jnp.bool_)
+    sharding = meshes.split(mesh)
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in fields.items()}
+
+
+def open_evaluations(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Examples]:
+    """The evaluation splits of these names, whose classes fit the model."""
+    data = experiment.data
+    splits = {name: data.source.open(name, data.data_dir) for name in names}
+    for examples in splits.values():
+        _check_classes(experiment, examples)
+    return splits
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Opens the data and checks it against the model, the batch sizes and the devices. Compiles nothing.
+
+    Raises:
+      UserError: anything that would stop the run later and can be known now.
+    """
+    data = experiment.data
+    train = data.source.open(data.train_split, data.data_dir)
+    _check_classes(experiment, train)
+    evaluations = open_evaluations(experiment, data.evaluation_splits)
+    for name, examples in evaluations.items():
+        if examples.classes != train.classes:
+            raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
+    for name, examples in {data.train_split: train, **evaluations}.items():
+        if len(examples) == 0:
+            raise UserError(f"split {name!r} of {train.name} is empty")
+    if not evaluations and isinstance(experiment.schedule, Plateau):
+        raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
+    metric, known = experiment.checkpoints.metric, [*zero_sums(len(train.classes))][:-1]
+    if metric not in known:
+        raise UserError(f"checkpoints.metric is {metric!r}; with {len(train.classes)} classes there is {known}")
+
+    mesh = meshes.make_mesh()
+    meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
+    meshes.check_batch_size(data.evaluation_batch_size, 1, mesh, "data.evaluation_batch_size")
+
+    def to_steps(duration: Duration) -> int:
+        return duration.in_steps(len(train), data.batch_size)
+
+    total = to_steps(experiment.duration)
+    if total < 1:
+        raise UserError(f"duration {experiment.duration} is less than one step of {data.batch_size} examples")
+    rate = make_rate(experiment.schedule, experiment.optimizer.learning_rate, total, to_steps)
+    plan = Plan(
+        experiment=experiment,
+        train=train,
+        evaluations=evaluations,
+        mesh=mesh,
+        total=total,
+        evaluate_every=max(1, to_steps(experiment.evaluate_every)),
+        log_every=max(1, to_steps(experiment.log_every)),
+        checkpoint_every=max(1, to_steps(experiment.checkpoints.every)),
+        rate=rate,
+        optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm),
+    )
+    _check_model(experiment, mesh)
+    return plan
+
+
+def _check_classes(experiment: Experiment, examples: Examples) -> None:
+    if experiment.model.classes != len(examples.classes):
+        raise UserError(
+            f"the model has {experiment.model.classes} classes, but {examples.name}/{examples.split} has "
+            f"{len(examples.classes)}; create the model with classes={len(examples.classes)}"
+        )
+
+
+def _check_model(experiment: Experiment, mesh: Mesh) -> None:
+    """Runs the initialisation of the model and the optimizer on shapes only."""
+    try:
+        abstract_state(experiment, mesh)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        shape = experiment.data.image_shape
+        raise UserError(f"the model does not take images of data.image_shape {shape}: {error}") from error

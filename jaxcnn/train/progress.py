@@ -1,0 +1,70 @@
+"""Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Display:
+    """Shows the run's lines and its position. A context manager, so that the bar is always taken down."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._bars.stop()
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A bar for `total` units; yields a function (units done so far, figures)."""
+        task = self._bars.add_task(name, total=total, completed=done, figures="")
+        try:
+            yield lambda completed, figures="": self._bars.update(task, completed=completed, figures=figures)
+        finally:
+            self._bars.remove_task(task)
+
+
+def train_line(line: dict[str, Any], total: int) -> str:
+    """One logged interval for a person: 'step 400/1,120  epoch 1.79  loss 0.4123  accuracy 0.8712 ...'."""
+    return (
+        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {line['loss']:.4f}  "
+        f"accuracy {line['accuracy']:.4f}  lr {line['learning_rate']:.3g}  "
+        f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+    )
+
+
+def evaluation_line(split: str, line: dict[str, Any]) -> str:
+    """'test: accuracy 0.9861  loss 0.0512  top5 1.0000  (360 images)'."""
+    figures = "  ".join(f"{name} {line[name]:.4f}" for name in ("accuracy", "loss", "top5") if name in line)
+    return f"{split}: {figures}  ({line['count']:,} images)"
+
+
+def result_table(result: dict[str, dict[str, float]]) -> Table:
+    """The final metrics, a row per split."""
+    names = [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
+    table = Table("split", *names)
+    for split, metrics in result.items():
+        cells = [f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names]
+        table.add_row(split, *cells)
+    return table

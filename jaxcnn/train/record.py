@@ -1,0 +1,221 @@
+"""Record: the run directory, everything that a run writes beside its checkpoints."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax
+
+from jaxcnn import config
+from jaxcnn.errors import UserError
+
+State = Literal["running", "done", "preempted", "diverged", "failed"]
+FILES = [
+    *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
+    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock"),
+]
+PACKAGES = [
+    *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
+    *("tensorflow-datasets", "pillow", "opencv-python-headless", "scikit-learn"),
+]
+
+
+class Record:
+    """One run directory. Files that must be whole are written beside their place and renamed."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.quarantined = {(line["split"], line["index"]) for line in self._lines("quarantine.jsonl")}
+
+    def config(self) -> dict[str, Any]:
+        return self._json("config.json")
+
+    def environment(self) -> dict[str, Any]:
+        return self._json("environment.json")
+
+    def status(self) -> dict[str, Any]:
+        return self._json("status.json") if (self.path / "status.json").exists() else {}
+
+    def result(self) -> dict[str, dict[str, float]]:
+        return self._json("result.json") if (self.path / "result.json").exists() else {}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return self._lines("metrics.jsonl")
+
+    def write_status(self, state: State, step: int, **more: Any) -> None:
+        self._write("status.json", {"state": state, "step": step, **more})
+
+    def write_result(self, result: dict[str, dict[str, float]]) -> None:
+        self._write("result.json", result)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Appends one line to metrics.jsonl; on disk before the next checkpoint (see `metrics_size`)."""
+        self._append("metrics.jsonl", line)
+
+    def metrics_size(self) -> int:
+        """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_metrics(self, size: int) -> None:
+        """Drops what was logged after the checkpoint that the run resumes from."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            if file.tell() > size:
+                file.truncate(size)
+
+    def quarantine(self, split: str, index: int, where: str, cause: str) -> None:
+        """Records an unreadable example, once."""
+        if (split, index) not in self.quarantined:
+            self.quarantined.add((split, index))
+            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
+
+    def _write(self, name: str, value: Any) -> None:
+        part = self.path / f".{name}.part"
+        try:
+            with part.open("w") as file:
+                json.dump(value, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path / name)
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be written: {error}") from error
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not a run directory: it has no {name}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / name} cannot be read: {error}") from error
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        try:
+            text = (self.path / name).read_text()
+        except FileNotFoundError:
+            return []
+        # A line without its end was cut by a kill; it belongs to a step that resume runs again.
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def open_run(path: pathlib.Path) -> Record:
+    """The record of a run that exists. Raises UserError where `path` holds none."""
+    if not (path / "config.json").is_file():
+        missing = "does not exist" if not path.exists() else "is not a run directory: it has no config.json"
+        raise UserError(f"{path} {missing}; give the directory that a run printed, such as runs/lenet_digits")
+    return Record(path)
+
+
+@contextlib.contextmanager
+def start_run(path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, dataset: dict) -> Iterator[Record]:
+    """Creates the run directory, or opens it again for the same config, and holds its lock until the end.
+
+    Args:
+      path: the run directory.
+      encoded: the resolved experiment, by config.encode.
+      file: the experiment file, copied into the run.
+      dataset: name, version, class names, label hash and split sizes, for environment.json.
+
+    Raises:
+      UserError: the directory cannot be written, is in use by another process, holds something else, or a run with
+        another config or other labels.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}; choose another --workdir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
+        others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES and entry.name[0] != ".")
+        if not (path / "config.json").exists() and others:
+            raise UserError(
+                f"{path} is not a run directory but holds {', '.join(others[:5])}; choose another --workdir"
+            )
+        record = Record(path)
+        if (path / "config.json").exists():
+            _same_config(record, encoded)
+            _same_labels(record, dataset)
+            now = environment(dataset)
+            first = record.environment()
+            starts = first.pop("resumed", [])
+            record._write("environment.json", first | {"resumed": [*starts, now]})
+        else:
+            shutil.copyfile(file, path / "experiment.py")
+            record._write("environment.json", environment(dataset))
+            # Last, because a directory with a config is a run that can be resumed.
+            record._write("config.json", encoded)
+        yield record
+
+
+def environment(dataset: dict[str, Any]) -> dict[str, Any]:
+    """What a run depends on beside its config."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    devices = jax.devices()
+    return {
+        "git": _git(pathlib.Path(__file__).parent),
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "processes": jax.process_count(),
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
+        "dataset": dataset,
+    }
+
+
+def _git(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Commit and whether the tree differs from it; None outside a git checkout."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _same_config(record: Record, encoded: dict[str, Any]) -> None:
+    changed = {
+        field: values
+        for field, values in config.differences(record.config(), encoded).items()
+        if field not in config.FREE
+    }
+    if changed:
+        lines = "\n".join(f"  {field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items())
+        raise UserError(f"{record.path} holds a run with another config:\n{lines}\nchoose another --workdir")
+
+
+def _same_labels(record: Record, dataset: dict[str, Any]) -> None:
+    before = record.environment()["dataset"]
+    for field in ("name", "version", "label_hash", "splits"):
+        if before[field] != dataset[field]:
+            raise UserError(
+                f"{record.path} was started with other data: {field} was {before[field]!r} and is {dataset[field]!r}"
+            )

@@ -1,0 +1,57 @@
+"""TrainState: everything that training changes, as arrays and nothing else, so that a checkpoint of it is exact."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Average:
+    """Exponential moving averages of the parameters, with the number of updates so far."""
+
+    params: Any
+    stats: Any
+    count: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state of a run after `step` optimizer steps.
+
+    `sums` are the metric sums since the last logged step; `bad_step` is the first step (counted from 1) whose loss
+    or gradient was not finite, or 0; `key` is the run's dropout key, the same at every step (the step folds its
+    number in).
+    """
+
+    step: jax.Array
+    params: Any
+    stats: Any
+    """Non-trainable collections of the model, {"batch_stats": ...} or {}."""
+    opt_state: Any
+    average: Average | None
+    plateau: Any
+    """State of the plateau schedule, or None."""
+    sums: dict[str, jax.Array]
+    bad_step: jax.Array
+    key: jax.Array
+
+
+def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, sums: Any, key: jax.Array) -> TrainState:
+    """The state before the first step, from the model's initial variables."""
+    stats = {name: value for name, value in variables.items() if name != "params"}
+    params = variables["params"]
+    # Copies: a donated buffer must not appear in the state twice.
+    average = Average(*jax.tree.map(jnp.copy, (params, stats)), jnp.int32(0)) if averaged else None
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        stats=stats,
+        opt_state=optimizer.init(params),
+        average=average,
+        plateau=plateau,
+        sums=sums,
+        bad_step=jnp.int32(0),
+        key=key,
+    )

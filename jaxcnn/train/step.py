@@ -1,0 +1,138 @@
+"""The train step and the evaluation step: pure functions of (state, batch), the same on one device and on many."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxcnn.errors import UserError
+from jaxcnn.train.losses import Batch, CrossEntropy, LossFn, Sums, classification_sums
+from jaxcnn.train.state import Average, TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class EMA:
+    """Exponential moving average of the parameters, evaluated beside the raw ones. Off while `decay` is 0."""
+
+    decay: float = 0.0
+    """Weight of the old average at each step, such as 0.9999; 0 switches the average off."""
+    warm: bool = True
+    """Let the decay rise as min(decay, (1 + n) / (10 + n)), n updates so far, as TensorFlow does with num_updates."""
+    statistics: Literal["average", "copy"] = "average"
+    """Batch statistics of the averaged net: averaged like the parameters, or the raw net's latest."""
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise UserError(f"ema.decay is {self.decay}; it must be at least 0 (off) and below 1")
+
+    def update(self, average: Average, params: Any, stats: Any) -> Average:
+        n = average.count.astype(jnp.float32)
+        decay = jnp.minimum(self.decay, (1 + n) / (10 + n)) if self.warm else jnp.float32(self.decay)
+        blend = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
+        return Average(
+            params=jax.tree.map(blend, average.params, params),
+            stats=stats if self.statistics == "copy" else jax.tree.map(blend, average.stats, stats),
+            count=average.count + 1,
+        )
+
+
+def make_train_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    *,
+    accumulate: int = 1,
+    ema: EMA = EMA(),
+    log_every: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """(state, batch) -> (next state, metrics).
+
+    Args:
+      loss_fn: the task's loss; its value is a mean over the examples that it is given.
+      optimizer: an optax transformation that already scales by `rate`.
+      rate: step -> learning rate, for the report only.
+      accumulate: the batch is cut into this many microbatches, run one after another; gradients are their mean and
+        batch statistics go through them in turn, so batch norm normalises over a microbatch.
+      ema: the moving average of the parameters.
+      log_every: metric sums start anew after every multiple of it.
+
+    Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count), `learning_rate`, `grad_norm`
+    (before clipping) and `bad_step` (see TrainState).
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        grads, stats, sums, loss = _gradients(loss_fn, state.params, state.stats, batch, key, accumulate)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        learning_rate = rate(state.step)
+        if state.plateau is not None:
+            updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
+            learning_rate *= state.plateau.scale
+        params = optax.apply_updates(state.params, updates)
+        average = None if state.average is None else ema.update(state.average, params, stats)
+        grad_norm = optax.global_norm(grads)
+        now = state.step + 1
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        bad_step = jnp.where((state.bad_step == 0) & ~finite, now, state.bad_step)
+        fresh = state.step % log_every == 0
+        sums = jax.tree.map(lambda old, new: jnp.where(fresh, 0, old) + new, state.sums, sums)
+        state = state.replace(
+            step=now,
+            params=params,
+            stats=stats,
+            opt_state=opt_state,
+            average=average,
+            sums=sums,
+            bad_step=bad_step,
+        )
+        return state, {**sums, "learning_rate": learning_rate, "grad_norm": grad_norm, "bad_step": bad_step}
+
+    return step
+
+
+def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.Array, accumulate: int):
+    """Mean gradient, new statistics, metric sums and mean loss over `accumulate` microbatches."""
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    if accumulate == 1:
+        (loss, (stats, sums)), grads = value_and_grad(params, stats, batch, key)
+        return grads, stats, sums, loss
+
+    # Microbatch j is every accumulate-th example from j on: the split is the same on any number of devices, and each
+    # device keeps its own examples.
+    micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def body(carry, part):
+        stats, total = carry
+        index, microbatch = part
+        (loss, (stats, sums)), grads = value_and_grad(params, stats, microbatch, jax.random.fold_in(key, index))
+        return (stats, jax.tree.map(jnp.add, total, (grads, sums, loss))), None
+
+    first = jax.tree.map(lambda x: x[0], micro)
+    (_, (_, sums)), grads = jax.eval_shape(value_and_grad, params, stats, first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, sums))
+    (stats, (grads, sums, loss)), _ = jax.lax.scan(
+        body, (stats, (*zeros, jnp.float32(0))), (jnp.arange(accumulate), micro)
+    )
+    return jax.tree.map(lambda g: g / accumulate, grads), stats, sums, loss / accumulate
+
+
+def make_evaluation_step(
+    model: nn.Module, normalize: Callable[[jax.Array], jax.Array]
+) -> Callable[[Any, Any, Batch], Sums]:
+    """(params, stats, batch with "mask" [B] bool) -> metric sums over the examples whose mask is true.
+
+    The loss is the plain cross-entropy, without label smoothing or auxiliary heads.
+    """
+
+    def step(params: Any, stats: Any, batch: Batch) -> Sums:
+        logits = model.apply({"params": params, **stats}, normalize(batch["image"]), train=False)
+        losses = CrossEntropy()(logits, batch["label"])
+        return classification_sums(logits, batch["label"], losses, batch["mask"])
+
+    return step
