@@ -1,0 +1,71 @@
+"""The 1,797 handwritten digits that scikit-learn carries inside its package: real data without any download.
+
+They are the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998): 8 x 8 grey
+images of 13 writers, pixels 0..16.
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxcnn.data.examples import Example, check_index, check_split
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Digits:
+    """8 x 8 x 1 digits, 1,442 to train and 355 to test.
+
+    Of each class, in the order of the file, every fifth example is in "test" and the others in "train": a rule of ours,
+    so that no release of scikit-learn changes it. The writers of the test examples also appear in "train". Pixels are
+    scaled from 0..16 to 0..255 and rounded.
+    """
+
+    def open(self, split: str, data_dir: str | None = None) -> "DigitsExamples":
+        """Split "train" or "test"; `data_dir` is not used."""
+        check_split(split, SPLITS, "digits")
+        return DigitsExamples(split)
+
+
+class DigitsExamples:
+    name = "digits"
+    classes = tuple("0123456789")
+
+    def __init__(self, split: str):
+        images, labels, self.version = load()
+        self.split = split
+        self._index = np.flatnonzero(in_test(labels) == (split == "test"))
+        self._images, self._labels = images[self._index], labels[self._index]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, i: int) -> Example:
+        i = check_index(i, len(self))
+        return {"image": self._images[i].copy(), "label": int(self._labels[i])}
+
+    def where(self, i: int) -> str:
+        """The example's place in the split and in scikit-learn's arrays."""
+        return f"digits/{self.split}[{i}] (sklearn.datasets.load_digits, row {self._index[i]})"
+
+
+@functools.cache
+def load() -> tuple[np.ndarray, np.ndarray, str]:
+    """Images uint8 [1797, 8, 8, 1], labels int64 [1797], and the first 12 hex digits of their sha256 as the version."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
+    return images, labels, hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()[:12]
+
+
+def in_test(labels: np.ndarray) -> np.ndarray:
+    """bool [N]: every fifth example of each class, from its fifth."""
+    test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        test[np.flatnonzero(labels == label)[4::5]] = True
+    return test

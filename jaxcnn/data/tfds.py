@@ -1,0 +1,277 @@
+"""Datasets that TensorFlow Datasets has prepared as array_record files, read without TensorFlow.
+
+Reading never downloads and never prepares: `jaxcnn data prepare NAME --data-dir DIR` does, under a lock, so that the
+processes of a job do not race for one disk (tfds writes to a folder of another name and renames it: a killed
+preparation leaves nothing that is taken for a dataset).
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jaxcnn.data.examples import BrokenExample, Example, check_index, check_label, check_split
+from jaxcnn.data.images import decode
+from jaxcnn.errors import UserError, did_you_mean
+
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A classification set under DATA_DIR/NAME/[CONFIG/]VERSION, for example `Tfds("imagenet2012")`.
+
+    `name` may carry a configuration, "imagenette/320px-v2"; `version` is exact ("3.0.1"), None the newest that is
+    prepared. `image` and `label` are the names of the features. Splits follow TFDS: "train", "train[:90%]",
+    "train+test". Images are decoded by `jaxcnn.data.images.decode` from the stored bytes, not by TFDS, so that a CMYK
+    JPEG or a PNG in disguise comes out right and a damaged image is a BrokenExample.
+    """
+
+    name: str
+    version: str | None = None
+    image: str = "image"
+    label: str = "label"
+
+    def open(self, split: str, data_dir: str | None = None) -> "TfdsExamples":
+        """The examples of one split under `data_dir`, else under TFDS_DATA_DIR, else under ~/tensorflow_datasets."""
+        import tensorflow_datasets as tfds
+
+        folder = prepared(self.name, self.version, data_dir)
+        builder = read_builder(self.name, folder)
+        info, features = builder.info, builder.info.features
+        images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+        for field, key, fitting in (("image", self.image, images), ("label", self.label, labels)):
+            if key not in fitting:
+                kind = "is no feature of it" if key not in features else f"is of kind {type(features[key]).__name__}"
+                raise UserError(
+                    f"dataset {self.name!r} under {folder}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
+                    f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
+                )
+        if str(features[self.image].np_dtype) != "uint8":
+            raise UserError(
+                f"dataset {self.name!r}: the feature {self.image!r} is {features[self.image].np_dtype}; "
+                "only 8-bit images are read"
+            )
+
+        for part in split.split("+"):
+            check_split(part.partition("[")[0].strip(), info.splits, f"dataset {self.name!r} under {folder}")
+        try:
+            files = [instruction.filename for instruction in info.splits[split].file_instructions]
+            if not files:
+                raise UserError(f"dataset {self.name!r}: split {split!r} has no examples; widen it")
+            skip = tfds.decode.SkipDecoding()
+            records = builder.as_data_source(split, decoders={key: skip for key in images})
+        except (ValueError, AssertionError) as cause:
+            raise UserError(
+                f"dataset {self.name!r}: split {split!r} cannot be read: {str(cause).splitlines()[0]} "
+                "Examples: 'train[:90%]', 'train[1000:]'"
+            ) from cause
+        missing = [file for file in files if not os.path.exists(file)]
+        if missing:
+            raise UserError(
+                f"dataset {self.name!r}: {len(missing)} of {len(files)} files of split {split!r} are missing, "
+                f"the first is {missing[0]}; copy them again, or remove {folder} and "
+                f"run: jaxcnn data prepare {self.name} --data-dir {find_data_dir(data_dir)}"
+            )
+        return TfdsExamples(
+            self, str(info.version), split, tuple(features[self.label].names), features[self.image].shape[-1], records
+        )
+
+
+class TfdsExamples:
+    def __init__(self, source: Tfds, version: str, split: str, classes: tuple[str, ...], channels: int | None, records):
+        self.name, self.version, self.split, self.classes = source.name, version, split, classes
+        self._image, self._label, self._records = source.image, source.label, records
+        self._channels = 1 if channels == 1 else 3
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, i: int) -> Example:
+        i = check_index(i, len(self))
+        try:
+            record = self._records[i]
+            label = record[self._label]
+            image = decode(record[self._image], self._channels)
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as cause:  # a damaged file: RuntimeError of array_record, DecodeError of protobuf, ValueError of decode
+            raise BrokenExample(i, self.where(i), str(cause) or type(cause).__name__) from cause
+        return {"image": image, "label": check_label(self, i, label)}
+
+    def where(self, i: int) -> str:
+        """The example's place in the split as asked for: "fashion_mnist/train[17]", "fashion_mnist/train[:90%][17]"."""
+        return f"{self.name}/{self.split}[{i}]"
+
+
+def find_data_dir(data_dir: str | None) -> str:
+    """`data_dir`, else the environment's TFDS_DATA_DIR, else TFDS's own default ~/tensorflow_datasets."""
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in data_dir:
+        raise UserError(
+            f"data_dir {data_dir}: array_record files are read from a mounted file system only; "
+            "mount the bucket (gcsfuse, ...) or copy it"
+        )
+    return os.path.abspath(os.path.expanduser(data_dir))
+
+
+def prepared(name: str, version: str | None = None, data_dir: str | None = None) -> str:
+    """The folder of a prepared dataset, in its newest version unless `version` names one; UserError where there is
+    none.
+    """
+    data_dir = find_data_dir(data_dir)
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name) or VERSION.fullmatch(name.rpartition("/")[2]):
+        raise UserError(
+            f"dataset name {name!r} is not NAME or NAME/CONFIG; a version is given apart, as version='3.0.1'"
+        )
+    versions = versions_in(os.path.join(data_dir, name))
+    if versions and (version is None or version in versions):
+        return os.path.join(data_dir, name, version or versions[-1])
+    run = f"run: jaxcnn data prepare {name} --data-dir {data_dir}"
+    if versions:
+        raise UserError(
+            f"dataset {name!r} is prepared under {data_dir} in version {', '.join(versions)}, not {version}; "
+            f"ask for one of these, or {run} --version {version}"
+        )
+    configs = [
+        config for config in folders(os.path.join(data_dir, name)) if versions_in(os.path.join(data_dir, name, config))
+    ]
+    if configs:
+        raise UserError(
+            f"dataset {name!r} under {data_dir} has configurations; "
+            f"name one: {', '.join(f'{name}/{config}' for config in configs)}"
+        )
+    hint = ""
+    if os.path.basename(data_dir) == name or versions_in(os.path.dirname(data_dir)):
+        hint = f"; the data_dir is the folder that holds {name}/, which may be a folder above this one"
+    raise UserError(
+        f"dataset {name!r} is not prepared under {data_dir}; {run}{did_you_mean(name, prepared_names(data_dir))}{hint}"
+    )
+
+
+def prepared_names(data_dir: str) -> list[str]:
+    """The datasets that are prepared under `data_dir`: NAME or NAME/CONFIG."""
+    names = []
+    for name in folders(data_dir):
+        if versions_in(os.path.join(data_dir, name)):
+            names.append(name)
+        names += [
+            f"{name}/{c}" for c in folders(os.path.join(data_dir, name)) if versions_in(os.path.join(data_dir, name, c))
+        ]
+    return names
+
+
+def versions_in(path: str) -> list[str]:
+    """Version folders with a finished dataset, oldest first; TFDS's "3.0.1.incomplete..." is not one."""
+    found = [
+        v for v in folders(path) if VERSION.fullmatch(v) and os.path.exists(os.path.join(path, v, "dataset_info.json"))
+    ]
+    return sorted(found, key=lambda v: tuple(map(int, v.split("."))))
+
+
+def folders(path: str) -> list[str]:
+    """Sorted names of the folders in `path`, none where it is no folder or must not be read."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
+def read_builder(name: str, folder: str):
+    """TFDS's builder for a prepared folder, in a format with random access."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as cause:  # protobuf's ParseError, ValueError, KeyError, ...
+        raise UserError(
+            f"dataset {name!r}: {folder} has a damaged or too old description ({str(cause).strip()}); "
+            "remove the folder and prepare it again"
+        ) from cause
+    formats = {str(f.value) for f in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise UserError(
+            f"dataset {name!r} under {folder} is stored as {', '.join(sorted(formats)) or 'an unknown format'}, "
+            "without the random access of array_record; "
+            f"run: jaxcnn data prepare {name} --data-dir OTHER_FOLDER, or convert it where TensorFlow is installed: "
+            f"tfds convert_format --dataset_dir={folder} --out_file_format=array_record "
+            f"--out_dir=OTHER_FOLDER/{name}/{os.path.basename(folder)}"
+        )
+    return builder
+
+
+def prepare(name: str, data_dir: str | None = None, version: str | None = None) -> str:
+    """Downloads and prepares a dataset as array_record; returns one line that says where it is. Prepared already: says
+    so.
+
+    Of several at once under one `data_dir`, one prepares and the others wait for it. Some datasets need TensorFlow to
+    be prepared (those that encode arrays as images); its absence is a UserError. GPUs are hidden from TensorFlow.
+    """
+    data_dir = find_data_dir(data_dir)
+    os.makedirs(data_dir, exist_ok=True)
+    with locked(
+        os.path.join(data_dir, f".{name.replace('/', '-')}.lock"), f"another process prepares {name}: waiting for it"
+    ):
+        try:
+            folder = prepared(name, version, data_dir)
+        except UserError:
+            folder = None
+        if folder:
+            read_builder(name, folder)
+            return f"{name} {os.path.basename(folder)} is already prepared in {folder}"
+        folder = download_and_prepare(name, data_dir, version)
+    return f"{name} {os.path.basename(folder)} is prepared in {folder}"
+
+
+def download_and_prepare(name: str, data_dir: str, version: str | None) -> str:
+    import tensorflow_datasets as tfds
+
+    full_name = f"{name}:{version}" if version else name
+    try:
+        try:
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")
+        except ModuleNotFoundError:
+            pass  # many datasets need none
+        builder = tfds.builder(full_name, data_dir=data_dir, try_gcs=False, file_format="array_record")
+        builder.download_and_prepare()
+    except tfds.core.DatasetNotFoundError as cause:
+        known = tfds.list_builders(with_community_datasets=False)
+        raise UserError(f"TFDS knows no dataset {full_name!r}{did_you_mean(name, known)}") from cause
+    except ModuleNotFoundError as cause:
+        if "tensorflow" in f"{cause.name} {cause}".lower():  # TFDS raises it anew, without the module's name
+            raise UserError(
+                f"preparing {name!r} needs TensorFlow (reading it will not): pip install 'jaxcnn[prepare]'"
+            ) from cause
+        raise UserError(f"preparing {name!r} needs a package that is not installed: {cause}") from cause
+    except (
+        AssertionError,
+        ValueError,
+        OSError,
+    ) as cause:  # files to be fetched by hand, an unknown version, the network, the disk
+        raise UserError(f"preparing {full_name!r} under {data_dir} failed: {str(cause).strip()}") from cause
+    return str(builder.data_path)
+
+
+@contextmanager
+def locked(path: str, waiting: str) -> Iterator[None]:
+    """Holds the lock file `path`; logs `waiting` where another process holds it. The lock goes with the process that
+    held it.
+    """
+    import fcntl
+
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

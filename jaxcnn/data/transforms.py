@@ -1,0 +1,396 @@
+"""What happens to one image between the source and the batch: crops, flips, colours. And `Normalize`, which runs on the
+device.
+
+A transform is a frozen dataclass, called as `transform(image, rng)`: uint8 [H, W, C] with C 1 or 3 in, uint8 [H', W',
+C] out; `rng` is a `np.random.Generator` of this one example, and the only randomness. Deterministic transforms ignore
+it. The input is never written to; the output may be a view of it. Sizes are in pixels, as (height, width). An
+augmentation such as the `RandomCrop` and `HorizontalFlip` of AlexNet (section 4.1) is a tuple of these.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, get_args
+
+import numpy as np
+
+from jaxcnn.data.images import Method, brightness, contrast, crop, flip, hue, resize, saturation, shorter_side
+from jaxcnn.errors import UserError, did_you_mean
+
+
+class Transform(Protocol):
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resizes the shorter side to `size` (an int; the longer one to int(size * longer / shorter), as torchvision does)
+    or the image to (height, width).
+
+    Pillow's resampling: antialiased when it shrinks, for every method but "nearest".
+    """
+
+    size: int | tuple[int, int]
+    method: Method = "bilinear"
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+        check_method(self)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return resize(image, shorter_side(image, self.size) if isinstance(self.size, int) else self.size, self.method)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The middle `size` of the image, size x size for an int; where the margin is odd, the offset rounds half to even,
+    as in torchvision.
+    """
+
+    size: int | tuple[int, int]
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width = crop_size(self, image)
+        return crop(image, round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2), height, width)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A crop of `size` at a uniformly drawn place (AlexNet section 4.1: 224 of 256)."""
+
+    size: int | tuple[int, int]
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width = crop_size(self, image)
+        top = int(rng.integers(image.shape[0] - height + 1))
+        left = int(rng.integers(image.shape[1] - width + 1))
+        return crop(image, top, left, height, width)
+
+
+@dataclass(frozen=True)
+class Pad:
+    """`padding` pixels of `value` on every side, or (above and below, left and right); `value` is one level or one per
+    channel.
+    """
+
+    padding: int | tuple[int, int]
+    value: int | tuple[int, ...] = 0
+
+    def __post_init__(self):
+        check_size(self, "padding", self.padding, least=0)
+        check_levels(self, "value", self.value)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rows, columns = pair(self.padding)
+        height, width, _ = image.shape
+        return padded_window(self, image, -rows, -columns, height + 2 * rows, width + 2 * columns)
+
+
+@dataclass(frozen=True)
+class PadAndCrop:
+    """Pads every side and crops back at a uniformly drawn place: CIFAR's augmentation, with padding 4 (ResNet section
+    4.2).
+
+    `size` None keeps the image's size. The padding is `value` in pixels, so that 0 is black, as in torchvision;
+    fb.resnet.torch pads after it has normalised, which `value` at the dataset's mean colour comes close to.
+    """
+
+    padding: int | tuple[int, int]
+    size: int | tuple[int, int] | None = None
+    value: int | tuple[int, ...] = 0
+
+    def __post_init__(self):
+        check_size(self, "padding", self.padding, least=0)
+        if self.size is not None:
+            check_size(self, "size", self.size)
+        check_levels(self, "value", self.value)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rows, columns = pair(self.padding)
+        height, width = image.shape[0] + 2 * rows, image.shape[1] + 2 * columns
+        crop_height, crop_width = image.shape[:2] if self.size is None else pair(self.size)
+        if crop_height > height or crop_width > width:
+            raise UserError(
+                f"{self}: the image of {sizes(image.shape)} is {sizes((height, width))} when padded, "
+                f"smaller than the crop of {sizes((crop_height, crop_width))}; enlarge the padding, or Resize first"
+            )
+        top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
+        return padded_window(self, image, top - rows, left - columns, crop_height, crop_width)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """GoogLeNet's crop (section 6): an area fraction of `scale` and a width-to-height ratio of `ratio`, resized to
+    `size`.
+
+    As in torchvision: the area is uniform, the ratio log-uniform; after ten draws that do not fit, the largest central
+    crop whose ratio is within `ratio`. Departure from the paper: it draws the resampling method too.
+    """
+
+    size: int | tuple[int, int]
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    method: Method = "bilinear"
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+        check_range(self, "scale", self.scale, 0, 1, open_low=True)
+        check_range(self, "ratio", self.ratio, 0, math.inf, open_low=True)
+        check_method(self)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return resize(crop(image, *self.box(*image.shape[:2], rng)), pair(self.size), self.method)
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draws (top, left, height, width) of the crop in an image of height x width."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.scale)
+            ratio = math.exp(rng.uniform(low, high))
+            h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < h <= height and 0 < w <= width:
+                return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        h, w = max(1, min(height, round(width / ratio))), max(1, min(width, round(height * ratio)))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclass(frozen=True)
+class ScaleJitter:
+    """Resizes the shorter side to S, a uniform integer of [low, high] (VGG section 3.1, multi-scale training)."""
+
+    low: int = 256
+    high: int = 512
+    method: Method = "bilinear"
+
+    def __post_init__(self):
+        check_range(self, "(low, high)", (self.low, self.high), 1, math.inf)
+        check_method(self)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return resize(image, shorter_side(image, int(rng.integers(self.low, self.high + 1))), self.method)
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Mirrors left and right with this probability."""
+
+    probability: float = 0.5
+
+    def __post_init__(self):
+        check_range(self, "probability", (self.probability, self.probability), 0, 1)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return flip(image, 1) if rng.random() < self.probability else image
+
+
+@dataclass(frozen=True)
+class VerticalFlip:
+    """Mirrors top and bottom with this probability."""
+
+    probability: float = 0.5
+
+    def __post_init__(self):
+        check_range(self, "probability", (self.probability, self.probability), 0, 1)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return flip(image, 0) if rng.random() < self.probability else image
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Brightness, contrast, saturation and hue, each by a random factor, in a random order: torchvision's ColorJitter.
+
+    A float b stands for the factors [max(0, 1 - b), 1 + b], for `hue` for [-hue, hue] of the full turn, at most 0.5; a
+    pair is the range itself. Each op rounds to uint8. Grey images take brightness and contrast only, as in torchvision.
+    """
+
+    brightness: float | tuple[float, float] = 0.0
+    contrast: float | tuple[float, float] = 0.0
+    saturation: float | tuple[float, float] = 0.0
+    hue: float | tuple[float, float] = 0.0
+
+    def __post_init__(self):
+        for field in ("brightness", "contrast", "saturation"):
+            check_range(self, field, self.factors(field), 0, math.inf)
+            check_range(self, field, (0, np.max(getattr(self, field))), 0, math.inf)
+        check_range(self, "hue", self.factors("hue"), -0.5, 0.5)
+
+    def factors(self, field: str) -> tuple[float, float]:
+        """The range that the factor of `field` is drawn from."""
+        value = getattr(self, field)
+        if not isinstance(value, int | float):
+            return value
+        return (-value, value) if field == "hue" else (max(0.0, 1 - value), 1 + value)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        adjust = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        drawn = {field: rng.uniform(*self.factors(field)) for field in adjust}
+        for i in rng.permutation(4):
+            field = tuple(adjust)[i]
+            if drawn[field] != (0 if field == "hue" else 1):
+                image = adjust[field](image, drawn[field])
+        return image
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Turns the image about its centre by a uniform angle of [-degrees, degrees] or of the pair, counter-clockwise;
+    bilinear; same size.
+
+    What comes in at the corners is `fill`, one level or one per channel.
+    """
+
+    degrees: float | tuple[float, float]
+    fill: int | tuple[int, ...] = 0
+
+    def __post_init__(self):
+        check_range(self, "degrees", self.angles(), -math.inf, math.inf)
+        check_levels(self, "fill", self.fill)
+
+    def angles(self) -> tuple[float, float]:
+        """The range that the angle is drawn from, in degrees."""
+        return (-self.degrees, self.degrees) if isinstance(self.degrees, int | float) else self.degrees
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        import cv2
+
+        height, width, channels = image.shape
+        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(*self.angles()), 1.0)
+        fill = tuple(int(v) for v in np.broadcast_to(per_channel(self, "fill", self.fill, channels), (channels,)))
+        turned = cv2.warpAffine(
+            np.ascontiguousarray(image),
+            turn,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=fill,
+        )
+        return turned.reshape(image.shape)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Adds Gaussian noise of this standard deviation, in units of 0..255, to every value; rounds and clips."""
+
+    std: float
+
+    def __post_init__(self):
+        check_range(self, "std", (self.std, self.std), 0, math.inf)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        noise = rng.standard_normal(image.shape, np.float32)
+        noise *= np.float32(self.std)
+        noise += image
+        np.rint(noise, noise)
+        return np.clip(noise, 0, 255, noise).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """(images - mean) / std in float32, in units of the pixels 0..255: runs inside the jitted step on uint8 batches
+    [..., C].
+
+    `mean` and `std` hold one number per channel, or one for all. Works on NumPy and on JAX arrays. UserError where the
+    number of channels is another one (broadcasting would turn a grey image with three means into three channels).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if not self.mean or not self.std or 1 != len(self.mean) != len(self.std) != 1:
+            raise UserError(f"{self}: mean and std must have one number, or one per channel")
+        if not all(s > 0 for s in self.std):
+            raise UserError(f"{self}: std must be greater than 0")
+
+    def __call__(self, images):
+        channels = images.shape[-1]
+        mean, std = (np.asarray(per_channel(self, f, getattr(self, f), channels), np.float32) for f in ("mean", "std"))
+        return (images.astype(np.float32) - mean) / std
+
+
+IMAGENET = Normalize(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # torchvision's constants, times 255
+MEAN_RGB = Normalize(
+    mean=(123.68, 116.779, 103.939), std=(1.0,)
+)  # VGG's Caffe models: only the mean colour is subtracted
+UNIT = Normalize(mean=(0.0,), std=(255.0,))  # to [0, 1]
+
+
+def padded_window(
+    transform: Pad | PadAndCrop, image: np.ndarray, top: int, left: int, height: int, width: int
+) -> np.ndarray:
+    """The box at (top, left), which may reach over every edge of the image, where it shows the transform's value."""
+    window = np.empty((height, width, image.shape[2]), np.uint8)
+    window[:] = per_channel(transform, "value", transform.value, image.shape[2])
+    rows = slice(max(top, 0), max(top, 0, min(top + height, image.shape[0])))
+    columns = slice(max(left, 0), max(left, 0, min(left + width, image.shape[1])))
+    inside = image[rows, columns]
+    below, right = rows.start - top, columns.start - left
+    window[below : below + inside.shape[0], right : right + inside.shape[1]] = inside
+    return window
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size; an int is both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def crop_size(transform: CenterCrop | RandomCrop, image: np.ndarray) -> tuple[int, int]:
+    """The transform's size, if the image is large enough for it."""
+    size = pair(transform.size)
+    if size[0] > image.shape[0] or size[1] > image.shape[1]:
+        raise UserError(
+            f"{transform}: the image of {sizes(image.shape)} is smaller than the crop of {sizes(size)}; "
+            f"put Resize({max(size)}) or a Pad before it, or crop less"
+        )
+    return size
+
+
+def sizes(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} x {shape[1]} (height x width)"
+
+
+def per_channel(transform, field: str, values: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """`values` as a tuple of one number or of `channels` numbers."""
+    values = (values,) if isinstance(values, int | float) else tuple(values)
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"{transform}: {field} has {len(values)} numbers, but the image has {channels} "
+            f"channel{'s'[: channels > 1]}; give {' or '.join(map(str, sorted({1, channels})))}"
+        )
+    return values
+
+
+def check_size(transform, field: str, size: int | tuple[int, int], least: int = 1) -> None:
+    sides = size if isinstance(size, tuple | list) else (size,)
+    if not (len(sides) in (1, 2) and all(isinstance(side, int) for side in sides)) or min(pair(size)) < least:
+        raise UserError(
+            f"{transform}: {field} must be a whole number of pixels, at least {least}, or (height, width) of such"
+        )
+
+
+def check_range(
+    transform, field: str, bounds: tuple[float, float], least: float, most: float, open_low: bool = False
+) -> None:
+    valid = len(bounds) == 2 and least <= bounds[0] <= bounds[1] <= most  # false for NaN too
+    if not valid or (open_low and bounds[0] == least):
+        limits = f"{'above' if open_low else 'at least'} {least:g} and at most {most:g}".replace(" and at most inf", "")
+        raise UserError(f"{transform}: {field} must be {limits}, a range in the order (low, high)")
+
+
+def check_levels(transform, field: str, levels: int | tuple[int, ...]) -> None:
+    values = (levels,) if isinstance(levels, int) else levels
+    if not values or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+        raise UserError(f"{transform}: {field} must be a level in 0..255, or one per channel")
+
+
+def check_method(transform) -> None:
+    methods = get_args(Method)
+    if transform.method not in methods:
+        raise UserError(f"{transform}: method is one of {', '.join(methods)}{did_you_mean(transform.method, methods)}")
