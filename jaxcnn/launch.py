@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             file, flags = _split(arguments)
             command = parse(file, flags)
-            _set_up_process(errors)
+            _set_up_cache(errors)
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
             encoded = config.encode(command.experiment)
@@ -217,11 +217,8 @@ def _where(error: Exception, file: pathlib.Path) -> str:
     return f"line {lines[-1]}: " if lines else ""
 
 
-def _set_up_process(errors: Console) -> None:
-    """Compile cache, and the flags that Grain's worker processes want to see parsed."""
-    from absl import flags
-
-    flags.FLAGS.mark_as_parsed()
+def _set_up_cache(errors: Console) -> None:
+    """The persistent compile cache: JAX_COMPILATION_CACHE_DIR, else a folder in the user's cache."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxcnn" / "xla"
@@ -235,7 +232,7 @@ def _set_up_process(errors: Console) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _stop_on_signals() -> Callable[[], bool]:

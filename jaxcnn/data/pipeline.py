@@ -150,6 +150,11 @@ def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, worker
     threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
     if workers:
+        from absl import flags
+
+        # Grain's workers read absl flags, which only absl.app.run would have parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(dataset)
 

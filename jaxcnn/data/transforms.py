@@ -315,6 +315,8 @@ class Normalize:
         return (images.astype(np.float32) - mean) / std
 
 
+DETERMINISTIC = (Resize, CenterCrop, Pad)  # transforms that draw nothing, and so can be applied once and kept
+
 IMAGENET = Normalize(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # torchvision's constants, times 255
 MEAN_RGB = Normalize(
     mean=(123.68, 116.779, 103.939), std=(1.0,)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
+from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train import checkpoint
@@ -35,6 +36,8 @@ from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import make_evaluation_step, make_train_step
 
 Metrics = dict[str, dict[str, float]]
+Transforms = tuple[Transform, ...]
+_TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,12 @@ def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
         return compile_ahead(jitted, state.params, state.stats, batch)
 
 
-def train_batches(plan: Plan, examples: Examples) -> TrainBatches:
+def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> TrainBatches:
+    """This process's part of the training batches."""
     data = plan.experiment.data
     return TrainBatches(
         examples,
-        data.augment,
+        transforms,
         data.image_shape,
         data.batch_size,
         plan.experiment.seed,
@@ -89,10 +93,11 @@ def train_batches(plan: Plan, examples: Examples) -> TrainBatches:
     )
 
 
-def evaluation_batches(data: Data, examples: Examples) -> EvaluationBatches:
+def evaluation_batches(data: Data, examples: Examples, transforms: Transforms) -> EvaluationBatches:
+    """This process's part of the evaluation batches."""
     return EvaluationBatches(
         examples,
-        data.preprocess,
+        transforms,
         data.image_shape,
         data.evaluation_batch_size,
         data.tolerate_broken > 0,
@@ -122,7 +127,7 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
     try:
         outcome = loop.run()
     except Diverged as error:
-        indices = train_batches(plan, plan.train).indices(error.step - 1).tolist()
+        indices = train_batches(plan, plan.train, ()).indices(error.step - 1).tolist()
         message = (
             f"the loss or the gradient was not finite at step {error.step:,}; that step's examples are listed in "
             "status.json; try a lower learning rate, a longer warm-up or --clip-norm 1"
@@ -147,7 +152,7 @@ class _Loop:
         self.plan, self.record, self.display, self.stop = plan, record, display, stop
         self.step = 0
         self.state: TrainState | None = None
-        self.splits: dict[str, Examples] = {}
+        self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
         self.interval = Interval(self._log, plan.experiment.data.batch_size)
@@ -165,13 +170,16 @@ class _Loop:
         if plan.evaluations:
             self.evaluation_step = compile_evaluation_step(plan.experiment, plan.mesh)
             display.line(f"evaluation step compiled: {self.evaluation_step}")
-        for examples in [plan.train, *plan.evaluations.values()]:
+        data = plan.experiment.data
+        for split, examples, transforms in [
+            (_TRAIN, plan.train, data.augment),
+            *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
+        ]:
             if self.stop():
                 return Outcome("preempted", newest, "stopped before training; the same command continues", {})
-            self.splits[examples.split] = self._load(examples)
+            self.splits[split] = self._load(examples, transforms)
         evaluated = self._restore()
-        workers = plan.experiment.data.workers
-        batches = iterate(train_batches(plan, self.splits[plan.train.split]), self.step, workers=workers)
+        batches = iterate(train_batches(plan, *self.splits[_TRAIN]), self.step, workers=data.workers)
         try:
             with display.task("train", plan.total, self.step) as advance:
                 # A stop inside an evaluation saved the step without it.
@@ -200,18 +208,18 @@ class _Loop:
         if self.board is not None:
             self.board.close()
 
-    def _load(self, examples: Examples) -> Examples:
+    def _load(self, examples: Examples, transforms: Transforms) -> tuple[Examples, Transforms]:
         """The split, decoded into memory where it fits."""
         data = self.plan.experiment.data
         start = time.perf_counter()
         with self.display.task(f"read {examples.split}", len(examples)) as advance:
-            loaded = load(examples, data.memory_limit, data.tolerate_broken, advance)
+            loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
             self._quarantine(loaded, np.array(sorted(loaded.broken), np.int64))
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
-        return loaded
+        return loaded, rest
 
     def _restore(self) -> bool:
         """Takes the state from the newest good checkpoint, or makes a new one. Whether its step is evaluated."""
@@ -242,7 +250,7 @@ class _Loop:
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(self.splits[plan.train.split], batch["index"][batch["broken"]])
+            self._quarantine(self.splits[_TRAIN][0], batch["index"][batch["broken"]])
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -277,11 +285,11 @@ class _Loop:
         results: Metrics = {}
         nets = nets_of(self.state)
         for split in plan.evaluations:
-            examples = self.splits[split]
+            examples, transforms = self.splits[split]
             figures = evaluate(
                 self.evaluation_step.call,
                 list(nets.values()),
-                iterate(evaluation_batches(data, examples), workers=data.workers),
+                iterate(evaluation_batches(data, examples, transforms), workers=data.workers),
                 examples,
                 plan.mesh,
                 stop=self.stop,

@@ -100,8 +100,8 @@ def evaluate_run(
     for name, examples in splits.items():
         if examples.classes != saved.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
-        loaded = load(examples, data.memory_limit, data.tolerate_broken)
-        batches = iterate(evaluation_batches(data, loaded), workers=data.workers)
+        loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
+        batches = iterate(evaluation_batches(data, loaded, transforms), workers=data.workers)
         figures = evaluate(step.call, list(nets.values()), batches, loaded, saved.mesh)
         results |= {name + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
     return results

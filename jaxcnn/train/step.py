@@ -76,7 +76,7 @@ def make_train_step(
             learning_rate *= state.plateau.scale
         params = optax.apply_updates(state.params, updates)
         average = None if state.average is None else ema.update(state.average, params, stats)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         now = state.step + 1
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         bad_step = jnp.where((state.bad_step == 0) & ~finite, now, state.bad_step)

@@ -1,0 +1,204 @@
+"""Batches are a pure function of (seed, step): the same for any number of processes, workers and starts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxcnn.data.examples import BrokenExample
+from jaxcnn.data.memory import Memory, load
+from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate, permutation, shuffled_indices
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, Noise, Pad, PadAndCrop
+from jaxcnn.errors import UserError
+
+SHAPE = (8, 8, 3)
+SOURCE = Synthetic(image_shape=SHAPE, classes=4, train=50, test=23)
+AUGMENT = (PadAndCrop(2), HorizontalFlip(), Noise(3.0))
+FROZEN_ORDER = [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+
+
+class Damaged:
+    """Examples of which some cannot be read."""
+
+    name, version, split, classes = "damaged", "1", "train", tuple("abcd")
+
+    def __init__(self, examples, bad):
+        self.examples, self.bad = examples, set(bad)
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise BrokenExample(i, self.where(i), "made so")
+        return self.examples[i]
+
+    def where(self, i):
+        return f"damaged[{i}]"
+
+
+def batches(**fields):
+    made = TrainBatches(SOURCE.open("train"), AUGMENT, SHAPE, 12, seed=3)
+    return dataclasses.replace(made, **fields)
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_every_epoch_is_a_permutation_and_each_is_another():
+    orders = [permutation(7, epoch, 1000) for epoch in range(3)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(permutation(8, 0, 1000), orders[0])
+
+
+def test_the_order_is_frozen():
+    # A change here would break the resume of every stored run.
+    assert permutation(0, 0, 10).tolist() == FROZEN_ORDER
+
+
+def test_the_stream_crosses_epochs_without_a_gap():
+    stream = shuffled_indices(0, 50, 0, 150)
+    for epoch in range(3):
+        np.testing.assert_array_equal(np.sort(stream[50 * epoch : 50 * epoch + 50]), np.arange(50))
+    np.testing.assert_array_equal(shuffled_indices(0, 50, 45, 103), stream[45:103])
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_hold_consecutive_parts_of_the_same_global_batch(processes):
+    for step in (0, 4, 5):
+        parts = [batches(process=p, processes=processes)[step] for p in range(processes)]
+        equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, batches()[step])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_the_start_do_not_change_the_batches(workers):
+    iterator = iterate(batches(), 3, workers=workers)
+    for step in range(3, 9):
+        equal(next(iterator), batches()[step])
+
+
+def test_augmentation_differs_between_epochs_seeds_and_examples():
+    first, again, other = batches()[0], batches()[0], batches(seed=4)[0]
+    equal(first, again)
+    assert not np.array_equal(first["image"], other["image"])
+    plain = batches(transforms=())
+    by_index = {}
+    for step in range(10):
+        batch = batches()[step]
+        for image, index, raw in zip(batch["image"], batch["index"], plain[step]["image"], strict=True):
+            assert not np.array_equal(image, raw)
+            assert not any(np.array_equal(image, seen) for seen in by_index.setdefault(int(index), []))
+            by_index[int(index)].append(image)
+
+
+def test_memory_gives_the_same_batches():
+    examples = SOURCE.open("train")
+    memory, rest = load(examples, AUGMENT, 2**20)
+    assert isinstance(memory, Memory) and rest == AUGMENT
+    for transforms in (AUGMENT, ()):
+        equal(batches(transforms=transforms, examples=memory)[6], batches(transforms=transforms)[6])
+
+
+def test_memory_applies_the_deterministic_front_of_the_transforms_once():
+    transforms = (Pad(2), CenterCrop(10), HorizontalFlip(), Pad(1))
+    memory, rest = load(SOURCE.open("train"), transforms, 2**20)
+    assert rest == transforms[2:] and memory.images.shape == (50, 10, 10, 3)
+    plain = batches(transforms=transforms, shape=(12, 12, 3))
+    equal(batches(transforms=rest, examples=memory, shape=(12, 12, 3))[1], plain[1])
+
+
+def test_a_set_above_the_limit_or_of_many_shapes_is_not_loaded():
+    examples = SOURCE.open("train")
+    assert load(examples, AUGMENT, 50 * 8 * 8 * 3 - 1) == (examples, AUGMENT)
+
+    class Many(Damaged):
+        def __getitem__(self, i):
+            example = self.examples[i]
+            return example | {"image": example["image"][: 8 - (i == 49)]}
+
+    many = Many(examples, ())
+    assert load(many, (), 2**20) == (many, ())
+
+
+@pytest.mark.parametrize("size", [1, 5, 23, 40])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_evaluation_gives_every_example_once(size, loaded):
+    examples = SOURCE.open("test")
+    if loaded:
+        examples, _ = load(examples, (), 2**20)
+    made = EvaluationBatches(examples, (), SHAPE, size)
+    seen = []
+    for batch in iterate(made):
+        assert batch["image"].shape == (size, *SHAPE)
+        np.testing.assert_array_equal(batch["mask"], batch["index"] >= 0)
+        for image, label, index in zip(*(batch[k][batch["mask"]] for k in ("image", "label", "index")), strict=True):
+            np.testing.assert_array_equal(image, SOURCE.open("test")[int(index)]["image"])
+            assert label == index % 4
+            seen.append(index)
+    assert seen == list(range(23))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_evaluation_parts_over_processes(processes):
+    made = EvaluationBatches(SOURCE.open("test"), (), SHAPE, 8)
+    for k in range(len(made)):
+        parts = [dataclasses.replace(made, process=p, processes=processes)[k] for p in range(processes)]
+        equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, made[k])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_broken_training_example_is_replaced_and_marked(loaded):
+    examples = Damaged(SOURCE.open("train"), {3, 4})
+    if loaded:
+        examples, _ = load(examples, (), 2**20, tolerated=2)
+        assert isinstance(examples, Memory) and sorted(examples.broken) == [3, 4]
+    made = batches(examples=examples, transforms=(), tolerate_broken=True)
+    marked = 0
+    for step in range(5):
+        batch = made[step]
+        np.testing.assert_array_equal(batch["broken"], np.isin(batch["index"], [3, 4]))
+        marked += batch["broken"].sum()
+        for image, index in zip(batch["image"], batch["index"], strict=True):
+            expected = SOURCE.open("train")[5 if index in (3, 4) else int(index)]["image"]
+            np.testing.assert_array_equal(image, expected)
+        assert batch["mask"].all()
+    assert marked >= 2
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_broken_evaluation_example_is_masked(loaded):
+    examples = Damaged(SOURCE.open("test"), {0, 22})
+    if loaded:
+        examples, _ = load(examples, (), 2**20, tolerated=2)
+    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=True)))
+    assert sum(int(batch["mask"].sum()) for batch in rows) == 21
+    assert [int(i) for batch in rows for i in batch["index"][batch["broken"]]] == [0, 22]
+
+
+def test_a_broken_example_is_named_where_none_is_tolerated():
+    examples = Damaged(SOURCE.open("train"), {3})
+    with pytest.raises(BrokenExample, match=r"damaged\[3\]: made so"):
+        load(examples, (), 2**20)
+    with pytest.raises(BrokenExample, match=r"damaged\[3\]: made so"):
+        iterator = iterate(batches(examples=examples))
+        for _ in range(5):
+            next(iterator)
+
+
+def test_more_broken_examples_than_tolerated():
+    with pytest.raises(BrokenExample):
+        load(Damaged(SOURCE.open("train"), {1, 2, 3}), (), 2**20, tolerated=2)
+    every = Damaged(SOURCE.open("train"), range(50))
+    with pytest.raises(UserError, match="not one of its 50"):
+        batches(examples=every, tolerate_broken=True)[0]
+
+
+def test_an_image_of_another_shape_is_named_with_its_remedy():
+    with pytest.raises(UserError, match=r"synthetic/train\[\d+\].*data.image_shape is \(9, 9, 3\).*Resize"):
+        batches(shape=(9, 9, 3))[0]
