@@ -1,1 +1,7 @@
-"""jaxcnn: convolutional networks for images in JAX, from a linear classifier to EfficientNet."""
+"""jaxcnn: convolutional networks for images in JAX and Flax, from a linear classifier to EfficientNet."""
+
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models import MODELS, Classifier, create_model, list_models
+
+__all__ = ["MODELS", "Classifier", "Data", "Experiment", "UserError", "create_model", "list_models"]

@@ -1,0 +1,89 @@
+"""The networks, by name. Each is a Classifier(backbone, head) with its paper's classes; `create_model` changes fields.
+
+Nothing here knows of data or training: a model is a pure function of its variables and of normalised NHWC images.
+"""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+from flax import linen as nn
+
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.models.classifier import Classifier, Outputs
+from jaxcnn.models.heads import FC, GAP
+from jaxcnn.models.lecture import (
+    BATCH_NORM_HEAD,
+    FLOWERS_HEAD,
+    SIMPLE_HEAD,
+    BatchNormCNN,
+    FlowersCNN,
+    SimpleCNN,
+)
+from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
+from jaxcnn.models.linear import LINEAR_HEAD, Pixels
+from jaxcnn.models.mlp import MLP_HEAD
+from jaxcnn.models.vgg import VGG, VGG_HEAD
+
+__all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
+
+MODELS: dict[str, Classifier] = {
+    "linear": Classifier(Pixels(), LINEAR_HEAD),
+    "linear_640x480": Classifier(Pixels(), LINEAR_HEAD),
+    "mlp": Classifier(Pixels(), MLP_HEAD),
+    "lenet5_1998": Classifier(LeNet1998(), RBF()),
+    "lenet5": Classifier(LeNet(), LENET_HEAD),
+    "lecture_simple": Classifier(SimpleCNN(), SIMPLE_HEAD),
+    "lecture_flowers": Classifier(FlowersCNN(), FLOWERS_HEAD),
+    "lecture_batchnorm": Classifier(BatchNormCNN(), BATCH_NORM_HEAD),
+    "vgg11": Classifier(VGG("A"), VGG_HEAD),
+    "vgg11_lrn": Classifier(VGG("A-LRN"), VGG_HEAD),
+    "vgg13": Classifier(VGG("B"), VGG_HEAD),
+    "vgg16_c": Classifier(VGG("C"), VGG_HEAD),
+    "vgg16": Classifier(VGG("D"), VGG_HEAD),
+    "vgg19": Classifier(VGG("E"), VGG_HEAD),
+    "vgg11_bn": Classifier(VGG("A", norm=True), VGG_HEAD),
+    "vgg13_bn": Classifier(VGG("B", norm=True), VGG_HEAD),
+    "vgg16_bn": Classifier(VGG("D", norm=True), VGG_HEAD),
+    "vgg19_bn": Classifier(VGG("E", norm=True), VGG_HEAD),
+}
+
+
+def create_model(name: str, classes: int | None = None, **fields: Any) -> Classifier:
+    """The model of this name.
+
+    Args:
+      name: one of list_models().
+      classes: number of logits; default the paper's.
+      **fields: fields of the backbone, of the head or of the Classifier (`head=GAP(classes=10)`) to change; one that
+        backbone and head share, such as `dtype`, is changed in both.
+
+    Raises:
+      UserError: no such model or field; the message names the nearest.
+    """
+    if name not in MODELS:
+        raise UserError(f"no model {name!r}{did_you_mean(name, MODELS) or '; jaxcnn models lists them'}")
+    model = MODELS[name]
+    model = model.clone(**{field: fields.pop(field) for field in ("backbone", "head", "aux") if field in fields})
+    if classes is not None:
+        fields["classes"] = classes
+    parts = {"backbone": _fields(model.backbone), "head": _fields(model.head)}
+    for field in fields:
+        if not any(field in known for known in parts.values()):
+            known = sorted({name for names in parts.values() for name in names})
+            hint = did_you_mean(field, known) or "; there is " + ", ".join(known)
+            raise UserError(f"model {name!r} has no field {field!r}{hint}")
+    changed = {
+        part: getattr(model, part).clone(**{field: fields[field] for field in fields if field in known})
+        for part, known in parts.items()
+    }
+    return model.clone(**changed)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the models that match a pattern such as "vgg*", sorted."""
+    return sorted(fnmatch.filter(MODELS, pattern))
+
+
+def _fields(module: nn.Module) -> list[str]:
+    return [field.name for field in dataclasses.fields(module) if field.init and field.name not in ("parent", "name")]

@@ -1,0 +1,53 @@
+"""Classifier: a backbone that makes feature maps and a head that makes logits of the last one."""
+
+from typing import Any
+
+import flax.struct
+import jax
+from flax import linen as nn
+
+
+@flax.struct.dataclass
+class Outputs:
+    """Logits [B, classes] float32, and those of the auxiliary heads by the name of the endpoint that they read."""
+
+    logits: jax.Array
+    aux: dict[str, jax.Array]
+
+
+class Classifier(nn.Module):
+    """A pure function of (variables, images): uint8 never enters here, and nothing is normalised here.
+
+    Attributes:
+      backbone: images [B, H, W, C] -> {"stage1": ..., "final": ...}, maps [B, H', W', C'].
+      head: the final map -> logits [B, classes].
+      aux: heads that read other endpoints, used in training only; name of the endpoint -> head.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+    aux: dict[str, nn.Module] = flax.struct.field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        return self.head.classes
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Images [B, H, W, C] -> logits [B, classes] float32."""
+        return self.classify(self.features(images, train=train)["final"], train=train)
+
+    def features(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Every stage's map before its pooling, by name, and the map that the head reads as "final"."""
+        return self.backbone(images, train=train)
+
+    def classify(self, final: jax.Array, *, train: bool) -> jax.Array:
+        """The final map -> logits [B, classes] float32."""
+        return self.head(final, train=train)
+
+    def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Logits, and in training those of the auxiliary heads."""
+        ends = self.features(images, train=train)
+        aux: dict[str, Any] = {}
+        if train:
+            aux = {name: head(ends[name], train=train) for name, head in self.aux.items()}
+        return Outputs(self.classify(ends["final"], train=train), aux)

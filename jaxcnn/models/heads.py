@@ -1,0 +1,82 @@
+"""Heads: from the last feature map to logits. FC flattens a fixed grid, GAP averages over all positions."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcnn.models.layers import Activation, Dtype, activate, adaptive_avg_pool
+
+HeadInit = Literal["lecun_normal", "glorot_uniform", "normal_0.01"]
+
+INITIALIZERS = {
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "normal_0.01": nn.initializers.normal(0.01),
+}
+
+
+class FC(nn.Module):
+    """Fully connected layers over a fixed grid: adaptive average pooling to `grid`, flatten, hidden layers, logits.
+
+    At the paper's input size the pooling is the identity; other sizes work as in torchvision.
+
+    Attributes:
+      classes: number of logits.
+      widths: of the hidden layers, none by default.
+      names: of the layers, hidden ones first; fc1, fc2, ... where empty.
+      grid: (height, width) that the last map is pooled to; None flattens it as it is.
+      activation: after each hidden layer.
+      dropout: probability; after each hidden layer.
+      dropout_first: drop the flattened features instead.
+      init: of the kernels; biases start at 0.
+    """
+
+    classes: int
+    widths: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    grid: tuple[int, int] | None = None
+    activation: Activation = "relu"
+    dropout: float = 0.0
+    dropout_first: bool = False
+    init: HeadInit = "lecun_normal"
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, classes] float32."""
+        names = self.names or tuple(f"fc{i}" for i in range(1, len(self.widths) + 2))
+        if self.grid is not None:
+            x = adaptive_avg_pool(x, self.grid)
+        x = x.reshape(x.shape[0], -1)
+        if self.dropout_first:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        for name, width in zip(names, self.widths, strict=False):
+            x = activate(self._dense(width, name)(x), self.activation)
+            if not self.dropout_first:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self._dense(self.classes, names[len(self.widths)])(x).astype(jnp.float32)
+
+    def _dense(self, width: int, name: str) -> nn.Dense:
+        return nn.Dense(width, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name=name)
+
+
+class GAP(nn.Module):
+    """Global average pooling and one linear layer (Lin et al. 2014, section 3.2; GoogLeNet section 5).
+
+    Works at any input size, has (C + 1) * classes parameters, and gives class activation maps for free.
+    """
+
+    classes: int
+    dropout: float = 0.0
+    init: HeadInit = "lecun_normal"
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, classes] float32."""
+        x = x.astype(jnp.float32).mean((1, 2)).astype(x.dtype)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name="fc")
+        return dense(x).astype(jnp.float32)
