@@ -1,4 +1,4 @@
-"""LeNet-5 on Fashion-MNIST, and with `--augmented` the recipe that takes it as far as it goes.
+"""LeNet-5 on Fashion-MNIST.
 
 Paper: LeCun et al. 1998 (the net); data: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017, prepared once with
 `jaxcnn data prepare fashion_mnist`. 28x28 is padded to 32x32, as the paper pads MNIST.

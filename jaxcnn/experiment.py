@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxcnn.data.digits import Digits
@@ -14,7 +16,7 @@ from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.losses import CrossEntropy
 from jaxcnn.train.optimizers import SGD, Optimizer
-from jaxcnn.train.schedules import Constant, Schedule
+from jaxcnn.train.schedules import Constant, Schedule, StepDecay
 from jaxcnn.train.step import EMA
 
 
@@ -100,24 +102,59 @@ class Experiment:
 
 
 def debug(experiment: Experiment) -> Experiment:
-    """The same experiment shrunk to seconds: a few steps on synthetic images of the right shape, in small batches."""
-    classes = experiment.model.classes
-    batch = 8 if experiment.accumulate <= 4 else 2 * experiment.accumulate
-    source = Synthetic(image_shape=experiment.data.image_shape, classes=classes, train=6 * batch, test=2 * batch + 1)
+    """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
+
+    Raises:
+      UserError: no size of source image comes out of the transforms as data.image_shape.
+    """
+    data = experiment.data
+    unit = experiment.accumulate * jax.device_count()
+    large = data.image_shape[0] * data.image_shape[1] > 128 * 128
+    batch = unit * -(-(2 if large else 8) // unit)
+    source = Synthetic(
+        image_shape=_source_shape(data), classes=experiment.model.classes, train=6 * batch, test=2 * batch + 1
+    )
     data = dataclasses.replace(
-        experiment.data,
+        data,
         source=source,
         train_split="train",
         evaluation_splits=("test",),
         batch_size=batch,
-        evaluation_batch_size=batch,
+        evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
     )
+    schedule = experiment.schedule
+    if isinstance(schedule, StepDecay):
+        schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
+    if getattr(schedule, "warmup", steps(0)).amount:
+        schedule = dataclasses.replace(schedule, warmup=steps(2))
     return dataclasses.replace(
         experiment,
         data=data,
+        schedule=schedule,
         duration=steps(6),
         evaluate_every=steps(3),
         log_every=steps(2),
         checkpoints=dataclasses.replace(experiment.checkpoints, every=steps(3)),
     )
+
+
+def _source_shape(data: Data) -> tuple[int, int, int]:
+    """The shape of a source image that the transforms bring to image_shape: the same, or less what they add."""
+    height, width, channels = data.image_shape
+    wanted = data.image_shape
+    for _ in range(2):
+        out = [_transformed_shape(transforms, wanted) for transforms in (data.augment, data.preprocess)]
+        if out == [data.image_shape] * 2:
+            return wanted
+        wanted = (height - (out[0][0] - height), width - (out[0][1] - width), channels)
+        if min(wanted) < 1:
+            break
+    raise UserError(f"--debug found no image size that data.augment and data.preprocess bring to {data.image_shape}")
+
+
+def _transformed_shape(transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
+    image, rng = np.zeros(shape, np.uint8), np.random.default_rng(0)
+    for transform in transforms:
+        image = transform(image, rng)
+    return image.shape

@@ -42,10 +42,19 @@ INITIALIZERS = {
 
 
 class VGG(nn.Module):
-    """The convolutional part: five stages of 3x3 convolutions with stride 1, each followed by 2x2 max pooling."""
+    """The convolutional part: five stages of 3x3 convolutions with stride 1, each followed by 2x2 max pooling.
+
+    Attributes:
+      variant: column of Table 1.
+      norm: batch norm after each convolution.
+      width: multiplies every width of Table 1; 1 in the paper.
+      activation: after each convolution (and norm).
+      init: of the convolutions' kernels; biases start at 0.
+    """
 
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
     norm: bool = False
+    width: float = 1.0
     activation: Activation = "relu"
     init: Literal["he", "glorot", "normal_0.01"] = "he"
     dtype: Dtype = "float32"
@@ -59,7 +68,7 @@ class VGG(nn.Module):
             for layer, width in enumerate(widths, 1):
                 kernel = 1 if width < 0 else 3
                 x = conv(
-                    abs(width),
+                    max(1, round(abs(width) * self.width)),
                     kernel,
                     padding=kernel // 2,
                     name=f"conv{stage}_{layer}",

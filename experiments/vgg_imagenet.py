@@ -1,0 +1,48 @@
+"""VGG on ImageNet by the paper's recipe.
+
+Paper: Simonyan & Zisserman 2015, section 3.1: scale jitter (S from [256, 512]), random 224x224 crop and horizontal
+flip, minus the training set's mean RGB, SGD with momentum 0.9, batch 256, weight decay 5e-4, dropout 0.5 in the first
+two FC layers, rate 0.01 divided by ten when the validation accuracy stops improving, 74 epochs. Departures: the paper
+also shifts the RGB colours (AlexNet's PCA), starts deep nets from net A's weights (here He's initialisation), watches a
+validation set that is no longer apart from the test set, and evaluates densely; here the centre crop of the image
+resized to 384 (the paper's Q for jittered training).
+Data: ILSVRC 2012, see "ImageNet" in the README.
+Command: python -m jaxcnn.launch experiments/vgg_imagenet.py --variant D
+Expected: D 25.6% top-1 and 8.1% top-5 validation error, single scale, dense evaluation (Table 3, S in [256, 512]);
+ours: not run.
+"""
+
+from typing import Literal
+
+from jaxcnn import create_model
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.data.transforms import MEAN_RGB, CenterCrop, HorizontalFlip, RandomCrop, Resize, ScaleJitter
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.train.duration import epochs, steps
+from jaxcnn.train.optimizers import SGD
+from jaxcnn.train.schedules import Plateau
+
+MODELS = {"A": "vgg11", "A-LRN": "vgg11_lrn", "B": "vgg13", "C": "vgg16_c", "D": "vgg16", "E": "vgg19"}
+
+
+def experiment(
+    variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D", dtype: Literal["float32", "bfloat16"] = "bfloat16"
+) -> Experiment:
+    return Experiment(
+        model=create_model(MODELS[variant], classes=1000, dtype=dtype),
+        data=Data(
+            source=Tfds("imagenet2012"),
+            evaluation_splits=("validation",),
+            image_shape=(224, 224, 3),
+            augment=(ScaleJitter(256, 512), RandomCrop(224), HorizontalFlip()),
+            preprocess=(Resize(384), CenterCrop(224)),
+            normalize=MEAN_RGB,
+            batch_size=256,
+            evaluation_batch_size=256,
+            workers=16,
+        ),
+        optimizer=SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4, decay="all"),
+        schedule=Plateau(metric="accuracy", factor=0.1, patience=3),
+        duration=epochs(74),
+        log_every=steps(100),
+    )
