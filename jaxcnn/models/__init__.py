@@ -23,7 +23,7 @@ from jaxcnn.models.lecture import (
 from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
-from jaxcnn.models.vgg import VGG, VGG_HEAD
+from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
 
@@ -42,10 +42,10 @@ MODELS: dict[str, Classifier] = {
     "vgg16_c": Classifier(VGG("C"), VGG_HEAD),
     "vgg16": Classifier(VGG("D"), VGG_HEAD),
     "vgg19": Classifier(VGG("E"), VGG_HEAD),
-    "vgg11_bn": Classifier(VGG("A", norm=True), VGG_HEAD),
-    "vgg13_bn": Classifier(VGG("B", norm=True), VGG_HEAD),
-    "vgg16_bn": Classifier(VGG("D", norm=True), VGG_HEAD),
-    "vgg19_bn": Classifier(VGG("E", norm=True), VGG_HEAD),
+    "vgg11_bn": Classifier(VGG("A", norm=True, init="he"), VGG_BN_HEAD),
+    "vgg13_bn": Classifier(VGG("B", norm=True, init="he"), VGG_BN_HEAD),
+    "vgg16_bn": Classifier(VGG("D", norm=True, init="he"), VGG_BN_HEAD),
+    "vgg19_bn": Classifier(VGG("E", norm=True, init="he"), VGG_BN_HEAD),
 }
 
 

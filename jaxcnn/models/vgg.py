@@ -1,9 +1,12 @@
 """VGG (Simonyan & Zisserman 2015): configurations A, A-LRN, B, C, D and E of Table 1.
 
-Departures: `norm=True` is the batch-normalised form that torchvision calls vgg16_bn, which is not in the paper. The
-paper starts its deep nets from net A's weights, and says that Glorot's initialisation makes this unnecessary; the
-default here is He's (`init="he"`: normal, fan out, as torchvision), with N(0, 0.01) in the fully connected layers.
-"glorot" and the paper's first choice, "normal_0.01" (section 3.1), are there for studies.
+Initialisation: Glorot's, which section 3.1 names as the one that needs no pre-training of net A first; it suits the
+paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the logits and diverges at the paper's rate.
+"normal_0.01" is the paper's first choice as its released configuration files have it, N(0, 0.01^2) (the text says
+variance 0.01, with which no deep net trains).
+
+Not in the paper: `norm=True`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
+initialisation ("he": normal, fan out; N(0, 0.01^2) in the FC layers); and `width`.
 """
 
 from typing import Literal
@@ -56,7 +59,7 @@ class VGG(nn.Module):
     norm: bool = False
     width: float = 1.0
     activation: Activation = "relu"
-    init: Literal["he", "glorot", "normal_0.01"] = "he"
+    init: Literal["glorot", "he", "normal_0.01"] = "glorot"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -86,5 +89,6 @@ class VGG(nn.Module):
 
 
 VGG_HEAD = FC(
-    classes=1000, widths=(4096, 4096), names=("fc6", "fc7", "fc8"), grid=(7, 7), dropout=0.5, init="normal_0.01"
+    classes=1000, widths=(4096, 4096), names=("fc6", "fc7", "fc8"), grid=(7, 7), dropout=0.5, init="glorot_uniform"
 )
+VGG_BN_HEAD = VGG_HEAD.clone(init="normal_0.01")
