@@ -1,20 +1,10 @@
 """Heads: from the last feature map to logits. FC flattens a fixed grid, GAP averages over all positions."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcnn.models.layers import Activation, Dtype, activate, adaptive_avg_pool
-
-HeadInit = Literal["lecun_normal", "glorot_uniform", "normal_0.01"]
-
-INITIALIZERS = {
-    "lecun_normal": nn.initializers.lecun_normal(),
-    "glorot_uniform": nn.initializers.glorot_uniform(),
-    "normal_0.01": nn.initializers.normal(0.01),
-}
+from jaxcnn.models.layers import INITIALIZERS, Activation, Dtype, Init, activate, adaptive_avg_pool
 
 
 class FC(nn.Module):
@@ -40,7 +30,7 @@ class FC(nn.Module):
     activation: Activation = "relu"
     dropout: float = 0.0
     dropout_first: bool = False
-    init: HeadInit = "lecun_normal"
+    init: Init = "lecun_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -70,7 +60,7 @@ class GAP(nn.Module):
 
     classes: int
     dropout: float = 0.0
-    init: HeadInit = "lecun_normal"
+    init: Init = "lecun_normal"
     dtype: Dtype = "float32"
 
     @nn.compact

@@ -12,7 +12,7 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
-Initializer = Callable[..., jax.Array]
+Init = Literal["lecun_normal", "glorot_uniform", "he_normal", "normal_0.01"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -25,10 +25,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
 }
 
-LECUN_NORMAL = nn.initializers.lecun_normal()
-
-# He et al. 2015 as torchvision applies it to convolutions: fan out, gain for ReLU.
-KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
+    # LeCun et al. 1998b: variance 1 / fan in.
+    "lecun_normal": nn.initializers.lecun_normal(),
+    # Glorot & Bengio 2010, equation 16: U(-b, b), b = sqrt(6 / (fan in + fan out)).
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    # He et al. 2015, equation 14 (fan out): normal, variance 2 / fan out, as torchvision's VGG and ResNet.
+    "he_normal": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    # AlexNet, section 5: normal, standard deviation 0.01.
+    "normal_0.01": nn.initializers.normal(0.01),
+}
 
 
 def activate(x: jax.Array, name: Activation) -> jax.Array:
@@ -46,12 +52,12 @@ def conv(
     dtype: Dtype,
     stride: int = 1,
     padding: int = 0,
-    kernel_init: Initializer = LECUN_NORMAL,
+    init: Init | Callable[..., jax.Array] = "lecun_normal",
 ) -> nn.Conv:
-    """A square convolution with bias, padded by `padding` zeros on every side."""
-    return nn.Conv(
-        width, (kernel, kernel), stride, [(padding, padding)] * 2, dtype=dtype, kernel_init=kernel_init, name=name
-    )
+    """A square convolution with bias, padded by `padding` zeros on every side; `init` is of its kernel."""
+    kernel_init = INITIALIZERS[init] if isinstance(init, str) else init
+    window, pad = (kernel, kernel), [(padding, padding)] * 2
+    return nn.Conv(width, window, stride, pad, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 def batch_norm(*, train: bool, name: str, dtype: Dtype, decay: float = 0.9, epsilon: float = 1e-5) -> nn.BatchNorm:
@@ -111,8 +117,8 @@ def local_response_norm(
 
 
 def check_window(x: jax.Array, size: int, what: str) -> None:
-    """Raises UserError where a window without padding does not fit into the map."""
+    """Raises UserError where a window of this size, without padding, does not fit into the map."""
     if min(x.shape[1:3]) < size:
         raise UserError(
-            f"the input is too small for this net: {what} of {size}x{size} meets a map of {x.shape[1]}x{x.shape[2]}"
+            f"the input is too small for this net: {what} needs {size}x{size}, it is {x.shape[1]}x{x.shape[2]}"
         )

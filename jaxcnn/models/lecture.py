@@ -19,7 +19,7 @@ class SimpleCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 28, 28, 1] -> stage1 [B, 28, 28, 8], stage2 [B, 12, 12, 16], stage3 = final [B, 4, 4, 16]."""
-        check_window(x, 18, "the stack of three 3x3 convolutions and two 2x2 poolings, at least")
+        check_window(x, 18, "the stack of three 3x3 convolutions and two 2x2 poolings")
         stage1 = activate(conv(8, 3, padding=1, name="conv1", dtype=self.dtype)(x), self.activation)
         x = max_pool(stage1, 2, stride=2)
         stage2 = activate(conv(16, 3, name="conv2", dtype=self.dtype)(x), self.activation)
@@ -67,7 +67,7 @@ class BatchNormCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 28, 28, 1] -> stage1 [B, 13, 13, 128], stage2 = final [B, 5, 5, 128]."""
-        check_window(x, 10, "the stack of six 2x2 convolutions, at least")
+        check_window(x, 10, "the stack of six 2x2 convolutions")
         ends = {}
         for layer, (width, stride) in enumerate(((32, 1), (64, 1), (128, 2)) * 2, 1):
             x = conv(width, 2, stride=stride, name=f"conv{layer}", dtype=self.dtype)(x)

@@ -6,7 +6,7 @@ paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the log
 variance 0.01, with which no deep net trains).
 
 Not in the paper: `norm=True`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
-initialisation ("he": normal, fan out; N(0, 0.01^2) in the FC layers); and `width`.
+initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `width` and `stages`.
 """
 
 from typing import Literal
@@ -16,9 +16,9 @@ from flax import linen as nn
 
 from jaxcnn.models.heads import FC
 from jaxcnn.models.layers import (
-    KAIMING_FAN_OUT,
     Activation,
     Dtype,
+    Init,
     activate,
     batch_norm,
     check_window,
@@ -37,12 +37,6 @@ TABLE_1 = {
     "E": ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4),
 }
 
-INITIALIZERS = {
-    "he": KAIMING_FAN_OUT,
-    "glorot": nn.initializers.glorot_uniform(),
-    "normal_0.01": nn.initializers.normal(0.01),
-}
-
 
 class VGG(nn.Module):
     """The convolutional part: five stages of 3x3 convolutions with stride 1, each followed by 2x2 max pooling.
@@ -51,6 +45,7 @@ class VGG(nn.Module):
       variant: column of Table 1.
       norm: batch norm after each convolution.
       width: multiplies every width of Table 1; 1 in the paper.
+      stages: how many of the five stages there are, for small images.
       activation: after each convolution (and norm).
       init: of the convolutions' kernels; biases start at 0.
     """
@@ -58,16 +53,17 @@ class VGG(nn.Module):
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
     norm: bool = False
     width: float = 1.0
+    stages: int = 5
     activation: Activation = "relu"
-    init: Literal["glorot", "he", "normal_0.01"] = "glorot"
+    init: Init = "glorot_uniform"
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 224, 224, 3] -> stage1 [B, 224, 224, 64], ..., stage5 [B, 14, 14, 512], final [B, 7, 7, 512]."""
-        check_window(x, 32, "the stack of five 2x2 poolings, at least")
+        check_window(x, 2**self.stages, f"the stack of {self.stages} 2x2 poolings")
         ends = {}
-        for stage, widths in enumerate(TABLE_1[self.variant], 1):
+        for stage, widths in enumerate(TABLE_1[self.variant][: self.stages], 1):
             for layer, width in enumerate(widths, 1):
                 kernel = 1 if width < 0 else 3
                 x = conv(
@@ -76,7 +72,7 @@ class VGG(nn.Module):
                     padding=kernel // 2,
                     name=f"conv{stage}_{layer}",
                     dtype=self.dtype,
-                    kernel_init=INITIALIZERS[self.init],
+                    init=self.init,
                 )(x)
                 if self.norm:
                     x = batch_norm(train=train, name=f"bn{stage}_{layer}", dtype=self.dtype)(x)

@@ -1,0 +1,243 @@
+"""Every model: counts, paths, gradients, precision, composition. Large nets are checked on shapes, or made narrow."""
+
+import csv
+import functools
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcnn
+from jaxcnn.errors import UserError
+from jaxcnn.models import FC, GAP, MODELS, create_model, list_models
+
+HERE = pathlib.Path(__file__).parent
+TABLE = {row["name"]: row for row in csv.DictReader((HERE / "architectures.csv").open())}
+PATHS = json.loads((HERE / "parameter_paths.json").read_text())
+
+
+def input_shape(name):
+    return tuple(int(n) for n in TABLE[name]["input"].split("x"))
+
+
+def shapes(name, **fields):
+    model = create_model(name, **fields)
+    images = jnp.zeros((2, *input_shape(name)))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+
+
+def size(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def small(name, **fields):
+    """A form of the model that runs in a test: VGG a sixteenth as wide, its FC layers 32 wide, at 64x64.
+
+    (XLA's convolution on the CPU is very slow where the map is smaller than the kernel, as in stage 5 at 32x32.)
+    """
+    if name.startswith("vgg"):
+        head = FC(classes=7, widths=(32, 32), names=("fc6", "fc7", "fc8"), grid=(2, 2), dropout=0.5)
+        return create_model(name, width=0.0625, head=head, **fields), (64, 64, 3)
+    shape = {"linear_640x480": (16, 12, 1), "lecture_flowers": (36, 36, 3)}.get(name, input_shape(name))
+    return create_model(name, **fields), shape
+
+
+@functools.cache
+def ran(name):
+    """The small model, its variables, images and labels."""
+    model, shape = small(name)
+    images = jax.random.normal(jax.random.key(1), (4, *shape))
+    labels = jnp.arange(4) % model.classes
+    return model, random_variables(model, images), images, labels
+
+
+def random_variables(model, images):
+    """Variables of the right shapes drawn by numpy: compiling 40 random draws would take longer than the test."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        role = path[-1].key
+        if role in ("scale", "var"):
+            return jnp.ones(leaf.shape)
+        scale = np.sqrt(2 / math.prod(leaf.shape[:-1])) if role == "kernel" else 0.1
+        return jnp.asarray(rng.normal(0, scale, leaf.shape), jnp.float32)
+
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_equal_the_table(name):
+    variables = shapes(name)
+    assert size(variables["params"]) == int(TABLE[name]["parameters"])
+    assert create_model(name).classes == int(TABLE[name]["classes"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_paths_are_frozen(name):
+    flat, _ = jax.tree_util.tree_flatten_with_path(shapes(name))
+    paths = {jax.tree_util.keystr(path, simple=True, separator="/"): list(x.shape) for path, x in flat}
+    assert paths == PATHS[name]
+
+
+@pytest.mark.parametrize(
+    "name, layers",
+    [
+        ("lecture_simple", [80, 1168, 2320, 16448, 650]),
+        ("lecture_flowers", [448, 4640, 18496, 3965056, 645]),
+        ("lenet5_1998", [156, 12, 1516, 32, 48120, 10164]),
+        ("mlp", [1607680, 2098176, 10250]),
+    ],
+)
+def test_layers_have_the_counts_that_the_sources_print(name, layers):
+    params = shapes(name)["params"]
+    counts = [size(layer) for part in ("backbone", "head") for layer in params.get(part, {}).values()]
+    assert sorted(counts) == sorted(layers)
+
+
+def test_batch_norm_study_net_with_and_without():
+    variables = shapes("lecture_batchnorm")
+    assert size(variables["batch_stats"]) == 896
+    assert size(variables["params"]) + 896 == 511690
+    plain = shapes("lecture_batchnorm", norm=False)
+    assert "batch_stats" not in plain and size(plain["params"]) == 510794 - 896
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_and_composition(name):
+    model, variables, images, _ = ran(name)
+    apply = jax.jit(functools.partial(model.apply, train=False), static_argnames="method")
+    logits = apply(variables, images)
+    assert logits.shape == (4, model.classes) and logits.dtype == jnp.float32
+    assert np.isfinite(logits).all() and np.std(logits, axis=0).max() > 0  # it depends on the input
+    ends = apply(variables, images, method="features")
+    assert "final" in ends and all(end.ndim == 4 and end.shape[0] == 4 for end in ends.values())
+    again = apply(variables, ends["final"], method="classify")
+    np.testing.assert_allclose(again, logits, rtol=1e-5, atol=1e-5)  # compiled apart, so not to the bit
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_gets_a_gradient_and_steps_lower_the_loss(name):
+    model, variables, images, labels = ran(name)
+    stats = {key: value for key, value in variables.items() if key != "params"}
+
+    @jax.jit
+    def loss(params, stats):
+        outputs, stats = model.apply(
+            {"params": params, **stats},
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(2)},
+            mutable=list(stats),
+            method="outputs",
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean(), stats
+
+    grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    optimizer = optax.adam(1e-3)
+    params, state, losses = variables["params"], optimizer.init(variables["params"]), []
+    for step in range(8):
+        (value, new_stats), gradients = grad(params, stats)
+        if step == 0:
+            for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+                assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
+            for old, new in zip(jax.tree.leaves(stats), jax.tree.leaves(new_stats), strict=True):
+                assert not np.array_equal(old, new)
+        stats = new_stats
+        updates, state = optimizer.update(gradients, state)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    assert min(losses[1:]) < losses[0] and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_where_it_must(name):
+    model, shape = small(name, dtype="bfloat16")
+    images = jnp.ones((2, *shape))
+
+    def run():
+        variables = model.init(jax.random.key(0), images, train=False)
+        ends = model.apply(variables, images, train=False, method="features")
+        return variables, ends, model.apply(variables, images, train=False)
+
+    variables, ends, logits = jax.eval_shape(run)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert logits.dtype == jnp.float32
+    if not name.startswith(("linear", "mlp")):
+        assert {end.dtype for end in ends.values()} == {jnp.dtype("bfloat16")}
+
+
+def test_vgg_stages_and_grid_at_the_papers_size():
+    model = create_model("vgg16")
+    images = jnp.zeros((1, 224, 224, 3))
+    ends = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=False, method="features")[0])
+    sizes = {name: end.shape[1:] for name, end in ends.items()}
+    assert sizes == {
+        "stage1": (224, 224, 64),
+        "stage2": (112, 112, 128),
+        "stage3": (56, 56, 256),
+        "stage4": (28, 28, 512),
+        "stage5": (14, 14, 512),
+        "final": (7, 7, 512),
+    }
+
+
+def test_fc_heads_take_other_sizes_with_the_same_parameters():
+    model, variables, _, _ = ran("vgg11")
+    for height, width in ((65, 97), (32, 50)):
+        images = jnp.ones((1, height, width, 3))
+        logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
+        assert logits.shape == (1, 7)
+
+
+def test_gap_head_has_few_parameters_and_dropout_only_in_training():
+    model = create_model("vgg11_bn", width=0.125, stages=2, head=GAP(classes=3, dropout=0.5))
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images, train=False)
+    assert size(variables["params"]["head"]) == (16 + 1) * 3
+    np.testing.assert_array_equal(*(model.apply(variables, images, train=False) for _ in range(2)))
+    one, other = (
+        model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(k)}, mutable=["batch_stats"])[0]
+        for k in range(2)
+    )
+    assert not np.array_equal(one, other)
+
+
+def test_auxiliary_heads_appear_in_training_only():
+    model = create_model("vgg11", width=0.125, stages=3, head=GAP(classes=3), aux={"stage2": GAP(classes=3)})
+    images = jnp.ones((2, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images, train=True, method="outputs")
+    outputs = model.apply(variables, images, train=True, method="outputs")
+    assert outputs.aux["stage2"].shape == (2, 3) and "aux_stage2" in variables["params"]
+    assert model.apply(variables, images, train=False, method="outputs").aux == {}
+
+
+def test_names_and_fields_that_are_wrong_are_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'vgg16'"):
+        create_model("vg16")
+    with pytest.raises(UserError, match="did you mean 'dropout'"):
+        create_model("vgg16", dropuot=0.1)
+    with pytest.raises(UserError, match="no activation 'rleu'; did you mean 'relu'"):
+        create_model("lenet5", activation="rleu").init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
+    assert list_models("vgg1?") == ["vgg11", "vgg13", "vgg16", "vgg19"]
+    assert jaxcnn.list_models() == sorted(MODELS)
+
+
+@pytest.mark.parametrize(
+    "name, shape", [("vgg16", (31, 40, 3)), ("lenet5", (15, 32, 1)), ("lecture_simple", (17, 17, 1))]
+)
+def test_an_input_that_is_too_small_is_named(name, shape):
+    with pytest.raises(UserError, match="too small"):
+        jax.eval_shape(lambda: create_model(name).init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
+
+
+def test_the_1998_net_refuses_other_sizes_and_class_counts():
+    with pytest.raises(UserError, match="32x32"):
+        create_model("lenet5_1998").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
+    with pytest.raises(UserError, match="bitmap"):
+        create_model("lenet5_1998", classes=5).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
