@@ -1,0 +1,11 @@
+"""One compile cache for the whole test run, child processes included: most of the suite's time is compilation."""
+
+import os
+import pathlib
+import tempfile
+
+# Before JAX is imported, which reads these once.
+cache = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-tests-{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -1,0 +1,262 @@
+"""The front door: flags, files that are wrong, folders that are wrong, disks that fill up. One message, no traceback."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import ROOT, TINY, call, finish, metrics, read, start
+
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def refused(*arguments, code=2, **options):
+    """The message of a command that must fail with one message and no traceback, before anything is compiled."""
+    done = call(*arguments, **options)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and "compiled" not in done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_experiment_runs_with_debug(file, tmp_path):
+    run = tmp_path / "run"
+    finish(file, "--debug", "--workdir", run)
+    assert read(run, "status.json") == {"state": "done", "step": 6}
+    assert any(line["split"] == "train" for line in metrics(run))
+    (split,) = read(run, "result.json")
+    assert read(run, "result.json")[split]["count"] == read(run, "environment.json")["dataset"]["splits"]["test"]
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_experiment_names_its_source_command_and_expectation(file):
+    text = file.read_text().split('"""')[1]
+    assert f"python -m jaxcnn.launch experiments/{file.name}" in text and "Expected:" in text
+
+
+def test_debug_on_eight_devices(tmp_path):
+    finish(ROOT / "experiments" / "lenet_digits.py", "--debug", "--workdir", tmp_path / "run", devices=8)
+
+
+def test_a_run_directory_holds_what_is_promised(tmp_path):
+    run = tmp_path / "run"
+    finish(
+        TINY, "--workdir", run, "--duration", "20steps", "--dropout", "0.3", "--optimizer.lr", "0.02", "--tensorboard"
+    )
+    assert read(run, "config.json")["model"]["dropout"] == 0.3
+    assert read(run, "config.json")["optimizer"]["learning_rate"] == 0.02
+    assert (run / "experiment.py").read_text() == TINY.read_text()
+    environment = read(run, "environment.json")
+    assert {"git", "python", "versions", "devices", "variables", "dataset"} <= environment.keys()
+    assert environment["versions"].keys() >= {"jax", "flax", "optax", "numpy", "jaxcnn"}
+    assert environment["dataset"]["name"] == "synthetic" and len(environment["dataset"]["label_hash"]) == 64
+    assert set(environment["variables"]) >= {"XLA_FLAGS"}
+    train = [line for line in metrics(run) if line["split"] == "train"]
+    assert [line["step"] for line in train] == [7, 14, 20]
+    assert train[0].keys() >= {"step", "split", "epoch", "loss", "accuracy", "learning_rate", "grad_norm", "count"}
+    assert [line["count"] for line in train] == [7 * 16, 7 * 16, 6 * 16]
+    raw = (run / "metrics.jsonl").read_text()
+    assert '"examples_per_second"' in raw and '"data_wait"' in raw
+    assert read(run, "status.json") == {"state": "done", "step": 20}
+    assert set(read(run, "result.json")) == {"test", "test_ema"}
+    assert list((run / "tensorboard").glob("events*"))
+
+
+def test_help_lists_every_field_with_its_default():
+    out = finish(TINY, "--help").stdout
+    for flag in (
+        "--dropout",
+        "--optimizer.learning-rate",
+        "--data.batch-size",
+        "--model.width",
+        "--workdir",
+        "--debug",
+    ):
+        assert flag in out
+    assert "(default: 120steps)" in out and "A run of a few seconds" in out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--optimzer.learning-rate", "3"],
+            "no flag --optimzer.learning-rate; did you mean '--optimizer.learning-rate'",
+        ),
+        (["--dropuot=0.2"], "did you mean '--dropout'"),
+        (["--optimizer.lr", "fast"], "could not convert string to float"),
+        (["--duration", "5"], "write 5epochs"),
+        (["--duration", "0epochs"], "duration is 0"),
+        (["--data.batch-size", "0"], "data.batch_size is 0"),
+        (["--model.classes", "7"], "the model has 7 classes, but synthetic/train has 4"),
+        (["--data.train-split", "trian"], "did you mean 'train'"),
+        (["--checkpoints.metric", "top5"], "checkpoints.metric is 'top5'"),
+        (["--optimizer.lr", "-1"], "optimizer.learning_rate is -1"),
+        (["--data.image-shape", "2", "2", "3"], "does not take images of data.image_shape (2, 2, 3)"),
+        (["stray"], "'stray' belongs to no flag"),
+    ],
+)
+def test_wrong_flags(flags, message, tmp_path):
+    assert message in refused(TINY, "--workdir", tmp_path / "run", *flags).replace("\n", " ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "no such file; did you mean"),
+        ("x = 1\n", "it has no function experiment()"),
+        ("def experiment():\n    return 3\n", "experiment() returned int and not an Experiment"),
+        ("def experiment(:\n", "SyntaxError"),
+        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+        ("def experiment(size):\n    pass\n", "'size' of experiment() needs a default"),
+        ("def experiment(seed=3):\n    pass\n", "'seed' of experiment() is a flag already"),
+        (
+            "from jaxcnn import create_model\n\ndef experiment():\n    return create_model('lenet6')\n",
+            "no model 'lenet6'; did you mean 'lenet5'",
+        ),
+    ],
+)
+def test_files_that_are_not_experiments(text, message, tmp_path):
+    file = tmp_path / "wrong.py"
+    (tmp_path / "wrong_.py").write_text("")
+    if text is not None:
+        file.write_text(text)
+    assert message in refused(file)
+
+
+def test_without_arguments_the_usage_is_shown():
+    done = call()
+    assert done.returncode == 2 and "EXPERIMENT.py" in done.stdout
+
+
+def test_a_field_that_cannot_be_stored_is_named(tmp_path):
+    text = TINY.read_text().replace("TinyNet(dropout=dropout)", "TinyNet(dropout=dropout, width=print)")
+    (tmp_path / "odd.py").write_text(text)
+    assert "model.width" in refused(tmp_path / "odd.py", "--workdir", tmp_path / "run")
+
+
+def test_a_missing_data_set_says_how_to_prepare_it(tmp_path):
+    file = ROOT / "experiments" / "vgg_cifar10.py"
+    message = refused(file, "--workdir", tmp_path / "run", "--data.data-dir", tmp_path)
+    assert "dataset 'cifar10' is not prepared" in message and "jaxcnn data prepare cifar10" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_work_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "choose another --workdir" in refused(TINY, "--workdir", tmp_path / "file" / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    assert "it holds thesis.tex" in refused(TINY, "--workdir", tmp_path / "mine")
+    assert [entry.name for entry in (tmp_path / "mine").iterdir() if entry.name != "lock"] == ["thesis.tex"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_its_examples(tmp_path):
+    run = tmp_path / "run"
+    done = call(TINY, "--workdir", run, "--optimizer.lr", "1e30")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "not finite" in done.stderr
+    status = read(run, "status.json")
+    assert status["state"] == "diverged" and 1 <= status["step"] <= 15 and len(status["examples"]) == 16
+    assert not [entry for entry in (run / "checkpoints").iterdir() if entry.name.isdigit()]
+
+
+def test_tensorflow_and_torch_are_never_imported_by_a_run(tmp_path):
+    code = f"""
+import sys
+from jaxcnn.launch import main
+assert main([{str(TINY)!r}, "--workdir", {str(tmp_path / "run")!r}, "--duration", "20steps"]) == 0
+print(sorted(name for name in ("tensorflow", "torch") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_models_and_training_import_without_the_data_libraries():
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("grain", "tensorflow_datasets", "tyro", "cv2", "PIL", "sklearn", "array_record"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+import jaxcnn.models, jaxcnn.train.step, jaxcnn.train.loop, jaxcnn.train.optimizers
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unwritable_compile_cache_is_a_warning(tmp_path):
+    (tmp_path / "jaxcnn").write_text("")
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    command = [sys.executable, "-m", "jaxcnn.launch", TINY, "--workdir", tmp_path / "run", "--duration", "5steps"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "warning: no compile cache" in done.stderr
+
+
+@pytest.mark.parametrize("tolerated", [0, 1])
+def test_a_folder_with_one_broken_image(tolerated, tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label, colour in enumerate(("red", "green", "blue", "white")):
+            folder = tmp_path / "images" / split / colour
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.new("RGB", (9, 9), colour).save(folder / f"{i}.png")
+            assert label < 4
+    broken = tmp_path / "images" / "train" / "green" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    file = tmp_path / "folder.py"
+    text = TINY.read_text().replace(
+        "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)", f"Folder({str(tmp_path / 'images')!r})"
+    )
+    file.write_text(text.replace("data.synthetic import Synthetic", "data.folder import Folder"))
+    run = tmp_path / "run"
+    done = call(file, "--workdir", run, "--duration", "20steps", "--data.tolerate-broken", tolerated)
+    assert "Traceback" not in done.stderr
+    if tolerated:
+        assert done.returncode == 0 and f"warning: passed over {broken}" in done.stdout
+        (line,) = (run / "quarantine.jsonl").read_text().splitlines()
+        assert str(broken) in line and read(run, "result.json")["test"]["count"] == 24
+    else:
+        assert done.returncode == 1 and str(broken) in done.stderr and read(run, "status.json")["state"] == "failed"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="a tmpfs can only be mounted by root on Linux")
+def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("not run: this container may not mount a tmpfs")
+    try:
+        run = disk / "run"
+        flags = ["--workdir", run, "--duration", "60steps", "--model.width", "60000"]
+        done = call(TINY, *flags)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and "make room" in done.stderr and "is intact" in done.stderr
+        assert read(run, "status.json")["state"] == "failed"
+        kept = [int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit()]
+        assert kept == [15]
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        out = finish(TINY, *flags).stdout
+        assert "resumed at step 15" in out
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_an_interrupt_at_the_keyboard_prints_no_traceback(tmp_path):
+    import signal
+
+    process = start(TINY, "--workdir", tmp_path / "run", "--duration", "100000steps")
+    while not (tmp_path / "run" / "checkpoints").is_dir():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75 and "Traceback" not in err and "SIGINT: saving" in err
+    assert pathlib.Path(tmp_path / "run" / "status.json").exists(), out
