@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -96,7 +96,7 @@ class TrainBatches:
                 batch["broken"][row] = True
         else:
             raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be read")
-        batch["image"][row] = _transformed(example, self.examples, candidate % n, self.transforms, self.shape, rng)
+        batch["image"][row] = transformed(example, self.examples, candidate % n, self.transforms, self.shape, rng)
         batch["label"][row] = example["label"]
 
 
@@ -137,7 +137,7 @@ class EvaluationBatches:
                     raise
                 batch["broken"][row] = True
                 continue
-            batch["image"][row] = _transformed(example, self.examples, int(index), self.transforms, self.shape, rng)
+            batch["image"][row] = transformed(example, self.examples, int(index), self.transforms, self.shape, rng)
             batch["label"][row] = example["label"]
             batch["mask"][row] = True
         return batch
@@ -157,6 +157,26 @@ def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, worker
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(dataset)
+
+
+def transformed(
+    example: Example,
+    examples: Examples,
+    index: int,
+    transforms: tuple[Transform, ...],
+    shape: tuple[int, int, int],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The image of example `index` after its transforms, uint8 of this shape. Raises UserError where it has another."""
+    image = example["image"]
+    for transform in transforms:
+        image = transform(image, rng)
+    if image.shape != shape:
+        raise UserError(
+            f"{examples.where(index)}: the image is {example['image'].shape} and after the transforms {image.shape}, "
+            f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
+        )
+    return image
 
 
 _AUGMENT = 0x9E3779B97F4A7C15  # keeps the augmentation stream apart from the shuffle's
@@ -186,15 +206,3 @@ def _empty(rows: int, shape: tuple[int, int, int], indices: np.ndarray) -> Batch
         "index": np.concatenate([indices, np.full(rows - len(indices), -1, np.int64)]),
         "broken": np.zeros(rows, bool),
     }
-
-
-def _transformed(example, examples, index, transforms, shape, rng) -> np.ndarray:
-    image = example["image"]
-    for transform in transforms:
-        image = transform(image, rng)
-    if image.shape != shape:
-        raise UserError(
-            f"{examples.where(index)}: the image is {example['image'].shape} and after the transforms {image.shape}, "
-            f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
-        )
-    return image

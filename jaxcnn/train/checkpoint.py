@@ -11,6 +11,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxcnn.errors import UserError
 from jaxcnn.train.duration import Duration, epochs
+from jaxcnn.train.mesh import tree_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,7 @@ def open_manager(directory: pathlib.Path, kept: Checkpoints) -> ocp.CheckpointMa
     Raises:
       UserError: the directory cannot be created or written.
     """
-    # Orbax reports each save at warning level and above when it runs on one process; that is noise on a terminal.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    _quiet()
     best = policies.BestN(get_metric_fn=kept.score, n=kept.best, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=kept.latest), best]),
@@ -67,7 +67,7 @@ def open_manager(directory: pathlib.Path, kept: Checkpoints) -> ocp.CheckpointMa
 
 def open_reader(directory: pathlib.Path, kept: Checkpoints) -> ocp.CheckpointManager:
     """A manager that only reads, and so can look into a run that is under way."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    _quiet()
     return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(best_fn=kept.score, read_only=True))
 
 
@@ -80,11 +80,14 @@ def save(
       UserError: this save, or the one before it, could not be written; what was committed before stays.
     """
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
+    wait(manager)
+    needed, free = tree_bytes(state), shutil.disk_usage(manager.directory).free
+    if needed > free:
+        raise _not_written(manager, f"it takes {needed / 2**20:,.1f} MiB and {free / 2**20:,.1f} MiB are free")
     try:
-        manager.wait_until_finished()
         manager.save(step, args=args, metrics=metrics, force=True)
     except Exception as error:
-        raise _not_written(manager, error) from error
+        raise _not_written(manager, _short(error)) from error
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
@@ -92,7 +95,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
     try:
         manager.wait_until_finished()
     except Exception as error:
-        raise _not_written(manager, error) from error
+        raise _not_written(manager, _short(error)) from error
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -121,7 +124,7 @@ def restore_latest(manager: ocp.CheckpointManager, abstract: Any) -> Restored | 
         try:
             state, note = restore(manager, step, abstract)
         except Exception as error:  # orbax and tensorstore raise many types on damaged files
-            failures[step] = f"checkpoint {step} cannot be read ({_first_line(error)})"
+            failures[step] = f"checkpoint {step} cannot be read ({_short(error)})"
             continue
         for bad in failures:
             target = directory.parent / "damaged" / str(bad)
@@ -140,15 +143,21 @@ def restore_latest(manager: ocp.CheckpointManager, abstract: Any) -> Restored | 
     return None
 
 
-def _not_written(manager: ocp.CheckpointManager, error: Exception) -> UserError:
+def _not_written(manager: ocp.CheckpointManager, cause: str) -> UserError:
     saved = steps(pathlib.Path(manager.directory))
     kept = f"checkpoint {saved[-1]} is intact" if saved else "there is no earlier checkpoint"
     return UserError(
-        f"{manager.directory}: a checkpoint could not be written ({_first_line(error)}); {kept}; "
+        f"{manager.directory}: a checkpoint could not be written ({cause}); {kept}; "
         "make room or mend the disk and run the same command again"
     )
 
 
-def _first_line(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    return text if len(text) < 300 else f"{text[:300]}..."
+def _short(error: Exception) -> str:
+    """The type and the end of the message's first line, which is where orbax puts the system's error."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{type(error).__name__}: {text if len(text) < 200 else '...' + text[-200:]}"
+
+
+def _quiet() -> None:
+    """Keeps orbax's log off the terminal: every save is a warning there, and errors come to us as exceptions too."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)

@@ -6,6 +6,7 @@ to its size at the save) and the evaluations so far are those of the uninterrupt
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import time
@@ -136,7 +137,8 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        record.write_status("failed", loop.step, message=message)
+        with contextlib.suppress(UserError):  # on a full disk the status cannot be written either
+            record.write_status("failed", loop.step, message=message)
         raise
     finally:
         loop.close()

@@ -1,15 +1,19 @@
 """Plan: an experiment resolved against its data and devices, with every mistake found before anything is compiled."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxcnn.data.examples import Examples, label_hash
+from jaxcnn.data.examples import BrokenExample, Examples, label_hash
+from jaxcnn.data.pipeline import transformed
+from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import mesh as meshes
@@ -100,9 +104,9 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, examples in evaluations.items():
         if examples.classes != train.classes:
             raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
-    for name, examples in {data.train_split: train, **evaluations}.items():
-        if len(examples) == 0:
-            raise UserError(f"split {name!r} of {train.name} is empty")
+    _check_images(train, data.augment, data.image_shape)
+    for examples in evaluations.values():
+        _check_images(examples, data.preprocess, data.image_shape)
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
     metric, known = experiment.checkpoints.metric, [*zero_sums(len(train.classes))][:-1]
@@ -142,6 +146,14 @@ def _check_classes(experiment: Experiment, examples: Examples) -> None:
             f"the model has {experiment.model.classes} classes, but {examples.name}/{examples.split} has "
             f"{len(examples.classes)}; create the model with classes={len(examples.classes)}"
         )
+
+
+def _check_images(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> None:
+    """Takes the first image of a split through its transforms. A broken one is met again where it is read."""
+    if len(examples) == 0:
+        raise UserError(f"split {examples.split!r} of {examples.name} is empty")
+    with contextlib.suppress(BrokenExample):
+        transformed(examples[0], examples, 0, transforms, shape, np.random.default_rng(0))
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

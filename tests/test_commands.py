@@ -1,0 +1,135 @@
+"""The `jaxcnn` command on a finished run: evaluate, predict, compare, data, models."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.data.synthetic import Synthetic
+from tests.runs import ROOT, TINY, call, finish, kill_when, read, start
+
+PHOTO = Synthetic(image_shape=(9, 9, 3), classes=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands") / "run"
+    finish(TINY, "--workdir", folder)
+    return folder
+
+
+def jaxcnn(*arguments):
+    return finish(*arguments, module="jaxcnn").stdout
+
+
+def refused(*arguments, code=1):
+    done = call(*arguments, module="jaxcnn")
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """One image file per class, from examples that the run did not train on."""
+    folder = tmp_path_factory.mktemp("photos")
+    for label in range(4):
+        Image.fromarray(PHOTO.open("validation")[label]["image"]).save(folder / f"{label}.png")
+    return sorted(folder.iterdir())
+
+
+def test_evaluate_equals_the_training_figure_exactly(run):
+    assert json.loads(jaxcnn("evaluate", run, "--json")) == read(run, "result.json")
+
+
+def test_evaluate_on_another_split_and_checkpoint(run):
+    train = json.loads(jaxcnn("evaluate", run, "--split", "train", "--json"))
+    assert train["train"]["count"] == 200 and train["train"]["accuracy"] > 0.9
+    best = json.loads(jaxcnn("evaluate", run, "--checkpoint", "best", "--json"))
+    assert best["test"]["accuracy"] >= read(run, "result.json")["test"]["accuracy"]
+
+
+def test_evaluate_looks_into_a_run_that_is_under_way_and_leaves_it_alone(tmp_path):
+    process = start(TINY, "--workdir", tmp_path / "run", "--duration", "100000steps")
+    try:
+        while not (tmp_path / "run" / "checkpoints" / "30").is_dir():
+            assert process.poll() is None, process.communicate()
+        result = call("evaluate", tmp_path / "run", "--json", module="jaxcnn")
+        assert process.poll() is None
+        # Its checkpoint may have been replaced by a newer one meanwhile; then the message says so.
+        assert result.returncode == 0 or "try another --checkpoint" in result.stderr, result.stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_predict_names_the_classes(run, photos):
+    predictions = json.loads(jaxcnn("predict", run, *photos, "--json", "--top", "3"))
+    assert [prediction["image"] for prediction in predictions] == [str(photo) for photo in photos]
+    for label, prediction in enumerate(predictions):
+        names, probabilities = zip(*prediction["classes"], strict=True)
+        assert names[0] == f"class{label}" and len(names) == 3
+        assert list(probabilities) == sorted(probabilities, reverse=True) and 0.3 < sum(probabilities) <= 1 + 1e-6
+    assert "class0" in jaxcnn("predict", run, photos[0], "--ema")
+
+
+def test_predict_refuses_what_it_cannot_read(run, tmp_path, photos):
+    (tmp_path / "text.png").write_text("no image")
+    Image.fromarray(np.zeros((5, 7, 3), np.uint8)).save(tmp_path / "small.png")
+    assert "text.png cannot be read as an image" in refused("predict", run, tmp_path / "text.png")
+    assert "small.png is 5x7" in refused("predict", run, tmp_path / "small.png")
+    assert "none.png cannot be read" in refused("predict", run, tmp_path / "none.png")
+    assert "at least one image" in refused("predict", run)
+
+
+def test_wrong_runs_splits_and_checkpoints_are_named(run, tmp_path):
+    assert "is not a run directory" in refused("evaluate", tmp_path)
+    assert "does not exist" in refused("evaluate", tmp_path / "none")
+    assert "did you mean 'test'" in refused("evaluate", run, "--split", "tset")
+    assert "no checkpoint '7'; there are latest, best, " in refused("evaluate", run, "--checkpoint", "7")
+    kill_when(start(TINY, "--workdir", tmp_path / "run"), (tmp_path / "run" / "config.json").exists)
+    assert "has no checkpoint yet" in refused("evaluate", tmp_path / "run")
+
+
+def test_compare_shows_figures_and_the_fields_that_differ(run, tmp_path):
+    other = tmp_path / "other"
+    finish(TINY, "--workdir", other, "--duration", "20steps", "--dropout", "0.5")
+    rows = json.loads(jaxcnn("compare", run, other, "--json"))
+    fields = rows[str(run)].keys()
+    assert {"state", "step", "model.dropout", "duration.amount", "test accuracy", "test count"} <= fields
+    assert "optimizer.learning_rate" not in fields
+    assert rows[str(other)]["model.dropout"] == 0.5 and rows[str(run)]["step"] == 120
+    table = jaxcnn("compare", run, other, "--plot", tmp_path / "curves.png")
+    assert "model.dropout" in table
+    assert np.asarray(Image.open(tmp_path / "curves.png")).std() > 0
+
+
+def test_data_check_lists_broken_images(tmp_path):
+    assert "200 images, 0 broken" in jaxcnn("data", "check", TINY)
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9)).save(tmp_path / split / name / "1.png")
+    (tmp_path / "train" / "a" / "2.jpg").write_bytes(b"")
+    text = TINY.read_text().replace("data.synthetic import Synthetic", "data.folder import Folder")
+    source = "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)"
+    (tmp_path / "folder.py").write_text(text.replace(source, f"Folder({str(tmp_path)!r})"))
+    done = call("data", "check", tmp_path / "folder.py", module="jaxcnn")
+    assert done.returncode == 1 and "2.jpg" in done.stdout and "1 broken images" in done.stderr
+
+
+def test_models_lists_names():
+    assert jaxcnn("models", "vgg16*").split() == ["vgg16", "vgg16_bn", "vgg16_c"]
+
+
+def test_without_arguments_the_commands_are_shown():
+    out = call(module="jaxcnn").stdout
+    assert all(name in out for name in ("evaluate", "predict", "compare", "data", "models"))
+
+
+def test_predict_works_on_the_digits_through_the_same_transforms(tmp_path):
+    run = tmp_path / "run"
+    finish(ROOT / "experiments" / "lenet_digits.py", "--debug", "--workdir", run)
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / "digit.png")
+    (prediction,) = json.loads(jaxcnn("predict", run, tmp_path / "digit.png", "--json"))
+    assert len(prediction["classes"]) == 5

@@ -1,0 +1,64 @@
+"""Every experiment survives the way to JSON and back, and differences are found by field."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn import create_model
+from jaxcnn.config import decode, differences, encode, flatten
+from jaxcnn.data.transforms import HorizontalFlip, Pad
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.launch import parse
+from jaxcnn.train.schedules import StepDecay
+
+EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))
+
+
+def make(**fields):
+    return Experiment(
+        model=create_model("lenet5"), data=Data((32, 32, 1), augment=(Pad(2), HorizontalFlip())), **fields
+    )
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_experiments_survive_json(file):
+    experiment = parse(file, []).experiment
+    assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+
+
+def test_nested_tuples_of_dataclasses_survive():
+    experiment = make(schedule=StepDecay())
+    assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+
+
+def test_a_dtype_is_stored_by_name():
+    assert encode(create_model("lenet5", dtype=jnp.bfloat16))["head"]["dtype"] == "bfloat16"
+
+
+def test_differences_name_the_field_and_both_values():
+    old, new = encode(make(seed=1)), encode(make(seed=2, schedule=StepDecay()))
+    found = differences(old, new)
+    assert found["seed"] == (1, 2)
+    assert found["schedule.class"] == ("jaxcnn.train.schedules:Constant", "jaxcnn.train.schedules:StepDecay")
+    assert differences(old, old) == {}
+
+
+def test_flatten_numbers_what_is_in_a_tuple():
+    flat = flatten(encode(make()))
+    assert flat["data.augment.0.padding"] == 2 and flat["data.image_shape"] == [32, 32, 1]
+
+
+def test_what_cannot_be_stored_is_named():
+    with pytest.raises(UserError, match=r"optimizer: <function"):
+        encode(dataclasses.replace(make(), optimizer=make))
+
+
+def test_a_class_that_is_gone_is_named():
+    encoded = encode(make())
+    encoded["optimizer"]["class"] = "jaxcnn.train.optimizers:Adagrad"
+    with pytest.raises(UserError, match=r"jaxcnn.train.optimizers:Adagrad cannot be rebuilt"):
+        decode(encoded)
