@@ -114,7 +114,7 @@ def data_prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | 
     """
     from jaxcnn.data.tfds import prepare
 
-    prepare(name, data_dir)
+    print(prepare(name, data_dir))
 
 
 def data_check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str | None = None) -> None:

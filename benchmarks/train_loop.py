@@ -1,0 +1,182 @@
+"""The whole training loop against the bare compiled step, the start of a process, and the memory over 2,000 steps.
+
+python benchmarks/train_loop.py [--rounds 5] [--only loop|start|memory]
+
+Ratios are of medians within one run, the two sides in turn, because machines are noisy; nothing here is a test.
+Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was not run.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxcnn import config, create_model
+from jaxcnn.data.digits import Digits
+from jaxcnn.data.memory import load
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.data.transforms import Pad, Resize
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models import FC
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.duration import epochs, steps
+from jaxcnn.train.loop import compile_train_step, run, train_batches
+from jaxcnn.train.optimizers import SGD
+from jaxcnn.train.plan import Plan, initial_state, make_plan
+from jaxcnn.train.progress import Display
+from jaxcnn.train.record import start_run
+
+INTERVAL = 25
+
+
+def experiment(name: str, length: int) -> Experiment:
+    never = epochs(1e9)
+    common = {
+        "optimizer": SGD(learning_rate=0.01),
+        "duration": steps(length),
+        "evaluate_every": never,
+        "log_every": steps(INTERVAL if name != "vgg" else 4),
+        "checkpoints": Checkpoints(every=never),
+    }
+    if name == "vgg":
+        head = FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), grid=(1, 1), dropout=0.5)
+        data = Data((32, 32, 3), source=Synthetic((32, 32, 3), train=2048), batch_size=64, evaluation_splits=())
+        return Experiment(create_model("vgg11", head=head), data, **common)
+    source, pad = (Digits(), Resize((32, 32))) if name == "digits" else (Tfds("fashion_mnist"), Pad(2))
+    data = Data((32, 32, 1), source=source, augment=(pad,), batch_size=128, evaluation_splits=())
+    return Experiment(create_model("lenet5"), data, **common)
+
+
+def in_memory(made: Experiment) -> Plan:
+    """The plan with its images decoded, so that rounds do not decode them anew."""
+    plan = make_plan(made)
+    loaded, rest = load(plan.train, made.data.augment, made.data.memory_limit)
+    data = dataclasses.replace(made.data, augment=rest)
+    return dataclasses.replace(plan, train=loaded, experiment=dataclasses.replace(made, data=data))
+
+
+def loop_rates(plan: Plan) -> list[float]:
+    """Images per second of each logged interval but the first, as metrics.jsonl has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "run"
+        encoded = config.encode(plan.experiment)
+        quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+        with start_run(path, encoded, pathlib.Path(__file__), plan.dataset()) as record, Display(quiet) as display:
+            run(plan, record, display)
+            return [line["examples_per_second"] for line in record.metrics()][1:]
+
+
+def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[float]:
+    """Images per second of the compiled step on one batch that stays on the device."""
+    data = plan.experiment.data
+    batch = train_batches(plan, plan.train, data.augment)[0]
+    placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
+    state = jax.device_put(initial_state(plan.experiment, plan.optimizer), meshes.replicated(plan.mesh))
+    rates = []
+    for _ in range(count + 1):
+        start = time.perf_counter()
+        for _ in range(plan.log_every):
+            state, metrics = compiled(state, placed)
+        jax.block_until_ready(metrics)
+        rates.append(plan.log_every * data.batch_size / (time.perf_counter() - start))
+    return rates[1:]
+
+
+def compare_loop(name: str, rounds: int, length: int) -> dict[str, float]:
+    plan = in_memory(experiment(name, length))
+    compiled = compile_train_step(plan).call
+    bare: list[float] = []
+    whole: list[float] = []
+    for _ in range(rounds):
+        bare += bare_rates(plan, compiled, length // plan.log_every - 1)
+        whole += loop_rates(plan)
+    medians = {"bare step, images/s": statistics.median(bare), "whole loop, images/s": statistics.median(whole)}
+    return medians | {"ratio": medians["whole loop, images/s"] / medians["bare step, images/s"]}
+
+
+def seconds_to_first_step(cache: str) -> float:
+    """From the start of the process to the first logged step of LeNet-5 on the digits."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_path = pathlib.Path(folder) / "run"
+        file = pathlib.Path(__file__).parent.parent / "experiments" / "lenet_digits.py"
+        command = [sys.executable, "-m", "jaxcnn.launch", file, "--workdir", run_path]
+        command += ["--duration", "2000steps", "--log-every", "1steps"]
+        start = time.perf_counter()
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        metrics = run_path / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        process.kill()
+        process.wait()
+        return seconds
+
+
+def start_up(rounds: int) -> dict[str, float]:
+    cold, warm = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            cold.append(seconds_to_first_step(cache))
+            warm.append(seconds_to_first_step(cache))
+    return {"cold, s": statistics.median(cold), "with the compile cache, s": statistics.median(warm)}
+
+
+def memory_slope(length: int = 2000) -> dict[str, float]:
+    """Resident memory of this process over a run, as a line fitted to its last three quarters."""
+    plan = in_memory(experiment("digits", length))
+    samples: list[tuple[float, int]] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not done.wait(0.05):
+            pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+            samples.append((time.perf_counter(), pages * page))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    started = time.perf_counter()
+    loop_rates(plan)
+    seconds = time.perf_counter() - started
+    done.set()
+    thread.join()
+    times, sizes = np.array(samples[len(samples) // 4 :]).T
+    slope = np.polyfit(times, sizes, 1)[0] * seconds / length
+    return {"steps": length, "resident at the end, MiB": sizes[-1] / 2**20, "slope, bytes per step": slope}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["loop", "start", "memory"])
+    arguments = parser.parse_args()
+    report: dict[str, object] = {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count(), "jax": jax.__version__}
+    if arguments.only in (None, "loop"):
+        if os.environ.get("TFDS_DATA_DIR"):
+            report["LeNet-5, Fashion-MNIST, batch 128"] = compare_loop("fashion", arguments.rounds, 200)
+        else:
+            report["LeNet-5, Fashion-MNIST, batch 128"] = "not run: TFDS_DATA_DIR is not set"
+        report["VGG-A, 32 px, synthetic, batch 64"] = compare_loop("vgg", arguments.rounds, 16)
+    if arguments.only in (None, "start"):
+        report["start to first step, LeNet-5 on digits"] = start_up(arguments.rounds)
+    if arguments.only in (None, "memory"):
+        report["memory"] = memory_slope()
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
