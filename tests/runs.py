@@ -15,12 +15,18 @@ TINY = ROOT / "tests" / "experiments" / "tiny.py"
 TIMES = ("examples_per_second", "data_wait")
 
 
-def start(*arguments, module="jaxcnn.launch", devices=1, **variables) -> subprocess.Popen:
+def start(*arguments, module="jaxcnn.launch", devices=1, start_new_session=False) -> subprocess.Popen:
     """A command of the project in a process of its own, on `devices` fake devices."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **variables}
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=start_new_session,
     )
 
 
@@ -38,13 +44,18 @@ def finish(*arguments, **options) -> subprocess.CompletedProcess:
     return done
 
 
-def kill_when(process: subprocess.Popen, ready, number: int = signal.SIGKILL) -> int:
-    """Sends a signal as soon as `ready()` is true; returns the exit code. Fails where the process ends before."""
+def wait_until(ready, process: subprocess.Popen) -> None:
+    """Returns as soon as `ready()` is true. Fails where the process ends before."""
     deadline = time.monotonic() + 300
     while not ready():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def kill_when(process: subprocess.Popen, ready, number: int = signal.SIGKILL) -> int:
+    """Sends a signal as soon as `ready()` is true; returns the exit code."""
+    wait_until(ready, process)
     process.send_signal(number)
     process.communicate(timeout=120)
     return process.returncode

@@ -1,6 +1,7 @@
 """Kill it anywhere, start the same command again: the result is what it would have been, bit for bit."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from tests.runs import TINY, assert_same_run, call, finish, kill_when, metrics, read, start
+from tests.runs import TINY, assert_same_run, call, finish, kill_when, metrics, read, start, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,36 @@ def test_how_data_is_read_may_change_between_starts(reference, tmp_path):
     kill_when(start(TINY, "--workdir", run), lambda: len(saved(run)) >= 1)
     finish(TINY, "--workdir", run, "--data.workers", "2", "--data.memory-limit", "0")
     assert_same_run(run, reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_with_worker_processes(number, reference, tmp_path):
+    """As a terminal's Ctrl-C and a scheduler send it: the workers get it too."""
+    run = tmp_path / "run"
+    process = start(TINY, "--workdir", run, "--data.workers", "2", start_new_session=True)
+    wait_until(lambda: step_of(run) >= 20, process)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75 and "Traceback" not in errors
+    finish(TINY, "--workdir", run)
+    assert_same_run(run, reference)
+
+
+def test_worker_processes_do_not_outlive_a_killed_run(tmp_path):
+    process = start(
+        TINY, "--workdir", tmp_path, "--data.workers", "2", "--duration", "100000steps", start_new_session=True
+    )
+    wait_until(lambda: step_of(tmp_path) >= 20, process)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            os.killpg(process.pid, 0)  # raises when nobody of the group is left
+        except ProcessLookupError:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_two_processes_cannot_share_a_run(tmp_path):

@@ -8,6 +8,10 @@ its unit is a whole batch and not an example, for its cost per element would oth
 
 import dataclasses
 import functools
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -144,7 +148,7 @@ class EvaluationBatches:
 
 
 def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
-    """Batches start, start + 1, ..., read ahead by Grain in threads, or in `workers` processes."""
+    """Batches start, start + 1, ..., read ahead by Grain in threads, or in `workers` processes. Close it when done."""
     import grain
 
     threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -155,8 +159,27 @@ def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, worker
         # Grain's workers read absl flags, which only absl.app.run would have parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return iter(dataset)
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=functools.partial(_settle_in, os.getpid()))
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _settle_in(parent: int, index: int, count: int) -> None:
+    """Runs first in a worker process: it outlives every signal that the main process handles, and not its parent."""
+    # Ctrl-C and a scheduler's signals reach the whole process group; what follows is for the main process to decide.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def transformed(

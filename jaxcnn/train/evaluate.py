@@ -16,7 +16,7 @@ BATCH_FIELDS = ("image", "label", "mask")
 
 
 class Stopped(Exception):
-    """The run was told to stop in the middle of an evaluation."""
+    """The run was told to stop."""
 
 
 def evaluate(

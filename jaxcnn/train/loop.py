@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -181,23 +181,25 @@ class _Loop:
                 return Outcome("preempted", newest, "stopped before training; the same command continues", {})
             self.splits[split] = self._load(examples, transforms)
         evaluated = self._restore()
-        batches = iterate(train_batches(plan, *self.splits[_TRAIN]), self.step, workers=data.workers)
+        batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
         try:
             with display.task("train", plan.total, self.step) as advance:
                 # A stop inside an evaluation saved the step without it.
                 completed = evaluated or self._evaluate_and_save()
                 while completed and self.step < plan.total:
-                    if self.stop():
+                    try:
+                        if self.stop():
+                            raise Stopped
+                        self._train(batches)
+                    except Stopped:
                         self.interval.settle()
                         self._save(evaluated=True)
                         completed = False
                         break
-                    self._train(batches)
                     advance(self.step, self.figures)
                     completed = self._evaluate_and_save()
         finally:
-            if hasattr(batches, "close"):
-                batches.close()
+            batches.close()
         checkpoint.wait(self.manager)
         if not completed:
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
@@ -247,7 +249,17 @@ class _Loop:
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
         return restored.note["evaluated"]
 
-    def _train(self, batches: Any) -> None:
+    def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """The batches from `start` on. Raises Stopped where the signal that stops the run ended a starting worker."""
+        with contextlib.closing(iterate(batches, start, workers=self.plan.experiment.data.workers)) as iterator:
+            try:
+                yield from iterator
+            except RuntimeError as error:
+                if self.stop():
+                    raise Stopped from error
+                raise
+
+    def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
         """One optimizer step, dispatched; and its interval ended where it is the last of one."""
         plan = self.plan
         batch = self.interval.wait_for(batches)
@@ -288,15 +300,16 @@ class _Loop:
         nets = nets_of(self.state)
         for split in plan.evaluations:
             examples, transforms = self.splits[split]
-            figures = evaluate(
-                self.evaluation_step.call,
-                list(nets.values()),
-                iterate(evaluation_batches(data, examples, transforms), workers=data.workers),
-                examples,
-                plan.mesh,
-                stop=self.stop,
-                on_broken=functools.partial(self._quarantine, examples),
-            )
+            with contextlib.closing(self._read(evaluation_batches(data, examples, transforms))) as batches:
+                figures = evaluate(
+                    self.evaluation_step.call,
+                    list(nets.values()),
+                    batches,
+                    examples,
+                    plan.mesh,
+                    stop=self.stop,
+                    on_broken=functools.partial(self._quarantine, examples),
+                )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
             self._log({"step": self.step, "split": split, **metrics})

@@ -1,5 +1,6 @@
 """Saved: a run directory read back, to evaluate it and to predict with it."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -101,8 +102,8 @@ def evaluate_run(
         if examples.classes != saved.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
-        batches = iterate(evaluation_batches(data, loaded, transforms), workers=data.workers)
-        figures = evaluate(step.call, list(nets.values()), batches, loaded, saved.mesh)
+        with contextlib.closing(iterate(evaluation_batches(data, loaded, transforms), workers=data.workers)) as batches:
+            figures = evaluate(step.call, list(nets.values()), batches, loaded, saved.mesh)
         results |= {name + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
     return results
 
