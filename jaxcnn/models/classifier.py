@@ -1,10 +1,12 @@
 """Classifier: a backbone that makes feature maps and a head that makes logits of the last one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 from flax import linen as nn
+from flax.core import FrozenDict
 
 
 @flax.struct.dataclass
@@ -26,7 +28,12 @@ class Classifier(nn.Module):
 
     backbone: nn.Module
     head: nn.Module
-    aux: dict[str, nn.Module] = flax.struct.field(default_factory=dict)
+    aux: Mapping[str, nn.Module] = FrozenDict()
+
+    def __post_init__(self):
+        # Frozen, because modules are hashed.
+        object.__setattr__(self, "aux", FrozenDict(self.aux))
+        super().__post_init__()
 
     @property
     def classes(self) -> int:

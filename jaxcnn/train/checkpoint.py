@@ -24,7 +24,7 @@ class Checkpoints:
     best: int = 1
     """How many of the best by `metric` are kept as well."""
     metric: str = "accuracy"
-    """A metric of the first evaluation split; "loss" counts as better when lower."""
+    """A metric of the raw net on the first evaluation split; "loss" counts as better when lower."""
 
     def __post_init__(self):
         if self.latest < 2 or self.best < 0:

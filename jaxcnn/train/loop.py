@@ -156,6 +156,7 @@ class _Loop:
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
+        self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
         self.interval = Interval(self._log, plan.experiment.data.batch_size)
         self.board = _open_board(record) if plan.experiment.tensorboard else None
@@ -180,30 +181,25 @@ class _Loop:
             if self.stop():
                 return Outcome("preempted", newest, "stopped before training; the same command continues", {})
             self.splits[split] = self._load(examples, transforms)
-        evaluated = self._restore()
+        self._restore()
         batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
         try:
-            with display.task("train", plan.total, self.step) as advance:
-                # A stop inside an evaluation saved the step without it.
-                completed = evaluated or self._evaluate_and_save()
-                while completed and self.step < plan.total:
-                    try:
-                        if self.stop():
-                            raise Stopped
-                        self._train(batches)
-                    except Stopped:
-                        self.interval.settle()
-                        self._save(evaluated=True)
-                        completed = False
-                        break
+            with display.task("train", plan.total, self.step) as advance, contextlib.closing(batches):
+                if not self.evaluated:
+                    self._evaluate_and_save()
+                while self.step < plan.total:
+                    if self.stop():
+                        raise Stopped
+                    self._train(batches)
                     advance(self.step, self.figures)
-                    completed = self._evaluate_and_save()
-        finally:
-            batches.close()
-        checkpoint.wait(self.manager)
-        if not completed:
+                    self._evaluate_and_save()
+        except Stopped:
+            self.interval.settle()
+            self._save()
+            checkpoint.wait(self.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
             return Outcome("preempted", self.step, message, {})
+        checkpoint.wait(self.manager)
         self.record.write_result(self.evaluations)
         return Outcome("done", self.step, f"done at step {self.step:,}", self.evaluations)
 
@@ -225,8 +221,8 @@ class _Loop:
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
 
-    def _restore(self) -> bool:
-        """Takes the state from the newest good checkpoint, or makes a new one. Whether its step is evaluated."""
+    def _restore(self) -> None:
+        """Takes the state from the newest good checkpoint, or makes a new one."""
         plan = self.plan
         abstract = abstract_state(plan.experiment, plan.mesh)
         restored = checkpoint.restore_latest(self.manager, abstract)
@@ -239,15 +235,15 @@ class _Loop:
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))
             self.display.line(f"{count:,} parameters, {plan.total:,} steps, {devices}")
-            return True
+            return
         for line in restored.damaged:
             self.display.line(f"warning: {line}")
         self.step, self.state = restored.step, restored.state
         self.evaluations = restored.note["evaluations"]
         self.record.cut_metrics(restored.note["metrics_size"])
         self.record.write_status("running", self.step)
+        self.evaluated = restored.note["evaluated"]
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
-        return restored.note["evaluated"]
 
     def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The batches from `start` on. Raises Stopped where the signal that stops the run ended a starting worker."""
@@ -276,8 +272,8 @@ class _Loop:
             epoch = self.step * plan.experiment.data.batch_size / len(plan.train)
             self.interval.end({"step": self.step, "split": "train", "epoch": epoch})
 
-    def _evaluate_and_save(self) -> bool:
-        """What is due at this step. False where a stop cut the evaluation short; the step is saved then."""
+    def _evaluate_and_save(self) -> None:
+        """What is due at this step. Raises Stopped, with `evaluated` false, where the evaluation is cut short."""
         plan, step = self.plan, self.step
         last = step == plan.total
         evaluation_due = bool(plan.evaluations) and (last or step % plan.evaluate_every == 0)
@@ -285,14 +281,11 @@ class _Loop:
         if evaluation_due or save_due:
             self.interval.settle()
         if evaluation_due:
-            try:
-                self._evaluate()
-            except Stopped:
-                self._save(evaluated=False)
-                return False
+            self.evaluated = False
+            self._evaluate()
+            self.evaluated = True
         if save_due:
-            self._save(evaluated=True, scored=evaluation_due)
-        return True
+            self._save(scored=evaluation_due)
 
     def _evaluate(self) -> None:
         plan, data = self.plan, self.plan.experiment.data
@@ -319,7 +312,8 @@ class _Loop:
             observed = schedule.observe(self.state.plateau, next(iter(results.values())))
             self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
 
-    def _save(self, *, evaluated: bool, scored: bool = False) -> None:
+    def _save(self, *, scored: bool = False) -> None:
+        """Saves this step, with its metrics as the score by which the best are kept."""
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
             if not scored:
@@ -327,7 +321,7 @@ class _Loop:
             # It was saved when a stop cut its evaluation short; now it can be saved with its score.
             self.manager.delete(self.step)
         note = {
-            "evaluated": evaluated,
+            "evaluated": self.evaluated,
             "evaluations": self.evaluations,
             "metrics_size": self.record.metrics_size(),
         }

@@ -177,7 +177,7 @@ def environment(dataset: dict[str, Any]) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
     devices = jax.devices()
     return {
-        "git": _git(pathlib.Path(__file__).parent),
+        "git": _git(pathlib.Path(__file__)),
         "python": platform.python_version(),
         "versions": versions,
         "platform": platform.platform(),
@@ -189,14 +189,16 @@ def environment(dataset: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _git(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Commit and whether the tree differs from it; None outside a git checkout."""
+def _git(file: pathlib.Path) -> dict[str, Any] | None:
+    """The commit of the checkout that `file` belongs to, and whether tracked files differ; None outside of one."""
 
     def ask(*words: str) -> str:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", file.parent, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
+        ask("ls-files", "--error-unmatch", file.name)
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models import GAP, create_model
 from jaxcnn.train.losses import CrossEntropy, classification_sums, make_classification_loss
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.plan import initial_state
@@ -188,6 +190,32 @@ def test_label_smoothing_against_numpy():
 
 def test_losses_are_float32_whatever_the_logits():
     assert CrossEntropy()(jnp.ones((2, 3), jnp.bfloat16), jnp.zeros(2, jnp.int32)).dtype == jnp.float32
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_loss_statistics_and_state_in_float32():
+    shape = (32, 32, 3)
+    source = Synthetic(image_shape=shape, classes=4)
+    model = create_model("vgg11_bn", width=0.125, stages=2, head=GAP(classes=4), dtype="bfloat16")
+    experiment = Experiment(model=model, data=Data(shape, source=source), ema=EMA(decay=0.9))
+    state, step = program(experiment)
+    examples = [source.open("train")[i] for i in range(16)]
+    images = {
+        "image": jnp.stack([example["image"] for example in examples]),
+        "label": jnp.array([example["label"] for example in examples]),
+    }
+    loss = make_classification_loss(model, UNIT, CrossEntropy())
+    forward = str(jax.make_jaxpr(loss)(state.params, state.stats, images, state.key))
+    assert re.search(r"bf16\[[^]]*\] = conv_general_dilated", forward)
+    assert re.search(r"f32\[[^]]*\] = reduce_sum", forward)
+    assert not re.search(r"bf16\[[^]]*\] = (reduce_sum|log|exp)\b", forward)  # no softmax, mean or statistic
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, images)
+        losses.append(float(metrics["loss"]))
+        assert metrics["loss"].dtype == jnp.float32
+    floats = [x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert set(floats) == {jnp.dtype("float32")}
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_evaluation_step_ignores_what_the_mask_hides():
