@@ -23,10 +23,14 @@ FREE = ("data.data_dir", "data.workers", "data.memory_limit", "tensorboard")
 
 def load_module(file: pathlib.Path) -> ModuleType:
     """Runs an experiment file as the module EXPERIMENT_MODULE. Raises whatever the file raises."""
+    import cloudpickle
+
     spec = importlib.util.spec_from_file_location(EXPERIMENT_MODULE, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[EXPERIMENT_MODULE] = module
     spec.loader.exec_module(module)
+    # Grain's worker processes cannot import this module, so its classes are sent to them whole.
+    cloudpickle.register_pickle_by_value(module)
     return module
 
 

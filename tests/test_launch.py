@@ -1,5 +1,6 @@
 """The front door: wrong flags, files and folders, disks that fill up. One message, no traceback, nothing lost."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -95,6 +96,7 @@ def test_help_lists_every_field_with_its_default():
         (["--checkpoints.metric", "top5"], "checkpoints.metric is 'top5'"),
         (["--optimizer.lr", "-1"], "optimizer.learning_rate is -1"),
         (["--data.image-shape", "8", "8", "3"], "after the transforms (9, 9, 3), but data.image_shape is (8, 8, 3)"),
+        (["--model.width", "wide"], "invalid literal for int"),
         (["stray"], "'stray' belongs to no flag"),
     ],
 )
@@ -125,6 +127,31 @@ def test_files_that_are_not_experiments(text, message, tmp_path):
     if text is not None:
         file.write_text(text)
     assert message in refused(file)
+
+
+def test_classes_of_the_experiment_file_reach_flags_workers_and_evaluate(tmp_path):
+    file, run = tmp_path / "own.py", tmp_path / "run"
+    file.write_text("""
+import dataclasses
+from tests.experiments.tiny import experiment as base
+
+@dataclasses.dataclass(frozen=True)
+class Invert:
+    top: int = 255
+
+    def __call__(self, image, rng):
+        return self.top - image
+
+def experiment():
+    made = base()
+    data = dataclasses.replace(made.data, augment=(Invert(),), preprocess=(Invert(),))
+    return dataclasses.replace(made, data=data)
+""")
+    flags = ["--duration", "20steps", "--data.workers", "1", "--data.augment.0.top", "254"]
+    finish(file, "--workdir", run, *flags)
+    assert read(run, "config.json")["data"]["augment"][0]["top"] == 254
+    result = finish("evaluate", run, "--json", module="jaxcnn").stdout
+    assert json.loads(result) == read(run, "result.json")
 
 
 def test_without_arguments_the_usage_is_shown():

@@ -9,7 +9,7 @@ augmentation such as the `RandomCrop` and `HorizontalFlip` of AlexNet (section 4
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from jaxcnn.data.images import Method, brightness, contrast, crop, flip, hue, re
 from jaxcnn.errors import UserError, did_you_mean
 
 
+@runtime_checkable  # so that the command line can look into a tuple of them
 class Transform(Protocol):
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcnn.errors import UserError
 from jaxcnn.models.layers import INITIALIZERS, Activation, Dtype, Init, activate, adaptive_avg_pool
 
 
@@ -37,16 +38,18 @@ class FC(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, classes] float32."""
         names = self.names or tuple(f"fc{i}" for i in range(1, len(self.widths) + 2))
+        if len(names) != len(self.widths) + 1:
+            raise UserError(f"the FC head has widths {self.widths} and the output, but layer names {names}")
         if self.grid is not None:
             x = adaptive_avg_pool(x, self.grid)
         x = x.reshape(x.shape[0], -1)
         if self.dropout_first:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        for name, width in zip(names, self.widths, strict=False):
+        for name, width in zip(names[:-1], self.widths, strict=True):
             x = activate(self._dense(width, name)(x), self.activation)
             if not self.dropout_first:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self._dense(self.classes, names[len(self.widths)])(x).astype(jnp.float32)
+        return self._dense(self.classes, names[-1])(x).astype(jnp.float32)
 
     def _dense(self, width: int, name: str) -> nn.Dense:
         return nn.Dense(width, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name=name)

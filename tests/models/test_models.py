@@ -236,6 +236,11 @@ def test_an_input_that_is_too_small_is_named(name, shape):
         jax.eval_shape(lambda: create_model(name).init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
 
 
+def test_a_head_with_more_widths_than_names_is_refused():
+    with pytest.raises(UserError, match="layer names"):
+        create_model("mlp", widths=(3, 4, 5)).init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), train=False)
+
+
 def test_the_1998_net_refuses_other_sizes_and_class_counts():
     with pytest.raises(UserError, match="32x32"):
         create_model("lenet5_1998").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
