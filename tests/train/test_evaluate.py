@@ -1,0 +1,96 @@
+"""Evaluation against numpy, for batch sizes that divide and that do not; and its refusal to report a wrong count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.data.pipeline import EvaluationBatches
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.transforms import UNIT
+from jaxcnn.train.evaluate import Stopped, evaluate
+from jaxcnn.train.interval import Diverged, Interval
+from jaxcnn.train.mesh import make_mesh
+from jaxcnn.train.step import make_evaluation_step
+from tests.nets import TinyNet
+
+SHAPE = (9, 9, 3)
+EXAMPLES = Synthetic(image_shape=SHAPE, classes=7, test=23).open("test")
+MODEL = TinyNet(classes=7)
+
+
+def variables(seed):
+    made = MODEL.init(jax.random.key(seed), jnp.zeros((1, *SHAPE)), train=False)
+    return made["params"], {"batch_stats": made["batch_stats"]}
+
+
+def figures(nets, batches, **keywords):
+    return evaluate(jax.jit(make_evaluation_step(MODEL, UNIT)), nets, iter(batches), EXAMPLES, make_mesh(), **keywords)
+
+
+def batches(size):
+    made = EvaluationBatches(EXAMPLES, (), SHAPE, size)
+    return [made[k] for k in range(len(made))]
+
+
+@pytest.mark.parametrize("size", [1, 4, 23, 50])
+def test_metrics_do_not_depend_on_the_batch_size(size):
+    nets = [variables(0), variables(1)]
+    images = np.stack([EXAMPLES[i]["image"] for i in range(23)])
+    labels = np.arange(23) % 7
+    for (params, stats), result in zip(nets, figures(nets, batches(size)), strict=True):
+        logits = np.asarray(MODEL.apply({"params": params, **stats}, UNIT(images), train=False), np.float64)
+        losses = -(logits[np.arange(23), labels] - np.log(np.exp(logits).sum(1)))
+        order = np.argsort(-logits, axis=1, kind="stable")
+        top5 = np.mean([label in row[:5] for label, row in zip(labels, order, strict=True)])
+        assert result["count"] == 23
+        assert result["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+        assert result["accuracy"] == pytest.approx((order[:, 0] == labels).mean())
+        assert result["top5"] == pytest.approx(top5)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda all_batches: all_batches[:-1], lambda all_batches: [*all_batches, all_batches[0]]]
+)
+def test_a_batch_too_few_or_too_many_is_refused(change):
+    with pytest.raises(RuntimeError, match="of 23 examples"):
+        figures([variables(0)], change(batches(8)))
+
+
+def test_a_stop_is_seen_between_batches():
+    asked = []
+    with pytest.raises(Stopped):
+        figures([variables(0)], batches(4), stop=lambda: asked.append(1) or len(asked) == 3)
+    assert len(asked) == 3
+
+
+def metrics(loss, bad_step=0):
+    arrays = {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}
+    return arrays | {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "bad_step": jnp.int32(bad_step)}
+
+
+def test_an_interval_is_written_when_the_next_one_ends():
+    lines = []
+    interval = Interval(lines.append, examples_per_step=4)
+    for step in (1, 2):
+        assert interval.wait_for(iter(["batch"])) == "batch"
+        interval.took(metrics(loss=8 * step))
+        interval.end({"step": step, "split": "train"})
+        assert len(lines) == step - 1
+    interval.settle()
+    assert [(line["step"], line["loss"], line["accuracy"], line["count"]) for line in lines] == [
+        (1, 2.0, 0.75, 4),
+        (2, 4.0, 0.75, 4),
+    ]
+    assert 0 <= lines[0]["data_wait"] <= 1 and lines[0]["examples_per_second"] > 0 and "bad_step" not in lines[0]
+
+
+def test_an_interval_that_is_not_finite_is_never_written():
+    lines = []
+    interval = Interval(lines.append, examples_per_step=4)
+    interval.wait_for(iter(["batch"]))
+    interval.took(metrics(loss=float("nan"), bad_step=7))
+    interval.end({"step": 8, "split": "train"})
+    with pytest.raises(Diverged) as error:
+        interval.settle()
+    assert error.value.step == 7 and lines == []
