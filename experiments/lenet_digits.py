@@ -1,7 +1,8 @@
 """LeNet-5 on scikit-learn's embedded digits: the first run, on any laptop, without any download.
 
 Paper: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998 (the net, in its
-modern form: full C3, average pooling, softmax). The 8x8 digits are enlarged to 32x32, and rotated and shifted a little in training.
+modern form: full C3, average pooling, softmax). The 8x8 digits are enlarged to 32x32, and rotated and shifted a little
+in training.
 Command: python -m jaxcnn.launch experiments/lenet_digits.py
 Expected: test accuracy of at least 0.985 (355 images), the project's own bound, measured in docs/results.md.
 """
