@@ -42,10 +42,10 @@ MODELS: dict[str, Classifier] = {
     "vgg16_c": Classifier(VGG("C"), VGG_HEAD),
     "vgg16": Classifier(VGG("D"), VGG_HEAD),
     "vgg19": Classifier(VGG("E"), VGG_HEAD),
-    "vgg11_bn": Classifier(VGG("A", norm=True, init="he_normal"), VGG_BN_HEAD),
-    "vgg13_bn": Classifier(VGG("B", norm=True, init="he_normal"), VGG_BN_HEAD),
-    "vgg16_bn": Classifier(VGG("D", norm=True, init="he_normal"), VGG_BN_HEAD),
-    "vgg19_bn": Classifier(VGG("E", norm=True, init="he_normal"), VGG_BN_HEAD),
+    "vgg11_bn": Classifier(VGG("A", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "vgg13_bn": Classifier(VGG("B", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "vgg16_bn": Classifier(VGG("D", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "vgg19_bn": Classifier(VGG("E", norm="batch", init="he_normal"), VGG_BN_HEAD),
 }
 
 

@@ -52,9 +52,9 @@ class Classifier(nn.Module):
         return self.head(final, train=train)
 
     def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Logits, and in training those of the auxiliary heads."""
+        """Logits, and in training those of the auxiliary heads; `init` through this method makes their variables."""
         ends = self.features(images, train=train)
         aux: dict[str, Any] = {}
-        if train:
+        if train or self.is_initializing():
             aux = {name: head(ends[name], train=train) for name, head in self.aux.items()}
         return Outputs(self.classify(ends["final"], train=train), aux)

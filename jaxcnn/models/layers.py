@@ -1,7 +1,8 @@
 """Layers that several families share. Images are NHWC; padding is explicit, never "SAME" with a stride."""
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
-Init = Literal["lecun_normal", "glorot_uniform", "he_normal", "normal_0.01"]
+Init = Literal["lecun_normal", "glorot_uniform", "he_normal", "he_fan_in", "normal_0.01", "torch_uniform"]
+Norm = Literal["none", "batch", "layer", "group", "lrn"]
+Padding = int | tuple[int, int] | Literal["tf"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -32,6 +35,10 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "glorot_uniform": nn.initializers.glorot_uniform(),
     # He et al. 2015, equation 14 (fan out): normal, variance 2 / fan out, as torchvision's VGG and ResNet.
     "he_normal": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    # He et al. 2015, equation 10 (fan in): normal, variance 2 / fan in.
+    "he_fan_in": nn.initializers.he_normal(),
+    # PyTorch's default for layers that a paper's code leaves alone: U(-b, b), b = 1 / sqrt(fan in).
+    "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
 }
@@ -46,39 +53,142 @@ def activate(x: jax.Array, name: Activation) -> jax.Array:
 
 def conv(
     width: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     *,
     name: str,
     dtype: Dtype,
     stride: int = 1,
-    padding: int = 0,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: int = 1,
+    bias: bool = True,
     init: Init | Callable[..., jax.Array] = "lecun_normal",
 ) -> nn.Conv:
-    """A square convolution with bias, padded by `padding` zeros on every side; `init` is of its kernel."""
-    kernel_init = INITIALIZERS[init] if isinstance(init, str) else init
-    window, pad = (kernel, kernel), [(padding, padding)] * 2
-    return nn.Conv(width, window, stride, pad, dtype=dtype, kernel_init=kernel_init, name=name)
+    """A convolution padded by `padding` zeros on every side, (rows, columns) apart, or by TensorFlow's rule ("tf").
 
-
-def batch_norm(*, train: bool, name: str, dtype: Dtype, decay: float = 0.9, epsilon: float = 1e-5) -> nn.BatchNorm:
-    """Batch normalisation over (N, H, W) per channel (Ioffe & Szegedy 2015).
-
-    Running statistics are decay * old + (1 - decay) * new, so PyTorch's momentum 0.1 is decay 0.9. The running variance
-    is the biased one, as in the paper's training formula; PyTorch keeps the unbiased. Statistics are float32.
+    TensorFlow's "SAME" pads so that ceil(H / stride) rows come out, and puts an odd zero below and to the right.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=decay, epsilon=epsilon, dtype=dtype, name=name)
+    rows, columns = padding if isinstance(padding, tuple) else (padding, padding)
+    return nn.Conv(
+        width,
+        kernel if isinstance(kernel, tuple) else (kernel, kernel),
+        stride,
+        "SAME" if padding == "tf" else [(rows, rows), (columns, columns)],
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=INITIALIZERS[init] if isinstance(init, str) else init,
+        name=name,
+    )
 
 
-def max_pool(x: jax.Array, size: int, *, stride: int) -> jax.Array:
-    """Max pooling without padding: floor((H - size) / stride) + 1 rows come out. [B, H, W, C] -> [B, H', W', C]."""
-    check_window(x, size, "max pooling")
-    return nn.max_pool(x, (size, size), (stride, stride), "VALID")
+def apply_norm(
+    x: jax.Array,
+    kind: Norm,
+    *,
+    train: bool,
+    name: str,
+    dtype: Dtype,
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+    scale_init: Callable[..., jax.Array] = nn.initializers.ones,
+) -> jax.Array:
+    """Normalises [B, H, W, C] as `kind` says; "none" is the identity.
+
+    "batch": over (N, H, W) per channel (Ioffe & Szegedy 2015). Running statistics are decay * old + (1 - decay) * new,
+    so PyTorch's momentum 0.1 is decay 0.9. The running variance is the biased one, as in the paper's training formula;
+    PyTorch keeps the unbiased. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
+    "group": over groups of channels, 32 or the largest divisor of both (Wu & He 2018). "lrn": local response
+    normalisation, without parameters. Statistics are float32.
+    """
+    common = {"epsilon": epsilon, "dtype": dtype, "scale_init": scale_init, "name": name}
+    if kind == "none":
+        return x
+    if kind == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=decay, **common)(x)
+    if kind == "layer":
+        return nn.LayerNorm(reduction_axes=(-3, -2, -1), feature_axes=-1, **common)(x)
+    if kind == "group":
+        return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1]), **common)(x)
+    if kind == "lrn":
+        return local_response_norm(x)
+    raise UserError(f"no normalisation {kind!r}{did_you_mean(kind, get_args(Norm)) or ';'} there is {get_args(Norm)}")
 
 
-def avg_pool(x: jax.Array, size: int, *, stride: int) -> jax.Array:
-    """Average pooling without padding. [B, H, W, C] -> [B, H', W', C]."""
-    check_window(x, size, "average pooling")
-    return nn.avg_pool(x, (size, size), (stride, stride), "VALID")
+def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
+    """Stochastic depth (Huang et al. 2016): in training, each example's branch is dropped with probability `rate`.
+
+    What is kept is divided by 1 - rate (the paper scales at test time instead). Uses the "dropout" random stream.
+    """
+    if rate == 0:
+        return x
+    return nn.Dropout(rate, broadcast_dims=(1, 2, 3), deterministic=not train)(x)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018, section 3): channels times gate(fc2(activation(fc1(their mean)))).
+
+    Attributes:
+      width: of the bottleneck; the paper's is C / 16.
+    """
+
+    width: int
+    activation: Activation = "relu"
+    init: Init = "he_normal"
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        init = INITIALIZERS[self.init]
+        mean = x.astype(jnp.float32).mean((1, 2)).astype(x.dtype)
+        hidden = activate(nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="fc1")(mean), self.activation)
+        gate = jax.nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="fc2")(hidden))
+        return x * gate[:, None, None]
+
+
+def max_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mode: bool = False) -> jax.Array:
+    """Max pooling, [B, H, W, C] -> [B, H', W', C] with H' = floor((H + 2 padding - size) / stride) + 1.
+
+    With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule.
+    """
+    check_window(x, size - 2 * padding, "max pooling")
+    window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
+    return nn.max_pool(x, (size, size), (stride, stride), window)
+
+
+def avg_pool(
+    x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mode: bool = False, count_padding: bool = True
+) -> jax.Array:
+    """Average pooling, [B, H, W, C] -> [B, H', W', C], in the sizes of `max_pool`.
+
+    The divisor is the part of the window that lies in the image, or with `count_padding` in the padded image: what
+    `ceil_mode` adds is never counted (PyTorch's rule).
+    """
+    check_window(x, size - 2 * padding, "average pooling")
+    if padding == 0 and not ceil_mode:
+        return nn.avg_pool(x, (size, size), (stride, stride), "VALID")
+    window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
+    sums = jax.lax.reduce_window(
+        x.astype(jnp.float32), 0.0, jax.lax.add, (1, size, size, 1), (1, stride, stride, 1), [(0, 0), *window, (0, 0)]
+    )
+    counts = []
+    for side, out in zip(x.shape[1:3], sums.shape[1:3], strict=True):
+        first = np.arange(out) * stride - padding
+        low, high = (-padding, side + padding) if count_padding else (0, side)
+        counts.append(np.minimum(first + size, high) - np.maximum(first, low))
+    return (sums / np.outer(*counts)[None, :, :, None].astype(np.float32)).astype(x.dtype)
+
+
+def _pool_padding(side: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
+    """Zeros (or minus infinities) before and after one side of a pooling's input."""
+    if not ceil_mode:
+        return padding, padding
+    out = -(-(side + 2 * padding - size) // stride) + 1
+    if (out - 1) * stride >= side + padding:
+        out -= 1
+    return padding, max(padding, (out - 1) * stride + size - side - padding)
 
 
 def adaptive_avg_pool(x: jax.Array, grid: tuple[int, int]) -> jax.Array:

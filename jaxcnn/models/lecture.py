@@ -4,7 +4,7 @@ import jax
 from flax import linen as nn
 
 from jaxcnn.models.heads import FC
-from jaxcnn.models.layers import Activation, Dtype, activate, batch_norm, check_window, conv, max_pool
+from jaxcnn.models.layers import Activation, Dtype, Norm, activate, apply_norm, check_window, conv, max_pool
 
 
 class SimpleCNN(nn.Module):
@@ -57,10 +57,10 @@ FLOWERS_HEAD = FC(classes=5, widths=(128,), names=("fc1", "fc2"), grid=(22, 22),
 class BatchNormCNN(nn.Module):
     """S7, for 28x28x1: six 2x2 convolutions, each sigmoid then batch norm, the third and the sixth with stride 2.
 
-    510,794 trainable parameters and 896 running statistics; without batch norm (`norm=False`) 509,898 and none.
+    510,794 trainable parameters and 896 running statistics; without batch norm (`norm="none"`) 509,898 and none.
     """
 
-    norm: bool = True
+    norm: Norm = "batch"
     activation: Activation = "sigmoid"
     dtype: Dtype = "float32"
 
@@ -72,8 +72,7 @@ class BatchNormCNN(nn.Module):
         for layer, (width, stride) in enumerate(((32, 1), (64, 1), (128, 2)) * 2, 1):
             x = conv(width, 2, stride=stride, name=f"conv{layer}", dtype=self.dtype)(x)
             x = activate(x, self.activation)
-            if self.norm:
-                x = batch_norm(train=train, name=f"bn{layer}", dtype=self.dtype)(x)
+            x = apply_norm(x, self.norm, train=train, name=f"bn{layer}", dtype=self.dtype)
             if layer % 3 == 0:
                 ends[f"stage{layer // 3}"] = x
         return ends | {"final": x}

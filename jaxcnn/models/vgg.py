@@ -5,7 +5,7 @@ paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the log
 "normal_0.01" is the paper's first choice as its released configuration files have it, N(0, 0.01^2) (the text says
 variance 0.01, with which no deep net trains).
 
-Not in the paper: `norm=True`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
+Not in the paper: `norm="batch"`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
 initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `width` and `stages`.
 """
 
@@ -19,8 +19,9 @@ from jaxcnn.models.layers import (
     Activation,
     Dtype,
     Init,
+    Norm,
     activate,
-    batch_norm,
+    apply_norm,
     check_window,
     conv,
     local_response_norm,
@@ -43,7 +44,7 @@ class VGG(nn.Module):
 
     Attributes:
       variant: column of Table 1.
-      norm: batch norm after each convolution.
+      norm: after each convolution.
       width: multiplies every width of Table 1; 1 in the paper.
       stages: how many of the five stages there are, for small images.
       activation: after each convolution (and norm).
@@ -51,7 +52,7 @@ class VGG(nn.Module):
     """
 
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
-    norm: bool = False
+    norm: Norm = "none"
     width: float = 1.0
     stages: int = 5
     activation: Activation = "relu"
@@ -74,8 +75,7 @@ class VGG(nn.Module):
                     dtype=self.dtype,
                     init=self.init,
                 )(x)
-                if self.norm:
-                    x = batch_norm(train=train, name=f"bn{stage}_{layer}", dtype=self.dtype)(x)
+                x = apply_norm(x, self.norm, train=train, name=f"bn{stage}_{layer}", dtype=self.dtype)
                 x = activate(x, self.activation)
             if self.variant == "A-LRN" and stage == 1:
                 x = local_response_norm(x)

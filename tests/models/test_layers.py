@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from jaxcnn.errors import UserError
 from jaxcnn.models import GAP, create_model
-from jaxcnn.models.layers import adaptive_avg_pool, batch_norm, local_response_norm, max_pool
+from jaxcnn.models.layers import adaptive_avg_pool, apply_norm, avg_pool, local_response_norm, max_pool
 from jaxcnn.models.lenet import BITMAPS, TABLE_1, PartialConv, Subsampling
 
 RNG = np.random.default_rng(0)
@@ -36,25 +38,82 @@ def test_local_response_normalisation(size):
     np.testing.assert_allclose(local_response_norm(jnp.asarray(x), size=size, alpha=1e-2), expected, rtol=1e-5)
 
 
+class Normalized(nn.Module):
+    kind: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        return apply_norm(x, self.kind, train=train, name="norm", dtype="float32", decay=0.9, epsilon=1e-5)
+
+
 def test_batch_norm_running_statistics_over_three_steps():
-    model = batch_norm(train=True, name=None, dtype="float32", decay=0.9, epsilon=1e-5)
+    model = Normalized("batch")
     batches = RNG.normal(2, 3, size=(3, 6, 4, 5, 2)).astype(np.float32)
-    variables = model.init(jax.random.key(0), batches[0])
+    variables = model.init(jax.random.key(0), batches[0], True)
     mean, var = np.zeros(2), np.ones(2)
     for x in batches:
-        y, updated = model.apply(variables, x, mutable=["batch_stats"])
+        y, updated = model.apply(variables, x, True, mutable=["batch_stats"])
         m, v = x.mean((0, 1, 2)), x.var((0, 1, 2))  # the biased variance
         np.testing.assert_allclose(y, (x - m) / np.sqrt(v + 1e-5), atol=1e-4)
         mean, var = 0.9 * mean + 0.1 * m, 0.9 * var + 0.1 * v
         variables = {**variables, **updated}
-    np.testing.assert_allclose(updated["batch_stats"]["mean"], mean, rtol=1e-4)
-    np.testing.assert_allclose(updated["batch_stats"]["var"], var, rtol=1e-4)
+    np.testing.assert_allclose(updated["batch_stats"]["norm"]["mean"], mean, rtol=1e-4)
+    np.testing.assert_allclose(updated["batch_stats"]["norm"]["var"], var, rtol=1e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_layer_and_group_norm_know_one_example_only(train):
+    x = RNG.normal(2, 3, size=(3, 4, 5, 48)).astype(np.float32)
+    for kind, groups in (("layer", 1), ("group", 16)):  # 16 is the largest divisor of 48 and 32
+        model = Normalized(kind)
+        y = model.apply(model.init(jax.random.key(0), x, train), x, train)
+        parts = x.reshape(3, 20, groups, 48 // groups)
+        expected = (parts - parts.mean((1, 3), keepdims=True)) / np.sqrt(parts.var((1, 3), keepdims=True) + 1e-5)
+        np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-4)
+
+
+def test_no_norm_is_the_identity_and_a_wrong_name_is_answered():
+    x = RNG.normal(size=(1, 2, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(Normalized("none").apply({}, x, True), x)
+    with pytest.raises(UserError, match="did you mean 'batch'"):
+        Normalized("batsch").apply({}, x, True)
 
 
 def test_max_pooling_drops_what_no_whole_window_covers():
     x = RNG.normal(size=(1, 7, 7, 1)).astype(np.float32)
     expected = np.array([[x[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max() for j in range(3)] for i in range(3)])
     np.testing.assert_array_equal(max_pool(jnp.asarray(x), 2, stride=2)[0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize("size, stride, padding", [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1), (2, 2, 1), (5, 3, 2)])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_pooling_in_torchs_sizes(size, stride, padding, ceil_mode):
+    """Against loops, over sizes at which floor and ceiling part; tests/models/test_parity.py has torch itself."""
+    for side in range(5, 13):
+        x = RNG.normal(size=(1, side, side + 1, 2)).astype(np.float32)
+        starts = []
+        for length in x.shape[1:3]:
+            first = np.arange(-padding, length + padding, stride)
+            last = length + padding - 1 if ceil_mode else length + padding - size
+            starts.append([s for s in first if s <= last and s < length + (0 if ceil_mode else padding)])
+            if ceil_mode:  # every pixel is covered as soon as one window ends at or beyond the padded edge
+                ends = [s for s in starts[-1] if s + size >= length + padding]
+                starts[-1] = [s for s in starts[-1] if not ends or s <= ends[0]]
+        maximum, inside, padded = [], [], []
+        for top in starts[0]:
+            for left in starts[1]:
+                rows, columns = (slice(max(s, 0), s + size) for s in (top, left))
+                window = x[0, rows, columns]
+                maximum.append(window.max((0, 1)))
+                inside.append(window.mean((0, 1)))
+                high = [min(s + size, n + padding) - s for s, n in zip((top, left), x.shape[1:3], strict=True)]
+                padded.append(window.sum((0, 1)) / np.prod(high))
+        shape = (1, len(starts[0]), len(starts[1]), 2)
+        kind = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+        np.testing.assert_allclose(max_pool(x, size, **kind), np.reshape(maximum, shape))
+        np.testing.assert_allclose(avg_pool(x, size, **kind), np.reshape(padded, shape), rtol=1e-5, atol=1e-6)
+        y = avg_pool(x, size, **kind, count_padding=False)
+        np.testing.assert_allclose(y, np.reshape(inside, shape), rtol=1e-5, atol=1e-6)
 
 
 def test_c3_reads_the_maps_of_table_1_and_no_others():

@@ -104,7 +104,7 @@ def test_batch_norm_study_net_with_and_without():
     variables = shapes("lecture_batchnorm")
     assert size(variables["batch_stats"]) == 896
     assert size(variables["params"]) + 896 == 511690
-    plain = shapes("lecture_batchnorm", norm=False)
+    plain = shapes("lecture_batchnorm", norm="none")
     assert "batch_stats" not in plain and size(plain["params"]) == 510794 - 896
 
 
