@@ -34,10 +34,15 @@ class FC(nn.Module):
     init: Init = "lecun_normal"
     dtype: Dtype = "float32"
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Of the hidden layers and the last one."""
+        return self.names or tuple(f"fc{i}" for i in range(1, len(self.widths) + 2))
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, classes] float32."""
-        names = self.names or tuple(f"fc{i}" for i in range(1, len(self.widths) + 2))
+        names = self.layer_names
         if len(names) != len(self.widths) + 1:
             raise UserError(f"the FC head has widths {self.widths} and the output, but layer names {names}")
         if self.grid is not None:

@@ -14,6 +14,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
 from jaxcnn.models.layers import (
     Activation,
@@ -88,3 +89,20 @@ VGG_HEAD = FC(
     classes=1000, widths=(4096, 4096), names=("fc6", "fc7", "fc8"), grid=(7, 7), dropout=0.5, init="glorot_uniform"
 )
 VGG_BN_HEAD = VGG_HEAD.clone(init="normal_0.01")
+
+
+def torchvision_name(model: Classifier, path: str) -> str:
+    """torchvision's name of a layer: "backbone/conv1_2" -> "features.2", "head/fc7" -> "classifier.3"."""
+    part, layer = path.split("/")
+    if part == "head":
+        return f"classifier.{3 * model.head.layer_names.index(layer)}"
+    places, place = {}, 0
+    for stage, widths in enumerate(TABLE_1[model.backbone.variant], 1):
+        for number in range(1, len(widths) + 1):
+            places[f"conv{stage}_{number}"] = place
+            if model.backbone.norm == "batch":
+                place += 1
+                places[f"bn{stage}_{number}"] = place
+            place += 2  # the convolution or the norm, and the ReLU
+        place += 1  # the pooling
+    return f"features.{places[layer]}"
