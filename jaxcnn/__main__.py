@@ -1,5 +1,6 @@
 """The `jaxcnn` command: what can be asked of finished runs and of data. Training is `python -m jaxcnn.launch FILE`."""
 
+import ast
 import json
 import pathlib
 import sys
@@ -22,6 +23,7 @@ def evaluate(
     split: str | None = None,
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
+    folder: str | None = None,
     json: bool = False,
 ) -> None:
     """Evaluate a run on a split; on its own evaluation splits the figures are the training's, exactly.
@@ -31,12 +33,13 @@ def evaluate(
       split: A split of the run's data; default its evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
+      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
       json: Print JSON.
     """
+    from jaxcnn.train.evaluate import evaluate_run
     from jaxcnn.train.progress import result_table
-    from jaxcnn.train.saved import evaluate_run
 
-    result = evaluate_run(run, split, checkpoint, data_dir)
+    result = evaluate_run(run, split, checkpoint, data_dir, folder)
     _show(result, result_table(result), json)
 
 
@@ -59,14 +62,14 @@ def predict(
       top: How many classes.
       json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
     """
-    from jaxcnn.train.saved import predict_run
+    from jaxcnn.train.predict import predict_run
 
     if not images:
         raise UserError("name at least one image file")
     predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     table = Table("image", "class", "probability")
     for prediction in predictions:
-        for place, (name, probability) in enumerate(prediction.classes):
+        for place, (name, probability) in enumerate(prediction.spoken()):
             table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
     _show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
 
@@ -92,6 +95,53 @@ def compare(
     _show(rows, comparison_table(rows), json)
     if plot is not None:
         plot_runs(list(runs), plot)
+
+
+def import_weights(
+    name: Annotated[str, tyro.conf.Positional],
+    file: Annotated[pathlib.Path, tyro.conf.Positional],
+    /,
+    out: pathlib.Path,
+    resize: int | None = None,
+    crop: int | None = None,
+    method: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    classes: pathlib.Path | None = None,
+    set: tuple[str, ...] = (),
+) -> None:
+    """Write a run directory from a state dict of torchvision or timm, for predict, evaluate and --init-from.run.
+
+    Args:
+      name: A model of `jaxcnn models`.
+      file: A .pth (needs PyTorch) or .safetensors file (needs safetensors).
+      out: The run directory to write.
+      resize: Shorter side of the image before the crop; default what the reference uses, as for the next four.
+      crop: Side of the central crop.
+      method: bilinear, bicubic, ...
+      mean: Per channel, in units of 0..255.
+      std: Per channel, in units of 0..255.
+      classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
+      set: Fields of the model, such as padding=tf epsilon=1e-3.
+    """
+    from jaxcnn.data import imagenet
+    from jaxcnn.data.transforms import Normalize
+    from jaxcnn.train import import_weights as importing
+
+    prepared = importing.PREPARATIONS.get(name, importing.Preparation())
+    normalize = Normalize(mean or prepared.normalize.mean, std or prepared.normalize.std)
+    prepared = importing.Preparation(
+        resize or prepared.resize, crop or prepared.crop, method or prepared.method, normalize
+    )
+    if classes is None:
+        names = list(imagenet.names())
+    elif classes.is_file():
+        names = classes.read_text().split("\n")
+        names = names[:-1] if names[-1] == "" else names
+    else:
+        raise UserError(f"{classes}: no such file")
+    fields = dict(_assignment(text) for text in set)
+    print(importing.import_weights(name, file, out, prepared, names, fields))
 
 
 def models(pattern: Annotated[str, tyro.conf.Positional] = "*", /) -> None:
@@ -144,6 +194,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,
+    "import-weights": import_weights,
     "models": models,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"prepare": data_prepare, "check": data_check}
@@ -168,6 +219,17 @@ def _call(commands: dict[str, Callable[..., None]], program: str, description: s
     tyro.extras.subcommand_cli_from_dict(
         commands, prog=program, description=description, args=arguments or ["--help"], config=config
     )
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """'epsilon=1e-3' -> ("epsilon", 0.001); a value that is no number, bool or tuple is a string."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: a field is set as NAME=VALUE")
+    try:
+        return field, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return field, value
 
 
 def _show(value: Any, table: Table, as_json: bool) -> None:
