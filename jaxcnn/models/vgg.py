@@ -107,7 +107,7 @@ def torchvision_name(model: Classifier, path: str) -> str:
     for stage, widths in enumerate(TABLE_1[model.backbone.variant], 1):
         for number in range(1, len(widths) + 1):
             places[f"conv{stage}_{number}"] = place
-            if model.backbone.norm != "none":
+            if model.backbone.norm in ("batch", "layer", "group"):  # these have parameters
                 place += 1
                 places[f"bn{stage}_{number}"] = place
             place += 2  # the convolution or the norm, and the ReLU

@@ -10,6 +10,7 @@ import pytest
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import Norm, Pooling, pool, pool_input
+from jaxcnn.models.vgg import torchvision_name
 from tests.models.parity import close, photo, to_torch, torch
 
 F = torch.nn.functional
@@ -141,3 +142,8 @@ def test_smallest_input_of_a_pooling(kind, ceil_mode):
 def test_a_wrong_pooling_is_answered():
     with pytest.raises(UserError, match="did you mean 'overlapping'"):
         pool(jnp.zeros((1, 4, 4, 1)), "overlaping")
+
+
+@pytest.mark.parametrize("norm, place", [("none", 18), ("lrn", 18), ("batch", 25), ("group", 25)])
+def test_torchvisions_places_count_norms_with_parameters(norm, place):
+    assert torchvision_name(create_model("vgg11", norm=norm), "backbone/conv5_2") == f"features.{place}"
