@@ -10,6 +10,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
 from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.lecture import (
@@ -24,6 +25,7 @@ from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
+from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
 
@@ -36,6 +38,11 @@ MODELS: dict[str, Classifier] = {
     "lecture_simple": Classifier(SimpleCNN(), SIMPLE_HEAD),
     "lecture_flowers": Classifier(FlowersCNN(), FLOWERS_HEAD),
     "lecture_batchnorm": Classifier(BatchNormCNN(), BATCH_NORM_HEAD),
+    "alexnet": Classifier(AlexNet(), ALEXNET_HEAD),
+    "alexnet_single": Classifier(AlexNet(groups=1, norm="none"), ALEXNET_HEAD),
+    "alexnet_owt": Classifier(AlexNet("owt", groups=1, norm="none", init="torch_uniform", bias_init=0.0), OWT_HEAD),
+    "zfnet": Classifier(ZFNet(), ZFNET_HEAD),
+    "zfnet_wide": Classifier(ZFNet("wide"), ZFNET_HEAD),
     "vgg11": Classifier(VGG("A"), VGG_HEAD),
     "vgg11_lrn": Classifier(VGG("A-LRN"), VGG_HEAD),
     "vgg13": Classifier(VGG("B"), VGG_HEAD),
