@@ -1,5 +1,6 @@
-"""The `jaxcnn` command: what can be asked of finished runs and of data. Training is `python -m jaxcnn.launch FILE`."""
+"""The `jaxcnn` command: questions to models, finished runs and data. Training is `python -m jaxcnn.launch FILE`."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -7,10 +8,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
@@ -94,15 +95,70 @@ def compare(
         plot_runs(list(runs), plot)
 
 
-def models(pattern: Annotated[str, tyro.conf.Positional] = "*", /) -> None:
-    """List the names of the models.
+def summary(
+    name: Annotated[str, tyro.conf.Positional],
+    /,
+    image_size: int | None = None,
+    classes: int | None = None,
+    depth: int | None = None,
+    json: bool = False,
+) -> None:
+    """A model's layers with shapes, parameters, multiply-adds and receptive fields; counted, not run.
+
+    Args:
+      name: A name that `jaxcnn models` lists.
+      image_size: Side of the square images; default the paper's input.
+      classes: Number of logits; default the paper's.
+      depth: One line per module of this depth: 1 is backbone and head, 2 their blocks; default one per layer.
+      json: Print JSON.
+    """
+    from jaxcnn import create_model
+    from jaxcnn.explain.summary import input_shape, summarize
+    from jaxcnn.explain.table import size, summary_json, summary_table
+    from jaxcnn.models.catalogue import CATALOGUE
+
+    model = create_model(name, classes)
+    counted = summarize(model, input_shape(name, image_size))
+    entry = CATALOGUE[name]
+    year = f" ({entry.year})" if entry.year else ""
+    title = f"{name}, {size(counted.input_shape)}\n{entry.paper}{year}"
+    width = Console().width
+    _show(summary_json(counted), summary_table(counted, title, depth=depth, width=width), json)
+
+
+def models(
+    pattern: Annotated[str, tyro.conf.Positional] = "*",
+    /,
+    names: bool = False,
+    markdown: bool = False,
+    json: bool = False,
+    update: pathlib.Path | None = None,
+) -> None:
+    """The models: paper, input, parameters, multiply-adds and published accuracy.
 
     Args:
       pattern: Such as "vgg*".
+      names: Print the names only, sorted.
+      markdown: Print Markdown.
+      json: Print JSON.
+      update: Write the Markdown between the markers in this file, as in README.md.
     """
-    from jaxcnn import list_models
+    from jaxcnn.explain import overview
+    from jaxcnn.models import MODELS, list_models
 
-    print("\n".join(list_models(pattern)))
+    chosen = list_models(pattern)
+    if not chosen:
+        raise UserError(f"no model matches {pattern!r}{did_you_mean(pattern, MODELS)}")
+    if names:
+        print("\n".join(chosen))
+        return
+    rows = overview.overview(name for name in MODELS if name in chosen)
+    if update is not None:
+        overview.update(update, rows)
+    elif markdown:
+        print(overview.markdown(rows))
+    else:
+        _show([dataclasses.asdict(row) for row in rows], overview.overview_table(rows, Console().width), json)
 
 
 def data_prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
@@ -145,6 +201,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "compare": compare,
     "models": models,
+    "summary": summary,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"prepare": data_prepare, "check": data_check}
 
@@ -170,7 +227,7 @@ def _call(commands: dict[str, Callable[..., None]], program: str, description: s
     )
 
 
-def _show(value: Any, table: Table, as_json: bool) -> None:
+def _show(value: Any, table: RenderableType, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))
     else:
