@@ -1,6 +1,7 @@
-"""The `jaxcnn` command: what can be asked of finished runs and of data. Training is `python -m jaxcnn.launch FILE`."""
+"""The `jaxcnn` command: questions to models, finished runs and data. Training is `python -m jaxcnn.launch FILE`."""
 
 import ast
+import dataclasses
 import json
 import pathlib
 import sys
@@ -8,10 +9,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
@@ -124,35 +125,77 @@ def import_weights(
       classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
       set: Fields of the model, such as padding=tf epsilon=1e-3.
     """
-    from jaxcnn.data import imagenet
-    from jaxcnn.data.transforms import Normalize
     from jaxcnn.train import import_weights as importing
 
-    prepared = importing.PREPARATIONS.get(name, importing.Preparation())
-    normalize = Normalize(mean or prepared.normalize.mean, std or prepared.normalize.std)
-    prepared = importing.Preparation(
-        resize or prepared.resize, crop or prepared.crop, method or prepared.method, normalize
-    )
-    if classes is None:
-        names = list(imagenet.names())
-    elif classes.is_file():
-        names = classes.read_text().split("\n")
-        names = names[:-1] if names[-1] == "" else names
-    else:
-        raise UserError(f"{classes}: no such file")
+    prepared = importing.preparation(name, resize=resize, crop=crop, method=method, mean=mean, std=std)
     fields = dict(_assignment(text) for text in set)
-    print(importing.import_weights(name, file, out, prepared, names, fields))
+    print(importing.import_weights(name, file, out, prepared, importing.class_names(classes), fields))
 
 
-def models(pattern: Annotated[str, tyro.conf.Positional] = "*", /) -> None:
-    """List the names of the models.
+def summary(
+    name: Annotated[str, tyro.conf.Positional],
+    /,
+    image_size: int | None = None,
+    classes: int | None = None,
+    depth: int | None = None,
+    json: bool = False,
+) -> None:
+    """A model's layers with shapes, parameters, multiply-adds and receptive fields; counted, not run.
+
+    Args:
+      name: A name that `jaxcnn models` lists.
+      image_size: Side of the square images; default the paper's input.
+      classes: Number of logits; default the paper's.
+      depth: One line per module of this depth: 1 is backbone and head, 2 their blocks; default one per layer.
+      json: Print JSON.
+    """
+    from jaxcnn import create_model
+    from jaxcnn.explain.summary import input_shape, summarize
+    from jaxcnn.explain.table import size, summary_json, summary_table
+    from jaxcnn.models.catalogue import CATALOGUE
+
+    model = create_model(name, classes)
+    counted = summarize(model, input_shape(name, image_size))
+    entry = CATALOGUE[name]
+    year = f" ({entry.year})" if entry.year else ""
+    title = f"{name}, {size(counted.input_shape)}\n{entry.paper}{year}"
+    width = Console().width
+    _show(summary_json(counted), summary_table(counted, title, depth=depth, width=width), json)
+
+
+def models(
+    pattern: Annotated[str, tyro.conf.Positional] = "*",
+    /,
+    names: bool = False,
+    markdown: bool = False,
+    json: bool = False,
+    update: pathlib.Path | None = None,
+) -> None:
+    """The models: paper, input, parameters, multiply-adds and published accuracy.
 
     Args:
       pattern: Such as "vgg*".
+      names: Print the names only, sorted.
+      markdown: Print Markdown.
+      json: Print JSON.
+      update: Write the Markdown between the markers in this file, as in README.md.
     """
-    from jaxcnn import list_models
+    from jaxcnn.explain import overview
+    from jaxcnn.models import MODELS, list_models
 
-    print("\n".join(list_models(pattern)))
+    chosen = list_models(pattern)
+    if not chosen:
+        raise UserError(f"no model matches {pattern!r}{did_you_mean(pattern, MODELS)}")
+    if names:
+        print("\n".join(chosen))
+        return
+    rows = overview.overview(name for name in MODELS if name in chosen)
+    if update is not None:
+        overview.update(update, rows)
+    elif markdown:
+        print(overview.markdown(rows))
+    else:
+        _show([dataclasses.asdict(row) for row in rows], overview.overview_table(rows, Console().width), json)
 
 
 def data_prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
@@ -196,6 +239,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "import-weights": import_weights,
     "models": models,
+    "summary": summary,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"prepare": data_prepare, "check": data_check}
 
@@ -232,7 +276,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         return field, value
 
 
-def _show(value: Any, table: Table, as_json: bool) -> None:
+def _show(value: Any, table: RenderableType, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))
     else:

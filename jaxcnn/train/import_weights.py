@@ -50,6 +50,31 @@ PREPARATIONS: dict[str, Preparation] = {
 }
 
 
+def preparation(
+    name: str,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    method: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Preparation:
+    """The preparation that the reference weights of this model were made for, changed where an argument is given."""
+    known = PREPARATIONS.get(name, Preparation())
+    normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
+    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+
+
+def class_names(file: pathlib.Path | None) -> list[str]:
+    """The lines of a text file, or the 1,000 WordNet ids of ImageNet. Raises UserError where it cannot be read."""
+    if file is None:
+        return list(imagenet.names())
+    try:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: the class names cannot be read: {error}") from error
+
+
 def import_weights(
     name: str,
     file: pathlib.Path,
