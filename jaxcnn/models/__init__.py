@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.classifier import Classifier, Outputs
+from jaxcnn.models.deformable import DeformableResNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.lecture import (
     BATCH_NORM_HEAD,
@@ -64,6 +65,8 @@ MODELS: dict[str, Classifier] = {
     "resnet110_cifar": Classifier(ResNet("basic", (18, 18, 18), stem="3x3", shortcut="A"), CIFAR_HEAD),
     "wide_resnet50_2": Classifier(ResNet(*TABLE_1[50], inner_widths=(2, 2)), RESNET_HEAD),
     "resnext50_32x4d": Classifier(ResNet(*TABLE_1[50], groups=32, inner_widths=(2, 2)), RESNET_HEAD),
+    "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
+    "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
 }
 
 
