@@ -25,6 +25,7 @@ from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
 from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
+from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
@@ -65,6 +66,10 @@ MODELS: dict[str, Classifier] = {
     "resnet110_cifar": Classifier(ResNet("basic", (18, 18, 18), stem="3x3", shortcut="A"), CIFAR_HEAD),
     "wide_resnet50_2": Classifier(ResNet(*TABLE_1[50], inner_widths=(2, 2)), RESNET_HEAD),
     "resnext50_32x4d": Classifier(ResNet(*TABLE_1[50], groups=32, inner_widths=(2, 2)), RESNET_HEAD),
+    "se_resnet50": Classifier(SENet(*TABLE_1[50]), RESNET_HEAD),
+    "se_resnet101": Classifier(SENet(*TABLE_1[101]), RESNET_HEAD),
+    "se_resnet152": Classifier(SENet(*TABLE_1[152]), RESNET_HEAD),
+    "senet154": Classifier(SENet(*TABLE_1[152], **SENET_154), SENET_154_HEAD),
     "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
     "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
 }

@@ -34,7 +34,7 @@ class KNN(nn.Module):
     Attributes:
       classes: number of logits.
       k: how many neighbours vote; odd.
-      distance: "l2", Euclidean; "l1", the sum of absolute differences; "cosine", 1 - cosine of the angle (a black image: 1).
+      distance: "l2" Euclidean, "l1" sum of absolute differences, "cosine" 1 - cosine of the angle (black images: 1).
       block: memorised images compared at a time.
     """
 
