@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
 from jaxcnn.models.classifier import Classifier, Outputs
+from jaxcnn.models.deformable import DeformableResNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.lecture import (
     BATCH_NORM_HEAD,
@@ -24,6 +25,8 @@ from jaxcnn.models.lecture import (
 from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
+from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
+from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
 from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
@@ -53,6 +56,29 @@ MODELS: dict[str, Classifier] = {
     "vgg13_bn": Classifier(VGG("B", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg16_bn": Classifier(VGG("D", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg19_bn": Classifier(VGG("E", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "resnet18": Classifier(ResNet(*TABLE_1[18]), RESNET_HEAD),
+    "resnet34": Classifier(ResNet(*TABLE_1[34]), RESNET_HEAD),
+    "resnet50": Classifier(ResNet(*TABLE_1[50]), RESNET_HEAD),
+    "resnet101": Classifier(ResNet(*TABLE_1[101]), RESNET_HEAD),
+    "resnet152": Classifier(ResNet(*TABLE_1[152]), RESNET_HEAD),
+    "resnet50_v1": Classifier(ResNet(*TABLE_1[50], stride_in="1x1"), RESNET_HEAD),
+    "resnet101_v1": Classifier(ResNet(*TABLE_1[101], stride_in="1x1"), RESNET_HEAD),
+    "resnet152_v1": Classifier(ResNet(*TABLE_1[152], stride_in="1x1"), RESNET_HEAD),
+    "plain18": Classifier(ResNet(*TABLE_1[18], shortcut="none"), RESNET_HEAD),
+    "plain34": Classifier(ResNet(*TABLE_1[34], shortcut="none"), RESNET_HEAD),
+    "resnet20_cifar": Classifier(ResNet("basic", (3, 3, 3), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet32_cifar": Classifier(ResNet("basic", (5, 5, 5), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet44_cifar": Classifier(ResNet("basic", (7, 7, 7), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet56_cifar": Classifier(ResNet("basic", (9, 9, 9), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet110_cifar": Classifier(ResNet("basic", (18, 18, 18), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "wide_resnet50_2": Classifier(ResNet(*TABLE_1[50], inner_widths=(2, 2)), RESNET_HEAD),
+    "resnext50_32x4d": Classifier(ResNet(*TABLE_1[50], groups=32, inner_widths=(2, 2)), RESNET_HEAD),
+    "se_resnet50": Classifier(SENet(*TABLE_1[50]), RESNET_HEAD),
+    "se_resnet101": Classifier(SENet(*TABLE_1[101]), RESNET_HEAD),
+    "se_resnet152": Classifier(SENet(*TABLE_1[152]), RESNET_HEAD),
+    "senet154": Classifier(SENet(*TABLE_1[152], **SENET_154), SENET_154_HEAD),
+    "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
+    "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
 }
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.models import MODELS, alexnet, create_model, vgg
+from jaxcnn.models import MODELS, alexnet, create_model, resnet, senet, vgg
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
@@ -25,6 +25,8 @@ Naming = Callable[[Classifier, str], str]
 
 REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
     alexnet.AlexNet: {"torchvision": alexnet.torchvision_name},
+    resnet.ResNet: {"torchvision": resnet.torchvision_name},
+    senet.SENet: {"timm": senet.timm_name},
     vgg.VGG: {"torchvision": vgg.torchvision_name},
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
