@@ -58,8 +58,10 @@ def tidy(number: float) -> float:
     return int(number) if number % 1 == 0 else number
 
 
+Shape = tuple[int, ...]
+Params = dict[str, Any]
 # (operands, their shapes, the output's shape, the equation's parameters) -> the output's value.
-Rule = Callable[[list[Value], list[tuple[int, ...]], tuple[int, ...], dict[str, Any]], Value]
+Rule = Callable[[list[Value], list[Shape], Shape, Params], Value]
 
 
 def _each_side(value: Value, change: Any) -> Value:
@@ -85,7 +87,7 @@ def _image(operands: list[Value]) -> Value:
     return next(operand for operand in operands if operand.place is not None)
 
 
-def _elementwise(operands, shapes, out, params) -> Value:
+def _elementwise(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     values = [(value, shape) for value, shape in zip(operands, shapes, strict=True) if value.place is not None]
     values = [(value, shape) for value, shape in values if len(shape) == len(out)]
     if not values:
@@ -106,7 +108,7 @@ def _elementwise(operands, shapes, out, params) -> Value:
     return Value(place, sampled=next((value.sampled for value, _ in values if value.sampled), None))
 
 
-def _concatenate(operands, shapes, out, params) -> Value:
+def _concatenate(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     """As elementwise, but an operand without positions widens the field here: it is no gate."""
     joined = params["dimension"]
     shapes = [(*shape[:joined], out[joined], *shape[joined + 1 :]) for shape in shapes]
@@ -118,7 +120,7 @@ def _concatenate(operands, shapes, out, params) -> Value:
     return dataclasses.replace(value, place=tuple(sides))
 
 
-def _same(operands, shapes, out, params) -> Value:
+def _same(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     """Positions stay on their axes, though there may be fewer or more of them."""
 
     def resize(side: Side) -> Side:
@@ -129,7 +131,7 @@ def _same(operands, shapes, out, params) -> Value:
     return _each_side(_image(operands), resize)
 
 
-def _slice(operands, shapes, out, params) -> Value:
+def _slice(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     value, strides = _same(operands, shapes, out, params), params.get("strides")
     if strides is None:
         return value
@@ -140,20 +142,20 @@ def _slice(operands, shapes, out, params) -> Value:
     return _each_side(value, step)
 
 
-def _transpose(operands, shapes, out, params) -> Value:
+def _transpose(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     return _moved(operands[0], {old: new for new, old in enumerate(params["permutation"])})
 
 
-def _broadcast(operands, shapes, out, params) -> Value:
+def _broadcast(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     return _moved(operands[0], dict(enumerate(params["broadcast_dimensions"])))
 
 
-def _squeeze(operands, shapes, out, params) -> Value:
+def _squeeze(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     kept = [axis for axis in range(len(shapes[0])) if axis not in params["dimensions"]]
     return _moved(operands[0], {old: new for new, old in enumerate(kept)})
 
 
-def _reshape(operands, shapes, out, params) -> Value:
+def _reshape(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     """Positions are found again by how many elements apart they are, which a reshape does not change."""
     old = shapes[0]
 
@@ -170,12 +172,12 @@ def _reshape(operands, shapes, out, params) -> Value:
     return _each_side(operands[0], find)
 
 
-def _reduce(operands, shapes, out, params) -> Value:
+def _reduce(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     kept = [axis for axis in range(len(shapes[0])) if axis not in params["axes"]]
     return _moved(_image(operands), {old: new for new, old in enumerate(kept)})
 
 
-def _window(operands, shapes, out, params) -> Value:
+def _window(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     def grow(side: Side) -> Side:
         if side.axis is None:
             return side
@@ -189,7 +191,7 @@ def _window(operands, shapes, out, params) -> Value:
     return _each_side(_image(operands), grow)
 
 
-def _conv(operands, shapes, out, params) -> Value:
+def _conv(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     value, kernel, spec = operands[0], shapes[1], params["dimension_numbers"]
     if value.place is None:
         return Value((WHOLE, WHOLE))
@@ -212,7 +214,7 @@ def _conv(operands, shapes, out, params) -> Value:
     return _each_side(Value(value.place), grow)
 
 
-def _dot(operands, shapes, out, params) -> Value:
+def _dot(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     contracted, batch = params["dimension_numbers"]
     values, axes, before = [], [], len(batch[0])
     for number, shape in enumerate(shapes):
@@ -240,7 +242,7 @@ def _dot(operands, shapes, out, params) -> Value:
     return _elementwise(values, [out] * len(values), out, params)
 
 
-def _gather(operands, shapes, out, params) -> Value:
+def _gather(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     source, indices = operands
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     dropped = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
