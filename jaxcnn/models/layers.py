@@ -13,7 +13,18 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
-Init = Literal["lecun_normal", "glorot_uniform", "he_normal", "he_fan_in", "normal_0.01", "torch_uniform"]
+Init = Literal[
+    "lecun_normal",
+    "lecun_uniform",
+    "glorot_uniform",
+    "he_normal",
+    "he_fan_in",
+    "torch_uniform",
+    "normal_0.01",
+    "truncated_normal_0.1",
+    "truncated_normal_0.01",
+    "truncated_normal_0.001",
+]
 Norm = Literal["none", "batch", "layer", "group", "lrn"]
 Padding = int | tuple[int, int] | Literal["tf"]
 
@@ -31,6 +42,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     # LeCun et al. 1998b: variance 1 / fan in.
     "lecun_normal": nn.initializers.lecun_normal(),
+    # Caffe's "xavier": U(-b, b), b = sqrt(3 / fan in), the same variance.
+    "lecun_uniform": nn.initializers.lecun_uniform(),
     # Glorot & Bengio 2010, equation 16: U(-b, b), b = sqrt(6 / (fan in + fan out)).
     "glorot_uniform": nn.initializers.glorot_uniform(),
     # He et al. 2015, equation 14 (fan out): normal, variance 2 / fan out, as torchvision's VGG and ResNet.
@@ -41,6 +54,10 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
+    # TensorFlow's Inception-v3: normal, cut off at two standard deviations.
+    "truncated_normal_0.1": nn.initializers.truncated_normal(0.1),
+    "truncated_normal_0.01": nn.initializers.truncated_normal(0.01),
+    "truncated_normal_0.001": nn.initializers.truncated_normal(0.001),
 }
 
 
@@ -63,6 +80,7 @@ def conv(
     dilation: int = 1,
     bias: bool = True,
     init: Init | Callable[..., jax.Array] = "lecun_normal",
+    bias_init: float = 0.0,
 ) -> nn.Conv:
     """A convolution padded by `padding` zeros on every side, (rows, columns) apart, or by TensorFlow's rule ("tf").
 
@@ -79,6 +97,7 @@ def conv(
         use_bias=bias,
         dtype=dtype,
         kernel_init=INITIALIZERS[init] if isinstance(init, str) else init,
+        bias_init=nn.initializers.constant(bias_init),
         name=name,
     )
 
@@ -151,9 +170,10 @@ class SqueezeExcite(nn.Module):
 def max_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mode: bool = False) -> jax.Array:
     """Max pooling, [B, H, W, C] -> [B, H', W', C] with H' = floor((H + 2 padding - size) / stride) + 1.
 
-    With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule.
+    With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule,
+    by which the only window may be larger than the map.
     """
-    check_window(x, size - 2 * padding, "max pooling")
+    check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "max pooling")
     window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
     return nn.max_pool(x, (size, size), (stride, stride), window)
 
@@ -166,7 +186,7 @@ def avg_pool(
     The divisor is the part of the window that lies in the image, or with `count_padding` in the padded image: what
     `ceil_mode` adds is never counted (PyTorch's rule).
     """
-    check_window(x, size - 2 * padding, "average pooling")
+    check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "average pooling")
     if padding == 0 and not ceil_mode:
         return nn.avg_pool(x, (size, size), (stride, stride), "VALID")
     window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
