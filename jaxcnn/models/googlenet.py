@@ -8,10 +8,10 @@ round up as Caffe's do, which gives the sizes of Table 1. The classifier is aver
 Initialisation: the paper names none; bvlc_googlenet's is used, "xavier" kernels (uniform, variance 1 / fan in) and
 biases of 0.2 in the convolutions (it has 0.2 in the hidden layer of the auxiliary classifiers too; here that is 0).
 
-Not in the paper: `norm` other than "lrn", `width`, and the form of torchvision (`googlenet_bn`): batch normalisation with
-epsilon 1e-3 and no biases, 3x3 convolutions where the paper has 5x5 (`large_kernel`), 2x2 pooling before module 5a
-(`last_pool`), dropout 0.2, N(0, 0.01^2) kernels, and auxiliary classifiers that pool to 4x4 adaptively. The weights that
-torchvision publishes for it read images normalised with mean 0.5 and standard deviation 0.5.
+Not in the paper: `norm` other than "lrn", `width`, and the form of torchvision (`googlenet_bn`): batch normalisation
+with epsilon 1e-3 and no biases, 3x3 convolutions where the paper has 5x5 (`large_kernel`), 2x2 pooling before module
+5a (`last_pool`), dropout 0.2, N(0, 0.01^2) kernels, and auxiliary classifiers that pool to 4x4 adaptively. The weights
+that torchvision publishes for it read images normalised with mean 0.5 and standard deviation 0.5.
 """
 
 import functools
