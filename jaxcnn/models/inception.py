@@ -78,7 +78,7 @@ class ConvNorm(nn.Module):
             self.kernel,
             stride=self.stride,
             padding=self.padding,
-            bias=self.norm in ("none", "lrn"),
+            bias=self.norm not in ("batch", "layer", "group"),
             name="conv",
             dtype=self.dtype,
             init=self.init,

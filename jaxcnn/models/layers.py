@@ -191,14 +191,19 @@ def avg_pool(
         return nn.avg_pool(x, (size, size), (stride, stride), "VALID")
     window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
     sums = jax.lax.reduce_window(
-        x.astype(jnp.float32), 0.0, jax.lax.add, (1, size, size, 1), (1, stride, stride, 1), [(0, 0), *window, (0, 0)]
+        x.astype(at_least_float32(x)),
+        0.0,
+        jax.lax.add,
+        (1, size, size, 1),
+        (1, stride, stride, 1),
+        [(0, 0), *window, (0, 0)],
     )
     counts = []
     for side, out in zip(x.shape[1:3], sums.shape[1:3], strict=True):
         first = np.arange(out) * stride - padding
         low, high = (-padding, side + padding) if count_padding else (0, side)
         counts.append(np.minimum(first + size, high) - np.maximum(first, low))
-    return (sums / np.outer(*counts)[None, :, :, None].astype(np.float32)).astype(x.dtype)
+    return (sums / np.outer(*counts)[None, :, :, None].astype(sums.dtype)).astype(x.dtype)
 
 
 def _pool_padding(side: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
@@ -221,11 +226,11 @@ def adaptive_avg_pool(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
         size = x.shape[axis]
         if size == bins:
             continue
-        weights = np.zeros((bins, size), np.float32)
+        weights = np.zeros((bins, size), at_least_float32(x))
         for i in range(bins):
             first, last = i * size // bins, -(-(i + 1) * size // bins)
             weights[i, first:last] = 1 / (last - first)
-        pooled = jnp.tensordot(x.astype(jnp.float32), weights, ((axis,), (1,)), precision="highest")
+        pooled = jnp.tensordot(x.astype(at_least_float32(x)), weights, ((axis,), (1,)), precision="highest")
         x = jnp.moveaxis(pooled, -1, axis).astype(x.dtype)
     return x
 
@@ -238,12 +243,17 @@ def local_response_norm(
     b_i = a_i / (k + alpha * sum over the `size` nearest channels j of a_j^2) ^ beta, with alpha on the sum as in the
     paper; Caffe and PyTorch divide alpha by `size` first. Computed in float32.
     """
-    squares = jnp.square(x.astype(jnp.float32))
+    squares = jnp.square(x.astype(at_least_float32(x)))
     half = size // 2
     sums = jax.lax.reduce_window(
         squares, 0.0, jax.lax.add, (1, 1, 1, size), (1, 1, 1, 1), [(0, 0)] * 3 + [(half, size - 1 - half)]
     )
     return (x / (k + alpha * sums) ** beta).astype(x.dtype)
+
+
+def at_least_float32(x: jax.Array) -> jnp.dtype:
+    """The type to take sums over x in."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def check_window(x: jax.Array, size: int, what: str) -> None:
