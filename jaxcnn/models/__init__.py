@@ -13,7 +13,10 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
 from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.deformable import DeformableResNet
+from jaxcnn.models.googlenet import GOOGLENET_AUX, GOOGLENET_BN_AUX, GOOGLENET_BN_HEAD, GOOGLENET_HEAD, GoogLeNet
 from jaxcnn.models.heads import FC, GAP
+from jaxcnn.models.inception_v3 import INCEPTION_V3_AUX, INCEPTION_V3_HEAD, InceptionV3
+from jaxcnn.models.inception_v4 import INCEPTION_V4_HEAD, InceptionV4
 from jaxcnn.models.lecture import (
     BATCH_NORM_HEAD,
     FLOWERS_HEAD,
@@ -56,6 +59,12 @@ MODELS: dict[str, Classifier] = {
     "vgg13_bn": Classifier(VGG("B", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg16_bn": Classifier(VGG("D", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg19_bn": Classifier(VGG("E", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "googlenet": Classifier(GoogLeNet(), GOOGLENET_HEAD, GOOGLENET_AUX),
+    "googlenet_bn": Classifier(
+        GoogLeNet(norm="batch", large_kernel=3, last_pool=2, init="normal_0.01"), GOOGLENET_BN_HEAD, GOOGLENET_BN_AUX
+    ),
+    "inception_v3": Classifier(InceptionV3(), INCEPTION_V3_HEAD, INCEPTION_V3_AUX),
+    "inception_v4": Classifier(InceptionV4(), INCEPTION_V4_HEAD),
     "resnet18": Classifier(ResNet(*TABLE_1[18]), RESNET_HEAD),
     "resnet34": Classifier(ResNet(*TABLE_1[34]), RESNET_HEAD),
     "resnet50": Classifier(ResNet(*TABLE_1[50]), RESNET_HEAD),
@@ -88,8 +97,8 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
     Args:
       name: one of list_models().
       classes: number of logits; default the paper's.
-      **fields: fields of the backbone, of the head or of the Classifier (`head=GAP(classes=10)`) to change; one that
-        backbone and head share, such as `dtype`, is changed in both.
+      **fields: fields of the backbone, of the heads or of the Classifier (`head=GAP(classes=10)`, `aux={}`) to change;
+        one that several share, such as `dtype`, is changed in all of them, auxiliary heads included.
 
     Raises:
       UserError: no such model or field; the message names the nearest.
@@ -100,17 +109,18 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
     model = model.clone(**{field: fields.pop(field) for field in ("backbone", "head", "aux") if field in fields})
     if classes is not None:
         fields["classes"] = classes
-    parts = {"backbone": _fields(model.backbone), "head": _fields(model.head)}
+    known = sorted({field for part in (model.backbone, model.head, *model.aux.values()) for field in _fields(part)})
     for field in fields:
-        if not any(field in known for known in parts.values()):
-            known = sorted({name for names in parts.values() for name in names})
+        if field not in known:
             hint = did_you_mean(field, known) or "; there is " + ", ".join(known)
             raise UserError(f"model {name!r} has no field {field!r}{hint}")
-    changed = {
-        part: getattr(model, part).clone(**{field: fields[field] for field in fields if field in known})
-        for part, known in parts.items()
-    }
-    return model.clone(**changed)
+
+    def changed(part: nn.Module) -> nn.Module:
+        return part.clone(**{field: value for field, value in fields.items() if field in _fields(part)})
+
+    return Classifier(
+        changed(model.backbone), changed(model.head), {end: changed(head) for end, head in model.aux.items()}
+    )
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
-from jaxcnn.models.layers import INITIALIZERS, Activation, Dtype, Init, activate, adaptive_avg_pool
+from jaxcnn.models.layers import INITIALIZERS, Activation, Dtype, Init, activate, adaptive_avg_pool, at_least_float32
 
 
 class FC(nn.Module):
@@ -82,7 +82,7 @@ class GAP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, classes] float32."""
-        x = x.astype(jnp.float32).mean((1, 2)).astype(x.dtype)
+        x = x.astype(at_least_float32(x)).mean((1, 2)).astype(x.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name="fc")
         return dense(x).astype(jnp.float32)

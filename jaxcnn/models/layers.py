@@ -13,7 +13,18 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
 Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
-Init = Literal["lecun_normal", "glorot_uniform", "he_normal", "he_fan_in", "normal_0.01", "torch_uniform"]
+Init = Literal[
+    "lecun_normal",
+    "lecun_uniform",
+    "glorot_uniform",
+    "he_normal",
+    "he_fan_in",
+    "torch_uniform",
+    "normal_0.01",
+    "truncated_normal_0.1",
+    "truncated_normal_0.01",
+    "truncated_normal_0.001",
+]
 Norm = Literal["none", "batch", "layer", "group", "lrn", "lrn_caffe"]
 Pooling = Literal["max", "average", "overlapping"]
 Padding = int | tuple[int, int] | Literal["tf"]
@@ -32,6 +43,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     # LeCun et al. 1998b: variance 1 / fan in.
     "lecun_normal": nn.initializers.lecun_normal(),
+    # Caffe's "xavier": U(-b, b), b = sqrt(3 / fan in), the same variance.
+    "lecun_uniform": nn.initializers.lecun_uniform(),
     # Glorot & Bengio 2010, equation 16: U(-b, b), b = sqrt(6 / (fan in + fan out)).
     "glorot_uniform": nn.initializers.glorot_uniform(),
     # He et al. 2015, equation 14 (fan out): normal, variance 2 / fan out, as torchvision's VGG and ResNet.
@@ -42,6 +55,10 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
+    # TensorFlow's Inception-v3: normal, cut off at two standard deviations.
+    "truncated_normal_0.1": nn.initializers.truncated_normal(0.1),
+    "truncated_normal_0.01": nn.initializers.truncated_normal(0.01),
+    "truncated_normal_0.001": nn.initializers.truncated_normal(0.001),
 }
 
 
@@ -157,9 +174,10 @@ class SqueezeExcite(nn.Module):
 def max_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mode: bool = False) -> jax.Array:
     """Max pooling, [B, H, W, C] -> [B, H', W', C] with H' = floor((H + 2 padding - size) / stride) + 1.
 
-    With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule.
+    With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule,
+    by which the only window may be larger than the map.
     """
-    check_window(x, size - 2 * padding, "max pooling")
+    check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "max pooling")
     window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
     return nn.max_pool(x, (size, size), (stride, stride), window)
 
@@ -172,19 +190,24 @@ def avg_pool(
     The divisor is the part of the window that lies in the image, or with `count_padding` in the padded image: what
     `ceil_mode` adds is never counted (PyTorch's rule).
     """
-    check_window(x, size - 2 * padding, "average pooling")
+    check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "average pooling")
     if padding == 0 and not ceil_mode:
         return nn.avg_pool(x, (size, size), (stride, stride), "VALID")
     window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
     sums = jax.lax.reduce_window(
-        x.astype(jnp.float32), 0.0, jax.lax.add, (1, size, size, 1), (1, stride, stride, 1), [(0, 0), *window, (0, 0)]
+        x.astype(at_least_float32(x)),
+        0.0,
+        jax.lax.add,
+        (1, size, size, 1),
+        (1, stride, stride, 1),
+        [(0, 0), *window, (0, 0)],
     )
     counts = []
     for side, out in zip(x.shape[1:3], sums.shape[1:3], strict=True):
         first = np.arange(out) * stride - padding
         low, high = (-padding, side + padding) if count_padding else (0, side)
         counts.append(np.minimum(first + size, high) - np.maximum(first, low))
-    return (sums / np.outer(*counts)[None, :, :, None].astype(np.float32)).astype(x.dtype)
+    return (sums / np.outer(*counts)[None, :, :, None].astype(sums.dtype)).astype(x.dtype)
 
 
 def pool(x: jax.Array, kind: Pooling, *, ceil_mode: bool = False) -> jax.Array:
@@ -229,11 +252,11 @@ def adaptive_avg_pool(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
         size = x.shape[axis]
         if size == bins:
             continue
-        weights = np.zeros((bins, size), np.float32)
+        weights = np.zeros((bins, size), at_least_float32(x))
         for i in range(bins):
             first, last = i * size // bins, -(-(i + 1) * size // bins)
             weights[i, first:last] = 1 / (last - first)
-        pooled = jnp.tensordot(x.astype(jnp.float32), weights, ((axis,), (1,)), precision="highest")
+        pooled = jnp.tensordot(x.astype(at_least_float32(x)), weights, ((axis,), (1,)), precision="highest")
         x = jnp.moveaxis(pooled, -1, axis).astype(x.dtype)
     return x
 
@@ -246,12 +269,17 @@ def local_response_norm(
     b_i = a_i / (k + alpha * sum over the `size` nearest channels j of a_j^2) ^ beta, with alpha on the sum as in the
     paper; Caffe and PyTorch divide alpha by `size` first. Computed in float32 at least.
     """
-    squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    squares = jnp.square(x.astype(at_least_float32(x)))
     half = size // 2
     sums = jax.lax.reduce_window(
         squares, 0.0, jax.lax.add, (1, 1, 1, size), (1, 1, 1, 1), [(0, 0)] * 3 + [(half, size - 1 - half)]
     )
     return (x / (k + alpha * sums) ** beta).astype(x.dtype)
+
+
+def at_least_float32(x: jax.Array) -> jnp.dtype:
+    """The type to take sums over x in."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def check_window(x: jax.Array, size: int, what: str) -> None:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.models import MODELS, alexnet, create_model, resnet, senet, vgg
+from jaxcnn.models import MODELS, alexnet, create_model, googlenet, inception_v3, inception_v4, resnet, senet, vgg
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
@@ -28,6 +28,9 @@ REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
     resnet.ResNet: {"torchvision": resnet.torchvision_name},
     senet.SENet: {"timm": senet.timm_name},
     vgg.VGG: {"torchvision": vgg.torchvision_name},
+    googlenet.GoogLeNet: {"torchvision": googlenet.torchvision_name},
+    inception_v3.InceptionV3: {"torchvision": inception_v3.torchvision_name},
+    inception_v4.InceptionV4: {"timm": inception_v4.timm_name},
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 

@@ -1,0 +1,29 @@
+"""Inception-v4 against timm's, with random weights."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn.errors import UserError
+from jaxcnn.models import create_model
+from tests.models.parity import check_evaluation, check_training, randomize, timm
+
+
+def test_smallest_input_is_75():
+    model = create_model("inception_v4", width=0.125)
+
+    def shapes(*size):
+        images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+        return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], images)
+
+    assert shapes(75, 91).shape == (2, 1000)
+    with pytest.raises(UserError, match="needs 75x75"):
+        shapes(91, 74)
+
+
+def test_inception_v4_equals_timms():
+    net = randomize(timm().create_model("inception_v4", pretrained=False))
+    check_evaluation(
+        "inception_v4", net, [(299, 299), (193, 225)], features=lambda net, images: net.forward_features(images)
+    )
+    check_training("inception_v4", net, (107, 123), dropout=0.0)
