@@ -72,6 +72,7 @@ class GoogLeNet(nn.Module):
       naive: modules without the 1x1 reductions and the pooling's projection, figure 2(a).
       large_kernel: side of the kernel in the 5x5 branch.
       last_pool: side of the pooling before module 5a.
+      modules: which rows of Table 1; others than all need `aux` heads that read what is left.
       width: multiplies every width of Table 1.
       activation: after each convolution (and norm).
       init: of the kernels.
@@ -82,6 +83,7 @@ class GoogLeNet(nn.Module):
     naive: bool = False
     large_kernel: Literal[5, 3] = 5
     last_pool: Literal[3, 2] = 3
+    modules: tuple[str, ...] = tuple(TABLE_1)
     width: float = 1.0
     activation: Activation = "relu"
     init: Init = "lecun_uniform"
@@ -116,13 +118,15 @@ class GoogLeNet(nn.Module):
             x = response_norm(x)
         ends["stage2"] = x
         x = pool(x, 3)
-        for row in TABLE_1:
-            if row in ("4a", "5a"):
-                ends["stage3" if row == "4a" else "stage4"] = x
-                x = pool(x, 3 if row == "4a" else self.last_pool)
+        stage = 3
+        for row in self.modules:
+            if int(row[0]) > stage:
+                ends[f"stage{stage}"] = x
+                x = pool(x, 3 if stage == 3 else self.last_pool)
+                stage += 1
             module = Inception(branches(row, self.large_kernel, self.naive), unit, name=f"inception{row}")
             x = ends[f"inception{row}"] = module(x, train=train)
-        return ends | {"stage5": x, "final": x}
+        return ends | {f"stage{stage}": x, "final": x}
 
 
 class AuxiliaryHead(FC):

@@ -102,7 +102,8 @@ MODULES: dict[str, tuple[Branch, ...]] = {
     "Mixed_7b": FIGURE_7,
     "Mixed_7c": FIGURE_7,
 }
-STAGE_ENDS = {"Mixed_5d": "stage3", "Mixed_6e": "stage4", "Mixed_7c": "stage5"}
+# Modules that reduce the size, and the stage that ends before each.
+REDUCTIONS = {"Mixed_6a": "stage3", "Mixed_7a": "stage4"}
 
 
 class InceptionV3(nn.Module):
@@ -110,12 +111,14 @@ class InceptionV3(nn.Module):
 
     Attributes:
       norm: after each convolution.
+      modules: which of the modules; all by default. Others need `aux` heads that read what is left.
       width: multiplies every width.
       activation: after each convolution and norm.
       init: of the kernels.
     """
 
     norm: Norm = "batch"
+    modules: tuple[str, ...] = tuple(MODULES)
     width: float = 1.0
     activation: Activation = "relu"
     init: Init = "truncated_normal_0.1"
@@ -142,11 +145,11 @@ class InceptionV3(nn.Module):
                 x = layer(x, train=train)
             ends[stage] = x
             x = max_pool(x, 3, stride=2)
-        for name, branches in MODULES.items():
-            x = ends[name] = Inception(branches, unit, name=name)(x, train=train)
-            if name in STAGE_ENDS:
-                ends[STAGE_ENDS[name]] = x
-        return ends | {"final": x}
+        for name in self.modules:
+            if name in REDUCTIONS:
+                ends[REDUCTIONS[name]] = x
+            x = ends[name] = Inception(MODULES[name], unit, name=name)(x, train=train)
+        return ends | {"stage5": x, "final": x}
 
 
 class AuxiliaryHead(GAP):

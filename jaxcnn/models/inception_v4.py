@@ -97,7 +97,8 @@ MODULES: dict[str, tuple[Branch, ...]] = {
     "Mixed_7a": REDUCTION_B,
     **dict.fromkeys(("Mixed_7b", "Mixed_7c", "Mixed_7d"), INCEPTION_C),
 }
-STAGE_ENDS = {"Mixed_4a": "stage2", "Mixed_5e": "stage3", "Mixed_6h": "stage4", "Mixed_7d": "stage5"}
+# Modules that reduce the size, and the stage that ends before each.
+REDUCTIONS = {"Mixed_5a": "stage2", "Mixed_6a": "stage3", "Mixed_7a": "stage4"}
 
 
 class InceptionV4(nn.Module):
@@ -105,12 +106,14 @@ class InceptionV4(nn.Module):
 
     Attributes:
       norm: after each convolution.
+      modules: which of the modules; all by default.
       width: multiplies every width.
       activation: after each convolution and norm.
       init: of the kernels.
     """
 
     norm: Norm = "batch"
+    modules: tuple[str, ...] = tuple(MODULES)
     width: float = 1.0
     activation: Activation = "relu"
     init: Init = "he_fan_in"
@@ -134,11 +137,11 @@ class InceptionV4(nn.Module):
             layer = unit(step.width, step.kernel, stride=step.stride, padding=step.padding, name=step.name)
             x = layer(x, train=train)
         ends = {"stage1": x}
-        for name, branches in MODULES.items():
-            x = ends[name] = Inception(branches, unit, name=name)(x, train=train)
-            if name in STAGE_ENDS:
-                ends[STAGE_ENDS[name]] = x
-        return ends | {"final": x}
+        for name in self.modules:
+            if name in REDUCTIONS:
+                ends[REDUCTIONS[name]] = x
+            x = ends[name] = Inception(MODULES[name], unit, name=name)(x, train=train)
+        return ends | {"stage5": x, "final": x}
 
 
 INCEPTION_V4_HEAD = GAP(classes=1000, dropout=0.2, init="glorot_uniform")

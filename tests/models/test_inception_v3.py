@@ -9,8 +9,8 @@ import pytest
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.pretrained import leaves
-from tests.models.parity import check_evaluation, check_training, randomize, torchvision
+from jaxcnn.models.pretrained import from_torch, leaves
+from tests.models.parity import check_evaluation, check_training, close, photo, randomize, to_torch, torch, torchvision
 
 SLOW = pytest.mark.skipif(
     os.environ.get("JAXCNN_SLOW_TESTS") != "1", reason="takes minutes: JAXCNN_SLOW_TESTS=1 pytest runs it"
@@ -53,6 +53,28 @@ def test_evaluation_equals_torchvisions():
     check_evaluation("inception_v3", theirs(aux=True), [(299, 299), (193, 225)], features=last_map)
 
 
+def test_auxiliary_head_equals_torchvisions():
+    """In training mode on a map of 17x17, with the gradient of its input."""
+    net = theirs(aux=True)
+    variables = from_torch("inception_v3", net.state_dict())
+    head = create_model("inception_v3").aux["Mixed_6e"]
+    own = {kind: tree["aux_Mixed_6e"] for kind, tree in variables.items()}
+    maps = photo((17, 17, 768), batch=3)
+    x = to_torch(maps).requires_grad_()
+    logits = net.train().AuxLogits(x)
+    weights = photo((1, 1, 1000), batch=3)[:, 0, 0]
+    (logits * torch.from_numpy(weights)).sum().backward()
+
+    def total(maps):
+        out, _ = head.apply(own, maps, train=True, mutable=["batch_stats"])
+        return (out * weights).sum(), out
+
+    (_, out), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(maps))
+    close(out, logits.detach().numpy(), 1e-4)
+    close(gradient * 100, x.grad.numpy().transpose(0, 2, 3, 1) * 100, 1e-4)
+
+
+@SLOW
 def test_training_equals_torchvisions():
     check_training("inception_v3", theirs(aux=False), (107, 123), aux={}, dropout=0.0)
 

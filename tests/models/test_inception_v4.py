@@ -1,5 +1,7 @@
 """Inception-v4 against timm's, with random weights."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,10 @@ import pytest
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from tests.models.parity import check_evaluation, check_training, randomize, timm
+
+SLOW = pytest.mark.skipif(
+    os.environ.get("JAXCNN_SLOW_TESTS") != "1", reason="takes minutes: JAXCNN_SLOW_TESTS=1 pytest runs it"
+)
 
 
 def test_smallest_input_is_75():
@@ -21,9 +27,15 @@ def test_smallest_input_is_75():
         shapes(91, 74)
 
 
-def test_inception_v4_equals_timms():
-    net = randomize(timm().create_model("inception_v4", pretrained=False))
-    check_evaluation(
-        "inception_v4", net, [(299, 299), (193, 225)], features=lambda net, images: net.forward_features(images)
-    )
-    check_training("inception_v4", net, (107, 123), dropout=0.0)
+def theirs():
+    return randomize(timm().create_model("inception_v4", pretrained=False))
+
+
+def test_evaluation_equals_timms():
+    sizes = [(299, 299), (193, 225)]
+    check_evaluation("inception_v4", theirs(), sizes, features=lambda net, images: net.forward_features(images))
+
+
+@SLOW
+def test_training_equals_timms():
+    check_training("inception_v4", theirs(), (107, 123), dropout=0.0)
