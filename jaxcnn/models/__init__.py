@@ -11,6 +11,9 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.classifier import Classifier, Outputs
+from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
+from jaxcnn.models.densenet import TABLE_1 as DENSENET
+from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.lecture import (
     BATCH_NORM_HEAD,
@@ -46,6 +49,25 @@ MODELS: dict[str, Classifier] = {
     "vgg13_bn": Classifier(VGG("B", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg16_bn": Classifier(VGG("D", norm="batch", init="he_normal"), VGG_BN_HEAD),
     "vgg19_bn": Classifier(VGG("E", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "densenet121": Classifier(DenseNet(DENSENET[121]), DENSENET_HEAD),
+    "densenet161": Classifier(DenseNet(DENSENET[161], growth=48, stem_width=96), DENSENET_HEAD),
+    "densenet169": Classifier(DenseNet(DENSENET[169]), DENSENET_HEAD),
+    "densenet201": Classifier(DenseNet(DENSENET[201]), DENSENET_HEAD),
+    "densenet264": Classifier(DenseNet(DENSENET[264]), DENSENET_HEAD),
+    "densenet40_k12_cifar": Classifier(
+        DenseNet((12, 12, 12), 12, "cifar", 16, bottleneck=0, compression=1.0), DENSENET_CIFAR_HEAD
+    ),
+    "densenet100_bc_k12_cifar": Classifier(DenseNet((16, 16, 16), 12, "cifar", 24), DENSENET_CIFAR_HEAD),
+    "densenet190_bc_k40_cifar": Classifier(DenseNet((31, 31, 31), 40, "cifar", 80), DENSENET_CIFAR_HEAD),
+    "efficientnet_b0": Classifier(EfficientNet(1.0, 1.0), EFFICIENTNET_HEAD),
+    "efficientnet_b1": Classifier(EfficientNet(1.0, 1.1), EFFICIENTNET_HEAD),
+    "efficientnet_b2": Classifier(EfficientNet(1.1, 1.2), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b3": Classifier(EfficientNet(1.2, 1.4), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b4": Classifier(EfficientNet(1.4, 1.8), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b5": Classifier(EfficientNet(1.6, 2.2, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b6": Classifier(EfficientNet(1.8, 2.6, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_b7": Classifier(EfficientNet(2.0, 3.1, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_lite0": Classifier(EfficientNet(**LITE), EFFICIENTNET_HEAD),
 }
 
 

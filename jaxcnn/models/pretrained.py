@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.models import create_model, vgg
+from jaxcnn.models import create_model, densenet, efficientnet, vgg
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
@@ -25,6 +25,15 @@ Naming = Callable[[Classifier, str], str]
 
 REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
     vgg.VGG: {"torchvision": vgg.torchvision_name},
+    densenet.DenseNet: {
+        "torchvision": densenet.torchvision_name,
+        "torchvision's files": densenet.torchvision_file_name,
+    },
+    efficientnet.EfficientNet: {
+        "torchvision": efficientnet.torchvision_name,
+        "timm": efficientnet.timm_name,
+        "efficientnet_pytorch": efficientnet.efficientnet_pytorch_name,
+    },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
