@@ -13,6 +13,9 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
 from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.deformable import DeformableResNet
+from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
+from jaxcnn.models.densenet import TABLE_1 as DENSENET
+from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
 from jaxcnn.models.googlenet import GOOGLENET_AUX, GOOGLENET_BN_AUX, GOOGLENET_BN_HEAD, GOOGLENET_HEAD, GoogLeNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.inception_v3 import INCEPTION_V3_AUX, INCEPTION_V3_HEAD, InceptionV3
@@ -82,10 +85,29 @@ MODELS: dict[str, Classifier] = {
     "resnet110_cifar": Classifier(ResNet("basic", (18, 18, 18), stem="3x3", shortcut="A"), CIFAR_HEAD),
     "wide_resnet50_2": Classifier(ResNet(*TABLE_1[50], inner_widths=(2, 2)), RESNET_HEAD),
     "resnext50_32x4d": Classifier(ResNet(*TABLE_1[50], groups=32, inner_widths=(2, 2)), RESNET_HEAD),
+    "densenet121": Classifier(DenseNet(DENSENET[121]), DENSENET_HEAD),
+    "densenet161": Classifier(DenseNet(DENSENET[161], growth=48, stem_width=96), DENSENET_HEAD),
+    "densenet169": Classifier(DenseNet(DENSENET[169]), DENSENET_HEAD),
+    "densenet201": Classifier(DenseNet(DENSENET[201]), DENSENET_HEAD),
+    "densenet264": Classifier(DenseNet(DENSENET[264]), DENSENET_HEAD),
+    "densenet40_k12_cifar": Classifier(
+        DenseNet((12, 12, 12), 12, "cifar", 16, bottleneck=0, compression=1.0), DENSENET_CIFAR_HEAD
+    ),
+    "densenet100_bc_k12_cifar": Classifier(DenseNet((16, 16, 16), 12, "cifar", 24), DENSENET_CIFAR_HEAD),
+    "densenet190_bc_k40_cifar": Classifier(DenseNet((31, 31, 31), 40, "cifar", 80), DENSENET_CIFAR_HEAD),
     "se_resnet50": Classifier(SENet(*TABLE_1[50]), RESNET_HEAD),
     "se_resnet101": Classifier(SENet(*TABLE_1[101]), RESNET_HEAD),
     "se_resnet152": Classifier(SENet(*TABLE_1[152]), RESNET_HEAD),
     "senet154": Classifier(SENet(*TABLE_1[152], **SENET_154), SENET_154_HEAD),
+    "efficientnet_b0": Classifier(EfficientNet(1.0, 1.0), EFFICIENTNET_HEAD),
+    "efficientnet_b1": Classifier(EfficientNet(1.0, 1.1), EFFICIENTNET_HEAD),
+    "efficientnet_b2": Classifier(EfficientNet(1.1, 1.2), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b3": Classifier(EfficientNet(1.2, 1.4), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b4": Classifier(EfficientNet(1.4, 1.8), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b5": Classifier(EfficientNet(1.6, 2.2, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b6": Classifier(EfficientNet(1.8, 2.6, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_b7": Classifier(EfficientNet(2.0, 3.1, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_lite0": Classifier(EfficientNet(**LITE), EFFICIENTNET_HEAD),
     "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
     "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
 }

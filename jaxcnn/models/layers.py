@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
-Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
+Activation = Literal["relu", "relu6", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
 Init = Literal[
     "lecun_normal",
     "lecun_uniform",
@@ -20,6 +20,7 @@ Init = Literal[
     "he_normal",
     "he_fan_in",
     "torch_uniform",
+    "uniform_fan_out",
     "normal_0.01",
     "truncated_normal_0.1",
     "truncated_normal_0.01",
@@ -31,6 +32,7 @@ Padding = int | tuple[int, int] | Literal["tf"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     # LeCun et al. 1998, appendix A: f(a) = A tanh(S a) with A = 1.7159 and S = 2/3, so that f(1) = 1.
@@ -53,6 +55,8 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "he_fan_in": nn.initializers.he_normal(),
     # PyTorch's default for layers that a paper's code leaves alone: U(-b, b), b = 1 / sqrt(fan in).
     "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    # EfficientNet's code for its last layer: U(-b, b), b = 1 / sqrt(fan out).
+    "uniform_fan_out": nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
     # TensorFlow's Inception-v3: normal, cut off at two standard deviations.

@@ -15,7 +15,19 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.models import MODELS, alexnet, create_model, googlenet, inception_v3, inception_v4, resnet, senet, vgg
+from jaxcnn.models import (
+    MODELS,
+    alexnet,
+    create_model,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception_v3,
+    inception_v4,
+    resnet,
+    senet,
+    vgg,
+)
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
@@ -31,6 +43,15 @@ REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
     googlenet.GoogLeNet: {"torchvision": googlenet.torchvision_name},
     inception_v3.InceptionV3: {"torchvision": inception_v3.torchvision_name},
     inception_v4.InceptionV4: {"timm": inception_v4.timm_name},
+    densenet.DenseNet: {
+        "torchvision": densenet.torchvision_name,
+        "torchvision's files": densenet.torchvision_file_name,
+    },
+    efficientnet.EfficientNet: {
+        "torchvision": efficientnet.torchvision_name,
+        "timm": efficientnet.timm_name,
+        "efficientnet_pytorch": efficientnet.efficientnet_pytorch_name,
+    },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
