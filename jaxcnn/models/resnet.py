@@ -7,8 +7,8 @@ is torchvision's, U(-b, b) with b = 1 / sqrt(fan in). Norm scales start at 1, al
 epsilon 1e-5. The convolutions have no bias where a norm with a bias of its own follows.
 
 Departures: resnet50, 101 and 152 have a stage's stride in the 3x3 convolution, as torchvision and MLPerf ("v1.5");
-the paper has it in the first 1x1: resnet50_v1. Padding is symmetric as in PyTorch. Not in the paper: every field
-that is not an attribute of its Table 1, sections 3.3 and 4.2.
+the paper has it in the first 1x1: resnet50_v1. Padding is symmetric, as in PyTorch. Not in the paper:
+squeeze and excitation, stochastic depth, other norms, activations and poolings, `zero_init`, `width`, `without`.
 """
 
 from typing import Literal
