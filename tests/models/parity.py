@@ -61,7 +61,7 @@ def randomize(net, seed=0):
     return net
 
 
-def calibrate(net, size):
+def calibrate(net, size=(129, 129)):
     """Sets the running statistics to those of random images, so that the signal is as strong in the last layer as in
     the first: with drawn ones a deep net's logits may hardly depend on the images.
     """
@@ -72,7 +72,7 @@ def calibrate(net, size):
         norm.momentum = None  # the mean over all batches: here the one
         norm.train()
     with torch.no_grad():
-        net(to_torch(photo(size, batch=2, seed=2)))
+        net(to_torch(photo(size, batch=8, seed=2)))
     return net.eval()
 
 
