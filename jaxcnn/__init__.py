@@ -4,6 +4,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.explain.summary import endpoints, summarize
 from jaxcnn.models import MODELS, Classifier, create_model, list_models
+from jaxcnn.models.pretrained import from_torch
 
 __all__ = [
     "MODELS",
@@ -13,6 +14,7 @@ __all__ = [
     "UserError",
     "create_model",
     "endpoints",
+    "from_torch",
     "list_models",
     "summarize",
 ]
