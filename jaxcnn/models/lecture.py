@@ -43,6 +43,7 @@ class FlowersCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 180, 180, 3] -> stage1 [B, 180, 180, 16], stage2 [B, 90, 90, 32], ..., final [B, 22, 22, 64]."""
+        check_window(x, 8, "the stack of three 2x2 poolings")
         ends = {}
         for stage, width in enumerate((16, 32, 64), 1):
             x = activate(conv(width, 3, padding=1, name=f"conv{stage}", dtype=self.dtype)(x), self.activation)

@@ -186,7 +186,8 @@ def test_every_parameter_gets_a_gradient_and_steps_lower_the_loss(name):
             mutable=list(stats),
             method="outputs",
         )
-        return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean(), stats
+        heads = (outputs.logits, *outputs.aux.values())
+        return sum(optax.softmax_cross_entropy_with_integer_labels(x, labels).mean() for x in heads), stats
 
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
     optimizer = optax.adam(1e-3)
