@@ -188,7 +188,7 @@ def test_auxiliary_head_is_the_papers():
     head = AuxiliaryHead(classes=7, widths=(32,), dropout=0.0)
     maps = photo((14, 14, 24), batch=3)
     _, variables = head.init_with_output(jax.random.key(0), maps, train=False)
-    weights = {path: torch.from_numpy(np.asarray(x)) for path, x in flatten_dict(variables["params"], sep="/").items()}
+    weights = {path: torch.from_numpy(np.array(x)) for path, x in flatten_dict(variables["params"], sep="/").items()}
     x = functional.avg_pool2d(to_torch(maps), 5, 3)
     assert x.shape == (3, 24, 4, 4)
     x = functional.conv2d(x, weights["conv/conv/kernel"].permute(3, 2, 0, 1), weights["conv/conv/bias"]).relu()
