@@ -1,5 +1,7 @@
-"""The `jaxcnn` command: what can be asked of finished runs and of data. Training is `python -m jaxcnn.launch FILE`."""
+"""The `jaxcnn` command: questions to models, finished runs and data. Training is `python -m jaxcnn.launch FILE`."""
 
+import ast
+import dataclasses
 import json
 import pathlib
 import sys
@@ -7,10 +9,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
@@ -22,6 +24,7 @@ def evaluate(
     split: str | None = None,
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
+    folder: str | None = None,
     json: bool = False,
 ) -> None:
     """Evaluate a run on a split; on its own evaluation splits the figures are the training's, exactly.
@@ -31,12 +34,13 @@ def evaluate(
       split: A split of the run's data; default its evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
+      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
       json: Print JSON.
     """
+    from jaxcnn.train.evaluate import evaluate_run
     from jaxcnn.train.progress import result_table
-    from jaxcnn.train.saved import evaluate_run
 
-    result = evaluate_run(run, split, checkpoint, data_dir)
+    result = evaluate_run(run, split, checkpoint, data_dir, folder)
     _show(result, result_table(result), json)
 
 
@@ -59,14 +63,14 @@ def predict(
       top: How many classes.
       json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
     """
-    from jaxcnn.train.saved import predict_run
+    from jaxcnn.train.predict import predict_run
 
     if not images:
         raise UserError("name at least one image file")
     predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     table = Table("image", "class", "probability")
     for prediction in predictions:
-        for place, (name, probability) in enumerate(prediction.classes):
+        for place, (name, probability) in enumerate(prediction.spoken()):
             table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
     _show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
 
@@ -94,15 +98,104 @@ def compare(
         plot_runs(list(runs), plot)
 
 
-def models(pattern: Annotated[str, tyro.conf.Positional] = "*", /) -> None:
-    """List the names of the models.
+def import_weights(
+    name: Annotated[str, tyro.conf.Positional],
+    file: Annotated[pathlib.Path, tyro.conf.Positional],
+    /,
+    out: pathlib.Path,
+    resize: int | None = None,
+    crop: int | None = None,
+    method: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    classes: pathlib.Path | None = None,
+    set: tuple[str, ...] = (),
+) -> None:
+    """Write a run directory from a state dict of torchvision or timm, for predict, evaluate and --init-from.run.
+
+    Args:
+      name: A model of `jaxcnn models`.
+      file: A .pth (needs PyTorch) or .safetensors file (needs safetensors).
+      out: The run directory to write.
+      resize: Shorter side of the image before the crop; default what the reference uses, as for the next four.
+      crop: Side of the central crop.
+      method: bilinear, bicubic, ...
+      mean: Per channel, in units of 0..255.
+      std: Per channel, in units of 0..255.
+      classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
+      set: Fields of the model, such as padding=tf epsilon=1e-3.
+    """
+    from jaxcnn.train import import_weights as importing
+
+    prepared = importing.preparation(name, resize=resize, crop=crop, method=method, mean=mean, std=std)
+    fields = dict(_assignment(text) for text in set)
+    print(importing.import_weights(name, file, out, prepared, importing.class_names(classes), fields))
+
+
+def summary(
+    name: Annotated[str, tyro.conf.Positional],
+    /,
+    image_size: int | None = None,
+    classes: int | None = None,
+    depth: int | None = None,
+    json: bool = False,
+) -> None:
+    """A model's layers with shapes, parameters, multiply-adds and receptive fields; counted, not run.
+
+    Args:
+      name: A name that `jaxcnn models` lists.
+      image_size: Side of the square images; default the paper's input.
+      classes: Number of logits; default the paper's.
+      depth: One line per module of this depth: 1 is backbone and head, 2 their blocks; default one per layer.
+      json: Print JSON.
+    """
+    from jaxcnn import create_model
+    from jaxcnn.explain.summary import input_shape, summarize
+    from jaxcnn.explain.table import size, summary_json, summary_table
+    from jaxcnn.models.catalogue import CATALOGUE
+
+    model = create_model(name, classes)
+    counted = summarize(model, input_shape(name, image_size))
+    entry = CATALOGUE[name]
+    year = f" ({entry.year})" if entry.year else ""
+    title = f"{name}, {size(counted.input_shape)}\n{entry.paper}{year}"
+    width = Console().width
+    _show(summary_json(counted), summary_table(counted, title, depth=depth, width=width), json)
+
+
+def models(
+    pattern: Annotated[str, tyro.conf.Positional] = "*",
+    /,
+    names: bool = False,
+    markdown: bool = False,
+    json: bool = False,
+    update: pathlib.Path | None = None,
+) -> None:
+    """The models: paper, input, parameters, multiply-adds and published accuracy.
 
     Args:
       pattern: Such as "vgg*".
+      names: Print the names only, sorted.
+      markdown: Print Markdown.
+      json: Print JSON.
+      update: Write the Markdown between the markers in this file, as in README.md.
     """
-    from jaxcnn import list_models
+    from jaxcnn.explain import overview
+    from jaxcnn.models import MODELS, list_models
 
-    print("\n".join(list_models(pattern)))
+    chosen = list_models(pattern)
+    if not chosen:
+        raise UserError(f"no model matches {pattern!r}{did_you_mean(pattern, MODELS)}")
+    if names:
+        print("\n".join(chosen))
+        return
+    rows = overview.overview(name for name in MODELS if name in chosen)
+    if update is not None:
+        overview.update(update, rows)
+    elif markdown:
+        print(overview.markdown(rows))
+    else:
+        _show([dataclasses.asdict(row) for row in rows], overview.overview_table(rows, Console().width), json)
 
 
 def data_prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
@@ -144,7 +237,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,
+    "import-weights": import_weights,
     "models": models,
+    "summary": summary,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"prepare": data_prepare, "check": data_check}
 
@@ -170,7 +265,18 @@ def _call(commands: dict[str, Callable[..., None]], program: str, description: s
     )
 
 
-def _show(value: Any, table: Table, as_json: bool) -> None:
+def _assignment(text: str) -> tuple[str, Any]:
+    """'epsilon=1e-3' -> ("epsilon", 0.001); a value that is no number, bool or tuple is a string."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: a field is set as NAME=VALUE")
+    try:
+        return field, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return field, value
+
+
+def _show(value: Any, table: RenderableType, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))
     else:

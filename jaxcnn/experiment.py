@@ -14,6 +14,7 @@ from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
+from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.losses import CrossEntropy
 from jaxcnn.train.optimizers import SGD, Optimizer
 from jaxcnn.train.schedules import Constant, Schedule, StepDecay
@@ -79,6 +80,8 @@ class Experiment:
     clip_norm: float | None = None
     """Largest global norm of the gradient; None: no clipping."""
     ema: EMA = EMA()
+    init_from: InitFrom = InitFrom()
+    """Another run's weights to start from, for fine-tuning."""
     seed: int = 0
     """Of the weights, the data order, the augmentation and dropout."""
     evaluate_every: Duration = epochs(1)

@@ -21,11 +21,12 @@ from rich.console import Console
 from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
-from jaxcnn.train import duration
+from jaxcnn.train import checkpoint, duration
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
 from jaxcnn.train.record import start_run
+from jaxcnn.train.saved import check_init_from
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _set_up_cache(errors)
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
+            if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
+                check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
             record = held.enter_context(start_run(workdir.absolute(), encoded, file, plan.dataset()))
         except UserError as error:

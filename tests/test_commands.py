@@ -119,12 +119,12 @@ def test_data_check_lists_broken_images(tmp_path):
 
 
 def test_models_lists_names():
-    assert jaxcnn("models", "vgg16*").split() == ["vgg16", "vgg16_bn", "vgg16_c"]
+    assert jaxcnn("models", "vgg16*", "--names").split() == ["vgg16", "vgg16_bn", "vgg16_c"]
 
 
 def test_without_arguments_the_commands_are_shown():
     out = call(module="jaxcnn").stdout
-    assert all(name in out for name in ("evaluate", "predict", "compare", "data", "models"))
+    assert all(name in out for name in ("evaluate", "predict", "compare", "data", "models", "summary"))
 
 
 def test_predict_works_on_the_digits_through_the_same_transforms(tmp_path):

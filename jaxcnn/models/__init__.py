@@ -10,7 +10,12 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
 from jaxcnn.models.classifier import Classifier, Outputs
+from jaxcnn.models.deformable import DeformableResNet
+from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
+from jaxcnn.models.densenet import TABLE_1 as DENSENET
+from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
 from jaxcnn.models.googlenet import GOOGLENET_AUX, GOOGLENET_BN_AUX, GOOGLENET_BN_HEAD, GOOGLENET_HEAD, GoogLeNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.inception_v3 import INCEPTION_V3_AUX, INCEPTION_V3_HEAD, InceptionV3
@@ -26,7 +31,10 @@ from jaxcnn.models.lecture import (
 from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
+from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
+from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
+from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
 
@@ -39,6 +47,11 @@ MODELS: dict[str, Classifier] = {
     "lecture_simple": Classifier(SimpleCNN(), SIMPLE_HEAD),
     "lecture_flowers": Classifier(FlowersCNN(), FLOWERS_HEAD),
     "lecture_batchnorm": Classifier(BatchNormCNN(), BATCH_NORM_HEAD),
+    "alexnet": Classifier(AlexNet(), ALEXNET_HEAD),
+    "alexnet_single": Classifier(AlexNet(groups=1, norm="none"), ALEXNET_HEAD),
+    "alexnet_owt": Classifier(AlexNet("owt", groups=1, norm="none", init="torch_uniform", bias_init=0.0), OWT_HEAD),
+    "zfnet": Classifier(ZFNet(), ZFNET_HEAD),
+    "zfnet_wide": Classifier(ZFNet("wide"), ZFNET_HEAD),
     "vgg11": Classifier(VGG("A"), VGG_HEAD),
     "vgg11_lrn": Classifier(VGG("A-LRN"), VGG_HEAD),
     "vgg13": Classifier(VGG("B"), VGG_HEAD),
@@ -55,6 +68,48 @@ MODELS: dict[str, Classifier] = {
     ),
     "inception_v3": Classifier(InceptionV3(), INCEPTION_V3_HEAD, INCEPTION_V3_AUX),
     "inception_v4": Classifier(InceptionV4(), INCEPTION_V4_HEAD),
+    "resnet18": Classifier(ResNet(*TABLE_1[18]), RESNET_HEAD),
+    "resnet34": Classifier(ResNet(*TABLE_1[34]), RESNET_HEAD),
+    "resnet50": Classifier(ResNet(*TABLE_1[50]), RESNET_HEAD),
+    "resnet101": Classifier(ResNet(*TABLE_1[101]), RESNET_HEAD),
+    "resnet152": Classifier(ResNet(*TABLE_1[152]), RESNET_HEAD),
+    "resnet50_v1": Classifier(ResNet(*TABLE_1[50], stride_in="1x1"), RESNET_HEAD),
+    "resnet101_v1": Classifier(ResNet(*TABLE_1[101], stride_in="1x1"), RESNET_HEAD),
+    "resnet152_v1": Classifier(ResNet(*TABLE_1[152], stride_in="1x1"), RESNET_HEAD),
+    "plain18": Classifier(ResNet(*TABLE_1[18], shortcut="none"), RESNET_HEAD),
+    "plain34": Classifier(ResNet(*TABLE_1[34], shortcut="none"), RESNET_HEAD),
+    "resnet20_cifar": Classifier(ResNet("basic", (3, 3, 3), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet32_cifar": Classifier(ResNet("basic", (5, 5, 5), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet44_cifar": Classifier(ResNet("basic", (7, 7, 7), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet56_cifar": Classifier(ResNet("basic", (9, 9, 9), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "resnet110_cifar": Classifier(ResNet("basic", (18, 18, 18), stem="3x3", shortcut="A"), CIFAR_HEAD),
+    "wide_resnet50_2": Classifier(ResNet(*TABLE_1[50], inner_widths=(2, 2)), RESNET_HEAD),
+    "resnext50_32x4d": Classifier(ResNet(*TABLE_1[50], groups=32, inner_widths=(2, 2)), RESNET_HEAD),
+    "densenet121": Classifier(DenseNet(DENSENET[121]), DENSENET_HEAD),
+    "densenet161": Classifier(DenseNet(DENSENET[161], growth=48, stem_width=96), DENSENET_HEAD),
+    "densenet169": Classifier(DenseNet(DENSENET[169]), DENSENET_HEAD),
+    "densenet201": Classifier(DenseNet(DENSENET[201]), DENSENET_HEAD),
+    "densenet264": Classifier(DenseNet(DENSENET[264]), DENSENET_HEAD),
+    "densenet40_k12_cifar": Classifier(
+        DenseNet((12, 12, 12), 12, "cifar", 16, bottleneck=0, compression=1.0), DENSENET_CIFAR_HEAD
+    ),
+    "densenet100_bc_k12_cifar": Classifier(DenseNet((16, 16, 16), 12, "cifar", 24), DENSENET_CIFAR_HEAD),
+    "densenet190_bc_k40_cifar": Classifier(DenseNet((31, 31, 31), 40, "cifar", 80), DENSENET_CIFAR_HEAD),
+    "se_resnet50": Classifier(SENet(*TABLE_1[50]), RESNET_HEAD),
+    "se_resnet101": Classifier(SENet(*TABLE_1[101]), RESNET_HEAD),
+    "se_resnet152": Classifier(SENet(*TABLE_1[152]), RESNET_HEAD),
+    "senet154": Classifier(SENet(*TABLE_1[152], **SENET_154), SENET_154_HEAD),
+    "efficientnet_b0": Classifier(EfficientNet(1.0, 1.0), EFFICIENTNET_HEAD),
+    "efficientnet_b1": Classifier(EfficientNet(1.0, 1.1), EFFICIENTNET_HEAD),
+    "efficientnet_b2": Classifier(EfficientNet(1.1, 1.2), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b3": Classifier(EfficientNet(1.2, 1.4), EFFICIENTNET_HEAD.clone(dropout=0.3)),
+    "efficientnet_b4": Classifier(EfficientNet(1.4, 1.8), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b5": Classifier(EfficientNet(1.6, 2.2, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.4)),
+    "efficientnet_b6": Classifier(EfficientNet(1.8, 2.6, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_b7": Classifier(EfficientNet(2.0, 3.1, **B5_NORM), EFFICIENTNET_HEAD.clone(dropout=0.5)),
+    "efficientnet_lite0": Classifier(EfficientNet(**LITE), EFFICIENTNET_HEAD),
+    "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
+    "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
 }
 
 

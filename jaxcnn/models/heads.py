@@ -20,8 +20,9 @@ class FC(nn.Module):
       grid: (height, width) that the last map is pooled to; None flattens it as it is.
       activation: after each hidden layer.
       dropout: probability; after each hidden layer.
-      dropout_first: drop the flattened features instead.
-      init: of the kernels; biases start at 0.
+      dropout_first: before each hidden layer instead.
+      init: of the kernels.
+      bias_init: of the hidden layers' biases; the last layer's start at 0.
     """
 
     classes: int
@@ -32,6 +33,7 @@ class FC(nn.Module):
     dropout: float = 0.0
     dropout_first: bool = False
     init: Init = "lecun_normal"
+    bias_init: float = 0.0
     dtype: Dtype = "float32"
 
     @property
@@ -48,16 +50,22 @@ class FC(nn.Module):
         if self.grid is not None:
             x = adaptive_avg_pool(x, self.grid)
         x = x.reshape(x.shape[0], -1)
-        if self.dropout_first:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for name, width in zip(names[:-1], self.widths, strict=True):
-            x = activate(self._dense(width, name)(x), self.activation)
+            if self.dropout_first:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = activate(self._dense(width, name, self.bias_init)(x), self.activation)
             if not self.dropout_first:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self._dense(self.classes, names[-1])(x).astype(jnp.float32)
+        return self._dense(self.classes, names[-1], 0.0)(x).astype(jnp.float32)
 
-    def _dense(self, width: int, name: str) -> nn.Dense:
-        return nn.Dense(width, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name=name)
+    def _dense(self, width: int, name: str, bias: float) -> nn.Dense:
+        return nn.Dense(
+            width,
+            dtype=self.dtype,
+            kernel_init=INITIALIZERS[self.init],
+            bias_init=nn.initializers.constant(bias),
+            name=name,
+        )
 
 
 class GAP(nn.Module):

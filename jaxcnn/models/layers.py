@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16"]
-Activation = Literal["relu", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
+Activation = Literal["relu", "relu6", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
 Init = Literal[
     "lecun_normal",
     "lecun_uniform",
@@ -20,16 +20,19 @@ Init = Literal[
     "he_normal",
     "he_fan_in",
     "torch_uniform",
+    "uniform_fan_out",
     "normal_0.01",
     "truncated_normal_0.1",
     "truncated_normal_0.01",
     "truncated_normal_0.001",
 ]
-Norm = Literal["none", "batch", "layer", "group", "lrn"]
+Norm = Literal["none", "batch", "layer", "group", "lrn", "lrn_caffe"]
+Pooling = Literal["max", "average", "overlapping"]
 Padding = int | tuple[int, int] | Literal["tf"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     # LeCun et al. 1998, appendix A: f(a) = A tanh(S a) with A = 1.7159 and S = 2/3, so that f(1) = 1.
@@ -52,6 +55,8 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "he_fan_in": nn.initializers.he_normal(),
     # PyTorch's default for layers that a paper's code leaves alone: U(-b, b), b = 1 / sqrt(fan in).
     "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    # EfficientNet's code for its last layer: U(-b, b), b = 1 / sqrt(fan out).
+    "uniform_fan_out": nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
     # TensorFlow's Inception-v3: normal, cut off at two standard deviations.
@@ -119,7 +124,8 @@ def apply_norm(
     so PyTorch's momentum 0.1 is decay 0.9. The running variance is the biased one, as in the paper's training formula;
     PyTorch keeps the unbiased. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
     "group": over groups of channels, 32 or the largest divisor of both (Wu & He 2018). "lrn": local response
-    normalisation, without parameters. Statistics are float32.
+    normalisation, without parameters, with AlexNet's constants; "lrn_caffe" with those that Caffe's definitions of
+    AlexNet and GoogLeNet have: k = 1, and an alpha of 1e-4 that Caffe divides by the size. Statistics are float32.
     """
     common = {"epsilon": epsilon, "dtype": dtype, "scale_init": scale_init, "name": name}
     if kind == "none":
@@ -132,6 +138,8 @@ def apply_norm(
         return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1]), **common)(x)
     if kind == "lrn":
         return local_response_norm(x)
+    if kind == "lrn_caffe":
+        return local_response_norm(x, k=1.0, alpha=1e-4 / 5)
     raise UserError(f"no normalisation {kind!r}{did_you_mean(kind, get_args(Norm)) or ';'} there is {get_args(Norm)}")
 
 
@@ -206,6 +214,28 @@ def avg_pool(
     return (sums / np.outer(*counts)[None, :, :, None].astype(sums.dtype)).astype(x.dtype)
 
 
+def pool(x: jax.Array, kind: Pooling, *, ceil_mode: bool = False) -> jax.Array:
+    """Pools [B, H, W, C] with stride 2 to half the size.
+
+    "max" and "average": over 2x2. "overlapping": the maximum over 3x3 (Krizhevsky et al. 2012, section 3.4); its size
+    is floor((H - 1) / 2), with `ceil_mode` the ceiling.
+    """
+    if kind == "max":
+        return max_pool(x, 2, stride=2)
+    if kind == "average":
+        return avg_pool(x, 2, stride=2)
+    if kind == "overlapping":
+        return max_pool(x, 3, stride=2, ceil_mode=ceil_mode)
+    raise UserError(f"no pooling {kind!r}{did_you_mean(kind, get_args(Pooling)) or ';'} there is {get_args(Pooling)}")
+
+
+def pool_input(size: int, kind: Pooling, *, ceil_mode: bool = False) -> int:
+    """The smallest input of `pool` that gives an output of this size."""
+    if kind == "overlapping":
+        return max(3, 2 * size) if ceil_mode else 2 * size + 1
+    return 2 * size
+
+
 def _pool_padding(side: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
     """Zeros (or minus infinities) before and after one side of a pooling's input."""
     if not ceil_mode:
@@ -241,7 +271,7 @@ def local_response_norm(
     """AlexNet's response normalisation across channels (Krizhevsky et al. 2012, section 3.3).
 
     b_i = a_i / (k + alpha * sum over the `size` nearest channels j of a_j^2) ^ beta, with alpha on the sum as in the
-    paper; Caffe and PyTorch divide alpha by `size` first. Computed in float32.
+    paper; Caffe and PyTorch divide alpha by `size` first. Computed in float32 at least.
     """
     squares = jnp.square(x.astype(at_least_float32(x)))
     half = size // 2

@@ -6,7 +6,7 @@ same for all: kernels OIHW -> HWIO, dense [O, I] -> [I, O], the first layer afte
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import jax
@@ -15,7 +15,19 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.models import create_model, googlenet, inception_v3, inception_v4, vgg
+from jaxcnn.models import (
+    MODELS,
+    alexnet,
+    create_model,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception_v3,
+    inception_v4,
+    resnet,
+    senet,
+    vgg,
+)
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
@@ -24,10 +36,22 @@ from jaxcnn.models.heads import FC
 Naming = Callable[[Classifier, str], str]
 
 REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
+    alexnet.AlexNet: {"torchvision": alexnet.torchvision_name},
+    resnet.ResNet: {"torchvision": resnet.torchvision_name},
+    senet.SENet: {"timm": senet.timm_name},
     vgg.VGG: {"torchvision": vgg.torchvision_name},
     googlenet.GoogLeNet: {"torchvision": googlenet.torchvision_name},
     inception_v3.InceptionV3: {"torchvision": inception_v3.torchvision_name},
     inception_v4.InceptionV4: {"timm": inception_v4.timm_name},
+    densenet.DenseNet: {
+        "torchvision": densenet.torchvision_name,
+        "torchvision's files": densenet.torchvision_file_name,
+    },
+    efficientnet.EfficientNet: {
+        "torchvision": efficientnet.torchvision_name,
+        "timm": efficientnet.timm_name,
+        "efficientnet_pytorch": efficientnet.efficientnet_pytorch_name,
+    },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
@@ -52,25 +76,15 @@ def from_torch(name: str, weights: Mapping[str, Any] | str | os.PathLike, **fiel
         raise UserError(f"no other library's weights are known for {name!r}")
     given = {key: value for key, value in read_weights(weights).items() if not key.endswith("num_batches_tracked")}
     wanted = leaves(model, CATALOGUE[name].input_shape)
-    best: tuple[int, dict[str, str]] | None = None
-    for naming in known.values():
-        for aux in (True, False):
-            names = {
-                path: _torch_key(model, path, naming)
-                for path in wanted
-                if aux or not path.split("/")[1].startswith("aux_")
-            }
-            wrong = len(set(names.values()) ^ given.keys())
-            if best is None or wrong < best[0]:
-                best = wrong, names
-    names = best[1]
+    names = _best_names(model, wanted, given.keys())
     problems = [
         *_listing("not in the file", sorted(set(names.values()) - given.keys())),
         *_listing(f"in the file but not in {name}", sorted(given.keys() - set(names.values()))),
     ]
     if problems:
         raise UserError(
-            f"these are not the weights of {name!r} as {' or '.join(known)} names them:\n" + "\n".join(problems)
+            f"these are not the weights of {name!r} as {' or '.join(known)} names them{_whose(model, given.keys())}:\n"
+            + "\n".join(problems)
         )
     converted, misfits = {}, []
     for path, key in names.items():
@@ -81,6 +95,28 @@ def from_torch(name: str, weights: Mapping[str, Any] | str | os.PathLike, **fiel
     if misfits:
         raise UserError(f"these weights do not fit {name!r} with {model.classes} classes:\n" + "\n".join(misfits[:10]))
     return unflatten_dict(converted, sep="/")
+
+
+def _best_names(model: Classifier, wanted: Iterable[str], given: Set[str]) -> dict[str, str]:
+    """{our leaf: the reference's key}, by the naming, with or without auxiliary heads, that fits `given` best."""
+    main = [path for path in wanted if not path.split("/")[1].startswith("aux_")]
+    choices = [
+        {path: _torch_key(model, path, naming) for path in paths}
+        for naming in REFERENCES[type(model.backbone)].values()
+        for paths in (wanted, main)
+    ]
+    return min(choices, key=lambda names: len(set(names.values()) ^ given))
+
+
+def _whose(model: Classifier, given: Set[str]) -> str:
+    """A hint for a message: the models of the same family that have exactly these keys."""
+    fitting = []
+    for name, other in MODELS.items():
+        if type(other.backbone) is type(model.backbone):
+            wanted = leaves(other, CATALOGUE[name].input_shape)
+            if set(_best_names(other, wanted, given).values()) == given:
+                fitting.append(repr(name))
+    return f" (the keys are those of {' or '.join(fitting)})" if fitting else ""
 
 
 def leaves(model: Classifier, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:

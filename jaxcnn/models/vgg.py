@@ -6,7 +6,7 @@ paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the log
 variance 0.01, with which no deep net trains).
 
 Not in the paper: `norm="batch"`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
-initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `width` and `stages`.
+initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `pooling`, `width` and `stages`.
 """
 
 from typing import Literal
@@ -21,12 +21,14 @@ from jaxcnn.models.layers import (
     Dtype,
     Init,
     Norm,
+    Pooling,
     activate,
     apply_norm,
     check_window,
     conv,
     local_response_norm,
-    max_pool,
+    pool,
+    pool_input,
 )
 
 # A width per 3x3 convolution; a negative one is a 1x1.
@@ -46,6 +48,7 @@ class VGG(nn.Module):
     Attributes:
       variant: column of Table 1.
       norm: after each convolution.
+      pooling: after each stage; "overlapping" with sizes rounded up, so that it halves them as the others do.
       width: multiplies every width of Table 1; 1 in the paper.
       stages: how many of the five stages there are, for small images.
       activation: after each convolution (and norm).
@@ -54,6 +57,7 @@ class VGG(nn.Module):
 
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
     norm: Norm = "none"
+    pooling: Pooling = "max"
     width: float = 1.0
     stages: int = 5
     activation: Activation = "relu"
@@ -63,7 +67,10 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 224, 224, 3] -> stage1 [B, 224, 224, 64], ..., stage5 [B, 14, 14, 512], final [B, 7, 7, 512]."""
-        check_window(x, 2**self.stages, f"the stack of {self.stages} 2x2 poolings")
+        smallest = 1
+        for _ in range(self.stages):
+            smallest = pool_input(smallest, self.pooling, ceil_mode=True)
+        check_window(x, smallest, f"the stack of {self.stages} poolings")
         ends = {}
         for stage, widths in enumerate(TABLE_1[self.variant][: self.stages], 1):
             for layer, width in enumerate(widths, 1):
@@ -81,7 +88,7 @@ class VGG(nn.Module):
             if self.variant == "A-LRN" and stage == 1:
                 x = local_response_norm(x)
             ends[f"stage{stage}"] = x
-            x = max_pool(x, 2, stride=2)
+            x = pool(x, self.pooling, ceil_mode=True)
         return ends | {"final": x}
 
 
@@ -100,7 +107,7 @@ def torchvision_name(model: Classifier, path: str) -> str:
     for stage, widths in enumerate(TABLE_1[model.backbone.variant], 1):
         for number in range(1, len(widths) + 1):
             places[f"conv{stage}_{number}"] = place
-            if model.backbone.norm == "batch":
+            if model.backbone.norm in ("batch", "layer", "group"):  # these have parameters
                 place += 1
                 places[f"bn{stage}_{number}"] = place
             place += 2  # the convolution or the norm, and the ReLU

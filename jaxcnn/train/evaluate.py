@@ -1,5 +1,8 @@
-"""Evaluation: metrics of one split, with every example counted exactly once."""
+"""Evaluation: metrics of one split, with every example counted exactly once; in training and of a saved run."""
 
+import contextlib
+import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +12,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import Examples
+from jaxcnn.data.folder import Folder
+from jaxcnn.data.memory import load
+from jaxcnn.data.pipeline import EvaluationBatches, iterate
+from jaxcnn.data.transforms import Transform
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.compilation import Compiled, compile_ahead
 from jaxcnn.train.losses import zero_sums
+from jaxcnn.train.plan import abstract_batch, abstract_state, open_evaluations
+from jaxcnn.train.saved import load_run
+from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import make_evaluation_step
+
+Metrics = dict[str, dict[str, float]]
 
 BATCH_FIELDS = ("image", "label", "mask")
 
@@ -66,4 +82,72 @@ def evaluate(
             raise RuntimeError(f"{examples.split}: counted {count} and {broken} broken of {len(examples)} examples")
         means = {name: float(np.float64(value) / max(count, 1)) for name, value in total.items() if name != "count"}
         results.append(means | {"count": count})
+    return results
+
+
+def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
+    """The evaluation step for this mesh and the experiment's evaluation batch."""
+    step = make_evaluation_step(experiment.model, experiment.data.normalize)
+    jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
+    state = abstract_state(experiment, mesh)
+    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
+    with jax.default_matmul_precision(experiment.precision):
+        return compile_ahead(jitted, state.params, state.stats, batch)
+
+
+def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transform, ...]) -> EvaluationBatches:
+    """This process's part of the evaluation batches."""
+    return EvaluationBatches(
+        examples,
+        transforms,
+        data.image_shape,
+        data.evaluation_batch_size,
+        data.tolerate_broken > 0,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
+    """{suffix of the split's name: (params, stats)}: the raw net and, with EMA, the averaged one."""
+    nets = {"": (state.params, state.stats)}
+    if state.average is not None:
+        nets["_ema"] = (state.average.params, state.average.stats)
+    return nets
+
+
+def evaluate_run(
+    path: pathlib.Path,
+    split: str | None = None,
+    which: str = "latest",
+    data_dir: str | None = None,
+    folder: str | None = None,
+) -> Metrics:
+    """Metrics of a saved run on `split` (default: its evaluation splits): the training's own figures, exactly.
+
+    With `folder` the images are those of FOLDER/SPLIT/CLASS/*, whose class names must be the run's.
+
+    Raises:
+      UserError: as load_run, or the split does not exist, or its classes are not those that the run was trained on.
+    """
+    saved = load_run(path, which)
+    experiment = saved.experiment
+    data = experiment.data
+    if data_dir is not None:
+        data = dataclasses.replace(data, data_dir=data_dir)
+    if folder is not None:
+        data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
+    experiment = dataclasses.replace(experiment, data=data)
+    meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
+    splits = open_evaluations(experiment, data.evaluation_splits if split is None else (split,))
+    step = compile_evaluation_step(experiment, saved.mesh)
+    nets = nets_of(saved.state)
+    results: Metrics = {}
+    for name, examples in splits.items():
+        if examples.classes != saved.classes:
+            raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
+        loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
+        with contextlib.closing(iterate(evaluation_batches(data, loaded, transforms), workers=data.workers)) as batches:
+            figures = evaluate(step.call, list(nets.values()), batches, loaded, saved.mesh)
+        results |= {name + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
     return results

@@ -9,34 +9,41 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled, compile_ahead
-from jaxcnn.train.evaluate import Stopped, evaluate
+from jaxcnn.train.evaluate import (
+    Metrics,
+    Stopped,
+    compile_evaluation_step,
+    evaluate,
+    evaluation_batches,
+    nets_of,
+)
+from jaxcnn.train.init_from import overlay
 from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.losses import make_classification_loss
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
 from jaxcnn.train.progress import Display, evaluation_line, train_line
 from jaxcnn.train.record import Record, State
+from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
-from jaxcnn.train.step import make_evaluation_step, make_train_step
+from jaxcnn.train.step import make_train_step
 
-Metrics = dict[str, dict[str, float]]
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
 
@@ -69,16 +76,6 @@ def compile_train_step(plan: Plan) -> Compiled:
         return compile_ahead(jitted, state, batch)
 
 
-def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
-    """The evaluation step for this mesh and the experiment's evaluation batch."""
-    step = make_evaluation_step(experiment.model, experiment.data.normalize)
-    jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
-    state = abstract_state(experiment, mesh)
-    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
-    with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state.params, state.stats, batch)
-
-
 def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> TrainBatches:
     """This process's part of the training batches."""
     data = plan.experiment.data
@@ -92,27 +89,6 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
         jax.process_index(),
         jax.process_count(),
     )
-
-
-def evaluation_batches(data: Data, examples: Examples, transforms: Transforms) -> EvaluationBatches:
-    """This process's part of the evaluation batches."""
-    return EvaluationBatches(
-        examples,
-        transforms,
-        data.image_shape,
-        data.evaluation_batch_size,
-        data.tolerate_broken > 0,
-        jax.process_index(),
-        jax.process_count(),
-    )
-
-
-def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
-    """{suffix of the split's name: (params, stats)}: the raw net and, with EMA, the averaged one."""
-    nets = {"": (state.params, state.stats)}
-    if state.average is not None:
-        nets["_ema"] = (state.average.params, state.average.stats)
-    return nets
 
 
 def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -232,6 +208,7 @@ class _Loop:
             shardings = jax.tree.map(lambda x: x.sharding, abstract)
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
             self.state = jax.jit(create, out_shardings=shardings)()
+            self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))
             self.display.line(f"{count:,} parameters, {plan.total:,} steps, {devices}")
@@ -244,6 +221,16 @@ class _Loop:
         self.record.write_status("running", self.step)
         self.evaluated = restored.note["evaluated"]
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
+
+    def _init_from(self) -> None:
+        """Puts the weights of another run into the new state, where the experiment names one."""
+        init_from = self.plan.experiment.init_from
+        if init_from.run is None:
+            return
+        saved = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
+        self.state, report = overlay(self.state, saved.state, init_from)
+        for line in report:
+            self.display.line(line)
 
     def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The batches from `start` on. Raises Stopped where the signal that stops the run ended a starting worker."""

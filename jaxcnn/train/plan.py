@@ -59,7 +59,7 @@ def initial_state(experiment: Experiment, optimizer: optax.GradientTransformatio
     """The state before the first step: a pure function of the experiment's model, parts and seed."""
     weights, dropout = jax.random.split(jax.random.key(experiment.seed))
     images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
-    variables = experiment.model.init(weights, images, train=False)
+    variables = experiment.model.init(weights, images, train=False, method="outputs")  # auxiliary heads too
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
     sums = zero_sums(experiment.model.classes)
     return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout)

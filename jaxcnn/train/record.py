@@ -125,13 +125,15 @@ def open_run(path: pathlib.Path) -> Record:
 
 
 @contextlib.contextmanager
-def start_run(path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, dataset: dict) -> Iterator[Record]:
+def start_run(
+    path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path | None, dataset: dict
+) -> Iterator[Record]:
     """Creates the run directory, or opens it again for the same config, and holds its lock until the end.
 
     Args:
       path: the run directory.
       encoded: the resolved experiment, by config.encode.
-      file: the experiment file, copied into the run.
+      file: the experiment file, copied into the run; None where there was none.
       dataset: name, version, class names, label hash and split sizes, for environment.json.
 
     Raises:
@@ -162,7 +164,8 @@ def start_run(path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, d
             starts = first.pop("resumed", [])
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
-            shutil.copyfile(file, path / "experiment.py")
+            if file is not None:
+                shutil.copyfile(file, path / "experiment.py")
             record._write("environment.json", environment(dataset))
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)

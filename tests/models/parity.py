@@ -1,6 +1,7 @@
 """Comparing one of our networks with PyTorch's: random weights, converted, must give the same numbers.
 
-Both run eagerly on the CPU in float32: compiling a deep network takes longer than running it once.
+Both run eagerly on the CPU in float32: compiling a deep network takes longer than running it once. Where its layers
+all have different shapes, each operation is compiled anyway: `compiled=True` then compiles the net as a whole.
 """
 
 import functools
@@ -60,6 +61,32 @@ def randomize(net, seed=0):
     return net
 
 
+def calibrate(net, size=(129, 129)):
+    """Sets the running statistics to those of random images, so that the signal is as strong in the last layer as in
+    the first: with drawn ones a deep net's logits may hardly depend on the images.
+    """
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches: here the one
+        norm.train()
+    with torch.no_grad():
+        net(to_torch(photo(size, batch=8, seed=2)))
+    return net.eval()
+
+
+def apply(model, variables, images, compiled, **kwargs):
+    if not compiled:
+        return model.apply(variables, images, **kwargs)
+    return quick(lambda variables, images: model.apply(variables, images, **kwargs))(variables, images)
+
+
+def quick(function):
+    """Compiled without optimisation, which takes half as long."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def photo(size, batch=1, seed=1):
     """Random images of (height, width) or (height, width, channels), NHWC float32."""
     height, width, *channels = size
@@ -80,7 +107,7 @@ def close(ours, theirs, tolerance):
     assert worst <= tolerance, f"differ by {worst:.2e} of the largest value"
 
 
-def check_evaluation(name, net, sizes, tolerance=1e-4, features=None, **fields):
+def check_evaluation(name, net, sizes, tolerance=1e-4, features=None, compiled=False, **fields):
     """Logits of both in evaluation mode at every size; `features(net, images)` is torch's last map, ours is "final"."""
     model = create_model(name, **fields)
     net.eval()
@@ -90,13 +117,13 @@ def check_evaluation(name, net, sizes, tolerance=1e-4, features=None, **fields):
         with torch.no_grad():
             theirs = net(to_torch(images)).numpy()
             last = features(net, to_torch(images)).numpy() if features else None
-        ends = model.apply(variables, jnp.asarray(images), train=False, method="features")
+        ends = apply(model, variables, jnp.asarray(images), compiled, train=False, method="features")
         close(model.apply(variables, ends["final"], train=False, method="classify"), theirs, tolerance)
         if features:
             close(ends["final"], last.transpose(0, 2, 3, 1), tolerance)
 
 
-def check_training(name, net, size, tolerance=1e-4, batch=2, outputs=None, **fields):
+def check_training(name, net, size, tolerance=1e-4, batch=2, outputs=None, compiled=False, **fields):
     """Logits, loss and the norm of every gradient in training mode, dropout and stochastic depth off on both sides.
 
     In float64: in float32 a ReLU or a maximum within rounding of a tie goes the other way, and the gradient of a bias,
@@ -127,7 +154,8 @@ def check_training(name, net, size, tolerance=1e-4, batch=2, outputs=None, **fie
         return value, out
 
     with jax.enable_x64(True):
-        (value, out), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, out), grads = (quick(gradient) if compiled else gradient)(variables["params"])
     close(out.logits, logits.detach().numpy(), tolerance)
     assert out.aux.keys() == aux.keys()
     for key in aux:

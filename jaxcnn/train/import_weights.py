@@ -1,0 +1,139 @@
+"""Weights of torchvision or timm as a run directory, which predict, evaluate and init_from read like any other."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from jaxcnn import config
+from jaxcnn.data import imagenet
+from jaxcnn.data.examples import label_hash
+from jaxcnn.data.images import Method
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.data.transforms import IMAGENET, CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models import create_model
+from jaxcnn.models.pretrained import from_torch
+from jaxcnn.train import checkpoint
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.optimizers import SGD, build_optimizer
+from jaxcnn.train.plan import initial_state
+from jaxcnn.train.record import start_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How the authors of the weights prepare an image for evaluation."""
+
+    resize: int = 256
+    """The shorter side, in pixels."""
+    crop: int = 224
+    """The side of the central square."""
+    method: Method = "bilinear"
+    normalize: Normalize = IMAGENET
+
+
+HALF = Normalize(mean=(127.5,), std=(127.5,))
+# As the references' own metadata have it: torchvision's IMAGENET1K_V1 weights, timm's default configurations.
+PREPARATIONS: dict[str, Preparation] = {
+    "inception_v3": Preparation(342, 299),
+    "inception_v4": Preparation(341, 299, "bicubic", HALF),
+    "efficientnet_lite0": Preparation(256, 224, "bicubic", HALF),
+    **{
+        f"efficientnet_b{i}": Preparation(resize, crop, "bicubic")
+        for i, (resize, crop) in enumerate(
+            [(256, 224), (256, 240), (288, 288), (320, 300), (384, 380), (456, 456), (528, 528), (600, 600)]
+        )
+    },
+}
+
+
+def preparation(
+    name: str,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    method: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Preparation:
+    """The preparation that the reference weights of this model were made for, changed where an argument is given."""
+    known = PREPARATIONS.get(name, Preparation())
+    normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
+    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+
+
+def class_names(file: pathlib.Path | None) -> list[str]:
+    """The lines of a text file, or the 1,000 WordNet ids of ImageNet. Raises UserError where it cannot be read."""
+    if file is None:
+        return list(imagenet.names())
+    try:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: the class names cannot be read: {error}") from error
+
+
+def import_weights(
+    name: str,
+    file: pathlib.Path,
+    out: pathlib.Path,
+    preparation: Preparation,
+    classes: list[str],
+    fields: dict[str, Any],
+) -> str:
+    """Writes the run directory `out` with the weights in `file` as its checkpoint 0; returns a line that says so.
+
+    Args:
+      name: one of list_models().
+      file: a .pth or .safetensors file with a state dict.
+      out: a folder that does not exist yet.
+      preparation: of evaluation images.
+      classes: names in label order; for ImageNet the WordNet ids, which `predict` translates.
+      fields: of create_model.
+
+    Raises:
+      UserError: the weights are of another model or number of classes, or `out` is there already; nothing is written.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another --out")
+    variables = from_torch(name, file, classes=len(classes), **fields)
+    model = create_model(name, classes=len(classes), **fields)
+    if not any(part.startswith("aux_") for part in variables["params"]):
+        model = model.clone(aux={})
+    crop = preparation.crop
+    experiment = Experiment(
+        model=model,
+        data=Data(
+            source=Tfds("imagenet2012"),
+            evaluation_splits=("validation",),
+            image_shape=(crop, crop, 3),
+            augment=(RandomResizedCrop(crop, method=preparation.method), HorizontalFlip()),
+            preprocess=(Resize(preparation.resize, preparation.method), CenterCrop(crop)),
+            normalize=preparation.normalize,
+            evaluation_batch_size=64 * jax.device_count(),
+        ),
+        optimizer=SGD(momentum=0.0),
+    )
+    optimizer = build_optimizer(experiment.optimizer, lambda step: 0.0, None)
+    params = variables.pop("params")
+    state = initial_state(experiment, optimizer).replace(params=params, stats=variables)
+    dataset = {
+        "name": "imagenet2012" if classes == list(imagenet.names()) else str(file.name),
+        "version": "",
+        "splits": {},
+        "label_hash": label_hash(classes),
+        "classes": classes,
+    }
+    with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
+        manager = checkpoint.open_manager(record.checkpoints, experiment.checkpoints)
+        try:
+            note = {"evaluated": True, "evaluations": {}, "metrics_size": 0}
+            checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)
+            checkpoint.wait(manager)
+        finally:
+            manager.close()
+        record.write_status("done", 0, message=f"weights of {file.name}")
+    count = sum(array.size for array in jax.tree.leaves(params))
+    return f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}"

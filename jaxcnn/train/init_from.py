@@ -1,0 +1,108 @@
+"""Starting from the weights of another run: which are taken, which are left, and what must fit."""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxcnn.errors import UserError
+from jaxcnn.train.state import Average, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """Another run's weights and batch statistics as the initial ones; the optimizer and the step begin anew.
+
+    Strict: what `include` and `exclude` leave must be the same arrays on both sides. Patterns are matched against
+    paths such as "params/head/fc/kernel" and "batch_stats/backbone/bn1/mean"; "*" matches any characters.
+    """
+
+    run: str | None = None
+    """A run directory, or what `jaxcnn import-weights` wrote; None starts from the model's own initialisation."""
+    checkpoint: str = "latest"
+    """latest, best or a step."""
+    averaged: bool = False
+    """Take the run's averaged weights instead of the raw ones."""
+    include: tuple[str, ...] = ("*",)
+    """Only these are taken."""
+    exclude: tuple[str, ...] = ()
+    """And of these not those, such as "params/head/*" for a new head."""
+
+    def takes(self, path: str) -> bool:
+        matches = lambda patterns: any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)  # noqa: E731
+        return matches(self.include) and not matches(self.exclude)
+
+
+def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[TrainState, list[str]]:
+    """The new state with the chosen arrays of the saved one, and lines that say what was loaded, skipped and fresh.
+
+    Raises:
+      UserError: as `chosen`.
+    """
+    ours, theirs = _flat(state), _flat(_source(saved, init_from))
+    loaded = {path: jax.device_put(theirs[path], ours[path].sharding) for path in chosen(state, saved, init_from)}
+    trees = unflatten_dict(ours | loaded, sep="/")
+    params = trees.pop("params")
+    average = state.average
+    if average is not None:  # copies: a donated buffer must not appear in the state twice
+        average = Average(*jax.tree.map(jnp.copy, (params, trees)), average.count)
+    report = [
+        _line(f"loaded from {init_from.run}", sorted(loaded), ours),
+        _line("skipped there", sorted(theirs.keys() - loaded.keys()), theirs),
+        _line("fresh", sorted(ours.keys() - loaded.keys()), ours),
+    ]
+    return state.replace(params=params, stats=trees, average=average), report
+
+
+def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[str]:
+    """The paths of the arrays that are to be taken; states of shapes serve as well as states of arrays.
+
+    Raises:
+      UserError: an array that is to be taken is missing on one side or has another shape, or a pattern matches
+        nothing.
+    """
+    ours, theirs = _flat(state), _flat(_source(saved, init_from))
+    for pattern in (*init_from.include, *init_from.exclude):
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in ours.keys() | theirs.keys()):
+            raise UserError(
+                f"init_from: the pattern {pattern!r} matches nothing; there is, for instance, {min(ours)!r}"
+            )
+    wanted = {path for path in ours if init_from.takes(path)}
+    offered = {path for path in theirs if init_from.takes(path)}
+    problems = [f"  {path}: not in {init_from.run}" for path in sorted(wanted - offered)]
+    problems += [f"  {path}: not in this experiment's model" for path in sorted(offered - wanted)]
+    problems += [
+        f"  {path}: {theirs[path].shape} there, {ours[path].shape} here"
+        for path in sorted(wanted & offered)
+        if theirs[path].shape != ours[path].shape
+    ]
+    if problems:
+        more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise UserError(
+            f"the weights of {init_from.run} do not fit:\n"
+            + "\n".join(problems[:10] + more)
+            + "\nleave arrays out with --init-from.exclude, for instance 'params/head/*' for a new head"
+        )
+    return sorted(wanted)
+
+
+def _source(saved: TrainState, init_from: InitFrom) -> TrainState | Average:
+    source = saved.average if init_from.averaged else saved
+    if source is None:
+        raise UserError(f"init_from.averaged: {init_from.run} keeps no average of its weights")
+    return source
+
+
+def _flat(state: TrainState | Average) -> dict[str, Any]:
+    return flatten_dict({"params": state.params, **state.stats}, sep="/")
+
+
+def _line(what: str, paths: list[str], arrays: dict[str, Any]) -> str:
+    if not paths:
+        return f"{what}: nothing"
+    values = sum(arrays[path].size for path in paths)
+    names = f" ({', '.join(paths)})" if len(paths) <= 6 else ""
+    return f"{what}: {len(paths)} arrays, {values:,} values{names}"

@@ -1,0 +1,80 @@
+"""Starting from another run's weights: what is taken is equal to the bit, what does not fit is named."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxcnn.errors import UserError
+from jaxcnn.train.init_from import InitFrom, overlay
+from jaxcnn.train.optimizers import build_optimizer
+from jaxcnn.train.plan import initial_state
+from tests.experiments.tiny import experiment
+from tests.nets import TinyNet
+from tests.runs import TINY, call, finish, metrics, read
+
+
+@functools.cache
+def state(seed, **fields):
+    made = dataclasses.replace(experiment(), seed=seed, model=TinyNet(**fields))
+    optimizer = build_optimizer(made.optimizer, lambda step: jnp.float32(0), None)
+    return initial_state(made, optimizer)
+
+
+def arrays(state):
+    return {
+        path: np.asarray(leaf) for path, leaf in flatten_dict({"params": state.params, **state.stats}, sep="/").items()
+    }
+
+
+def test_everything_is_taken_and_the_average_starts_there():
+    fresh, saved = state(1), state(0)
+    result, report = overlay(fresh, saved, InitFrom(run="there"))
+    for path, array in arrays(result).items():
+        np.testing.assert_array_equal(array, arrays(saved)[path])
+    assert not np.array_equal(arrays(fresh)["params/conv1/kernel"], arrays(result)["params/conv1/kernel"])
+    for ours, average in zip(jax.tree.leaves(result.params), jax.tree.leaves(result.average.params), strict=True):
+        np.testing.assert_array_equal(ours, average)
+        assert ours is not average
+    assert int(result.step) == 0 and report[0].startswith("loaded from there: 8 arrays")
+    assert report[1:] == ["skipped there: nothing", "fresh: nothing"]
+
+
+def test_a_new_head_stays_fresh_and_all_else_is_equal():
+    fresh, saved = state(1, classes=7), state(0)
+    result, report = overlay(fresh, saved, InitFrom(run="there", exclude=("params/fc1/*",)))
+    for path, array in arrays(result).items():
+        np.testing.assert_array_equal(array, arrays(fresh if "fc1" in path else saved)[path], err_msg=path)
+    assert "fresh: 2 arrays, 63 values (params/fc1/bias, params/fc1/kernel)" in report
+
+
+@pytest.mark.parametrize(
+    "fields, init_from, message",
+    [
+        ({"classes": 7}, {}, r"params/fc1/kernel: \(8, 4\) there, \(8, 7\) here"),
+        ({"norm": False}, {}, "params/bn1/scale: not in this experiment's model"),
+        ({}, {"exclude": ("params/haed/*",)}, "the pattern 'params/haed/\\*' matches nothing"),
+    ],
+)
+def test_what_does_not_fit_is_named(fields, init_from, message):
+    with pytest.raises(UserError, match=message):
+        overlay(state(1, **fields), state(0), InitFrom(run="there", **init_from))
+    with pytest.raises(UserError, match="not in there"):
+        overlay(state(0), state(1, norm=False), InitFrom(run="there"))
+
+
+def test_fine_tuning_through_the_front_door(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    finish(TINY, "--workdir", first, "--log-every", "1steps")
+    flags = ["--log-every", "1steps", "--duration", "5steps", "--init-from.run", first, "--init-from.averaged"]
+    out = finish(TINY, "--workdir", second, *flags).stdout
+    assert f"loaded from {first}" in out and "fresh: nothing" in out
+    start, tuned = (next(line["loss"] for line in metrics(run)) for run in (first, second))
+    assert tuned < 0.5 * start
+    assert read(second, "config.json")["init_from"]["run"] == str(first)
+    done = call(TINY, "--workdir", tmp_path / "third", "--init-from.run", tmp_path / "none")
+    assert done.returncode == 2 and "none does not exist" in done.stderr and not (tmp_path / "third").exists()
