@@ -198,6 +198,16 @@ def test_auxiliary_head_is_the_papers():
     close(head.apply(variables, maps, train=True), logits.numpy(), 1e-4)
 
 
+def test_biases_start_as_caffes():
+    model = create_model("googlenet", width=0.125, widths=(8,), modules=("4a", "4d"), classes=7)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+    params = model.init(keys, jnp.zeros((1, 33, 33, 3)), train=False, method="outputs")["params"]
+    biases = {path: set(np.asarray(x).tolist()) for path, x in flatten_dict(params, sep="/").items() if x.ndim == 1}
+    logits = {"head/fc/bias", "aux_inception4a/fc2/bias", "aux_inception4d/fc2/bias"}
+    assert all(values == {0.0 if path in logits else float(np.float32(0.2))} for path, values in biases.items())
+    assert logits < biases.keys() and "aux_inception4d/fc1/bias" in biases
+
+
 def test_naive_module_is_figure_2a():
     """The three convolutions and the pooling read the input; the pooling's channels are added to the others."""
     unit = functools.partial(ConvNorm, norm="none")
