@@ -6,7 +6,7 @@ round up as Caffe's do, which gives the sizes of Table 1. The classifier is aver
 224x224), dropout 0.4 and one linear layer.
 
 Initialisation: the paper names none; bvlc_googlenet's is used, "xavier" kernels (uniform, variance 1 / fan in) and
-biases of 0.2 in the convolutions (it has 0.2 in the hidden layer of the auxiliary classifiers too; here that is 0).
+biases of 0.2 everywhere but in the layers that make logits.
 
 Not in the paper: `norm` other than "lrn", `width`, and the form of torchvision (`googlenet_bn`): batch normalisation
 with epsilon 1e-3 and no biases, 3x3 convolutions where the paper has 5x5 (`large_kernel`), 2x2 pooling before module
@@ -139,7 +139,7 @@ class AuxiliaryHead(FC):
       norm: after the convolution; none where it is "lrn".
       adaptive: pool to the grid at once, as torchvision.
       width: multiplies the convolution's.
-      bias_init: of the convolution.
+      bias_init: of the convolution and the hidden layer.
     """
 
     widths: tuple[int, ...] = (1024,)
@@ -175,7 +175,8 @@ GOOGLENET_HEAD = GAP(classes=1000, dropout=0.4, init="lecun_uniform")
 GOOGLENET_AUX = {"inception4a": AuxiliaryHead(classes=1000), "inception4d": AuxiliaryHead(classes=1000)}
 GOOGLENET_BN_HEAD = GAP(classes=1000, dropout=0.2, init="normal_0.01")
 GOOGLENET_BN_AUX = {
-    name: head.clone(norm="batch", adaptive=True, init="normal_0.01") for name, head in GOOGLENET_AUX.items()
+    name: head.clone(norm="batch", adaptive=True, init="normal_0.01", bias_init=0.0)
+    for name, head in GOOGLENET_AUX.items()
 }
 
 

@@ -188,7 +188,7 @@ def test_auxiliary_head_is_the_papers():
     head = AuxiliaryHead(classes=7, widths=(32,), dropout=0.0)
     maps = photo((14, 14, 24), batch=3)
     _, variables = head.init_with_output(jax.random.key(0), maps, train=False)
-    weights = {path: torch.from_numpy(np.asarray(x)) for path, x in flatten_dict(variables["params"], sep="/").items()}
+    weights = {path: torch.from_numpy(np.array(x)) for path, x in flatten_dict(variables["params"], sep="/").items()}
     x = functional.avg_pool2d(to_torch(maps), 5, 3)
     assert x.shape == (3, 24, 4, 4)
     x = functional.conv2d(x, weights["conv/conv/kernel"].permute(3, 2, 0, 1), weights["conv/conv/bias"]).relu()
@@ -196,6 +196,16 @@ def test_auxiliary_head_is_the_papers():
     logits = x @ weights["fc2/kernel"] + weights["fc2/bias"]
     assert weights["fc1/kernel"].shape == (4 * 4 * 128, 32)
     close(head.apply(variables, maps, train=True), logits.numpy(), 1e-4)
+
+
+def test_biases_start_as_caffes():
+    model = create_model("googlenet", width=0.125, widths=(8,), modules=("4a", "4d"), classes=7)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+    params = model.init(keys, jnp.zeros((1, 33, 33, 3)), train=False, method="outputs")["params"]
+    biases = {path: set(np.asarray(x).tolist()) for path, x in flatten_dict(params, sep="/").items() if x.ndim == 1}
+    logits = {"head/fc/bias", "aux_inception4a/fc2/bias", "aux_inception4d/fc2/bias"}
+    assert all(values == {0.0 if path in logits else float(np.float32(0.2))} for path, values in biases.items())
+    assert logits < biases.keys() and "aux_inception4d/fc1/bias" in biases
 
 
 def test_naive_module_is_figure_2a():
