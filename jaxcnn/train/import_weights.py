@@ -38,7 +38,9 @@ class Preparation:
 HALF = Normalize(mean=(127.5,), std=(127.5,))
 # As the references' own metadata have it: torchvision's IMAGENET1K_V1 weights, timm's default configurations.
 PREPARATIONS: dict[str, Preparation] = {
-    "inception_v3": Preparation(342, 299),
+    # torchvision's files of these two are to be read with transform_input=True, which brings images to [-1, 1].
+    "googlenet_bn": Preparation(normalize=HALF),
+    "inception_v3": Preparation(342, 299, normalize=HALF),
     "inception_v4": Preparation(341, 299, "bicubic", HALF),
     "efficientnet_lite0": Preparation(256, 224, "bicubic", HALF),
     **{
