@@ -232,7 +232,7 @@ def pool(x: jax.Array, kind: Pooling, *, ceil_mode: bool = False) -> jax.Array:
 def pool_input(size: int, kind: Pooling, *, ceil_mode: bool = False) -> int:
     """The smallest input of `pool` that gives an output of this size."""
     if kind == "overlapping":
-        return max(3, 2 * size) if ceil_mode else 2 * size + 1
+        return 2 * size if ceil_mode else 2 * size + 1
     return 2 * size
 
 
