@@ -49,7 +49,9 @@ MODELS: dict[str, Classifier] = {
     "lecture_batchnorm": Classifier(BatchNormCNN(), BATCH_NORM_HEAD),
     "alexnet": Classifier(AlexNet(), ALEXNET_HEAD),
     "alexnet_single": Classifier(AlexNet(groups=1, norm="none"), ALEXNET_HEAD),
-    "alexnet_owt": Classifier(AlexNet("owt", groups=1, norm="none", init="torch_uniform", bias_init=0.0), OWT_HEAD),
+    "alexnet_owt": Classifier(
+        AlexNet("owt", groups=1, norm="none", kernel_init="torch_uniform", bias_init=0.0), OWT_HEAD
+    ),
     "zfnet": Classifier(ZFNet(), ZFNET_HEAD),
     "zfnet_wide": Classifier(ZFNet("wide"), ZFNET_HEAD),
     "vgg11": Classifier(VGG("A"), VGG_HEAD),
@@ -58,13 +60,15 @@ MODELS: dict[str, Classifier] = {
     "vgg16_c": Classifier(VGG("C"), VGG_HEAD),
     "vgg16": Classifier(VGG("D"), VGG_HEAD),
     "vgg19": Classifier(VGG("E"), VGG_HEAD),
-    "vgg11_bn": Classifier(VGG("A", norm="batch", init="he_normal"), VGG_BN_HEAD),
-    "vgg13_bn": Classifier(VGG("B", norm="batch", init="he_normal"), VGG_BN_HEAD),
-    "vgg16_bn": Classifier(VGG("D", norm="batch", init="he_normal"), VGG_BN_HEAD),
-    "vgg19_bn": Classifier(VGG("E", norm="batch", init="he_normal"), VGG_BN_HEAD),
+    "vgg11_bn": Classifier(VGG("A", norm="batch", kernel_init="he_normal"), VGG_BN_HEAD),
+    "vgg13_bn": Classifier(VGG("B", norm="batch", kernel_init="he_normal"), VGG_BN_HEAD),
+    "vgg16_bn": Classifier(VGG("D", norm="batch", kernel_init="he_normal"), VGG_BN_HEAD),
+    "vgg19_bn": Classifier(VGG("E", norm="batch", kernel_init="he_normal"), VGG_BN_HEAD),
     "googlenet": Classifier(GoogLeNet(), GOOGLENET_HEAD, GOOGLENET_AUX),
     "googlenet_bn": Classifier(
-        GoogLeNet(norm="batch", large_kernel=3, last_pool=2, init="normal_0.01"), GOOGLENET_BN_HEAD, GOOGLENET_BN_AUX
+        GoogLeNet(norm="batch", large_kernel=3, last_pool=2, kernel_init="normal_0.01"),
+        GOOGLENET_BN_HEAD,
+        GOOGLENET_BN_AUX,
     ),
     "inception_v3": Classifier(InceptionV3(), INCEPTION_V3_HEAD, INCEPTION_V3_AUX),
     "inception_v4": Classifier(InceptionV4(), INCEPTION_V4_HEAD),

@@ -35,6 +35,7 @@ from jaxcnn.models.layers import (
     apply_norm,
     check_window,
     conv,
+    is_local,
     pool,
     pool_input,
 )
@@ -63,7 +64,7 @@ class AlexNet(nn.Module):
       ceil_mode: sizes of the overlapping pooling are rounded up.
       width: multiplies every width of the table; 1 in the paper.
       activation: after each convolution.
-      init: of the convolutions' kernels.
+      kernel_init: of the convolutions' kernels.
       bias_init: of the biases of conv2, conv4 and conv5; the others start at 0.
     """
 
@@ -75,7 +76,7 @@ class AlexNet(nn.Module):
     ceil_mode: bool = False
     width: float = 1.0
     activation: Activation = "relu"
-    init: Init = "normal_0.01"
+    kernel_init: Init = "normal_0.01"
     bias_init: float = 1.0
     dtype: Dtype = "float32"
 
@@ -89,7 +90,7 @@ class AlexNet(nn.Module):
         is in them.
         """
         check_window(x, self._smallest_input(), "the stack of convolutions and poolings")
-        local = self.norm.startswith("lrn")
+        local = is_local(self.norm)
         ends = {}
         for layer, (width, kernel, stride, padding) in enumerate(self.tables[self.variant], 1):
             x = conv(
@@ -100,7 +101,7 @@ class AlexNet(nn.Module):
                 groups=self.groups if layer in GROUPED else 1,
                 name=f"conv{layer}",
                 dtype=self.dtype,
-                init=self.init,
+                kernel_init=self.kernel_init,
                 bias_init=self.bias_init if layer in GROUPED else 0.0,
             )(x)
             if not local:
@@ -131,10 +132,10 @@ ALEXNET_HEAD = FC(
     names=("fc6", "fc7", "fc8"),
     grid=(6, 6),
     dropout=0.5,
-    init="normal_0.01",
+    kernel_init="normal_0.01",
     bias_init=1.0,
 )
-OWT_HEAD = ALEXNET_HEAD.clone(dropout_first=True, init="torch_uniform", bias_init=0.0)
+OWT_HEAD = ALEXNET_HEAD.clone(dropout_first=True, kernel_init="torch_uniform", bias_init=0.0)
 
 TORCHVISION = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10, "fc6": 1, "fc7": 4, "fc8": 6}
 

@@ -8,6 +8,8 @@ import jax
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from jaxcnn.models.layers import check_choices
+
 
 @flax.struct.dataclass
 class Outputs:
@@ -19,6 +21,8 @@ class Outputs:
 
 class Classifier(nn.Module):
     """A pure function of (variables, images): uint8 never enters here, and nothing is normalised here.
+
+    Raises UserError for a field of its parts that is none of the choices that the field's type lists.
 
     Attributes:
       backbone: images [B, H, W, C] -> {"stage1": ..., "final": ...}, maps [B, H', W', C'].
@@ -34,6 +38,8 @@ class Classifier(nn.Module):
         # Frozen, because modules are hashed.
         object.__setattr__(self, "aux", FrozenDict(self.aux))
         super().__post_init__()
+        for part in (self.backbone, self.head, *self.aux.values()):
+            check_choices(part)
 
     @property
     def classes(self) -> int:

@@ -14,7 +14,8 @@ zeros at the start are, x has a kink: the gradient is that of the pixel below an
 ResNets with it: `resnet50_dcn` has v1 in the 3x3 convolutions of the last stage (v1 section 2.3), `resnet50_dcnv2` has
 v2 in those of stages 3 to 5 (v2 section 3.1). Departures: they are classifiers, so that the last stage keeps its stride
 of 2 where the papers' detectors have 1 with dilation 2; the stride is in the (deformable) 3x3 as in resnet50, whose
-layers have the same paths here; one offset group. Initialisation: as resnet50, He's, with offsets of zero.
+layers have the same paths here (so that a run starts from its weights with `--init-from.exclude '*/conv_offset/*'`);
+one offset group. Initialisation: as resnet50, He's, with offsets of zero.
 """
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
-from jaxcnn.models.layers import INITIALIZERS, Dtype, Init, conv
+from jaxcnn.models.layers import INITIALIZERS, Dtype, Init, conv, needs_bias
 from jaxcnn.models.resnet import Block, ResNet
 
 
@@ -71,7 +72,7 @@ class DeformConv(nn.Module):
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
-            init=nn.initializers.zeros,
+            kernel_init=nn.initializers.zeros,
             name="conv_offset",
             dtype=self.dtype,
         )(x)
@@ -103,8 +104,8 @@ class DeformableBlock(Block):
             padding=1,
             modulated=self.modulated,
             offset_groups=self.offset_groups,
-            bias=self.norm in ("none", "lrn"),
-            kernel_init=self.init,
+            bias=needs_bias(self.norm),
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name=name,
         )

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcnn.errors import UserError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import GAP
 from jaxcnn.models.layers import (
@@ -31,9 +30,11 @@ from jaxcnn.models.layers import (
     activate,
     apply_norm,
     avg_pool,
+    check_choices,
     check_window,
     conv,
     max_pool,
+    needs_bias,
 )
 
 # Layers of each dense block. 161 has growth 48 and a stem of 96 channels, the others 32 and 64.
@@ -54,7 +55,7 @@ class DenseLayer(nn.Module):
     norm: Norm
     activation: Activation
     dropout: float
-    init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -71,7 +72,7 @@ class DenseLayer(nn.Module):
                 bias=needs_bias(self.norm),
                 name=f"conv{number}",
                 dtype=self.dtype,
-                init=self.init,
+                kernel_init=self.kernel_init,
             )(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x
@@ -87,14 +88,16 @@ class Transition(nn.Module):
     norm: Norm
     activation: Activation
     dropout: float
-    init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in"
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H // 2, W // 2, width]."""
         x = activate(apply_norm(x, self.norm, train=train, name="norm", dtype=self.dtype), self.activation)
-        x = conv(self.width, 1, bias=needs_bias(self.norm), name="conv", dtype=self.dtype, init=self.init)(x)
+        x = conv(
+            self.width, 1, bias=needs_bias(self.norm), name="conv", dtype=self.dtype, kernel_init=self.kernel_init
+        )(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return avg_pool(x, 2, stride=2)
 
@@ -113,8 +116,8 @@ class DenseNet(nn.Module):
         is as wide as its block's input, to which it is added; blocks begin with the widths of the concatenating net.
       conv_dropout: probability; after every convolution but the first.
       activation: after each norm.
-      norm: before each convolution but the first; without one ("none", "lrn") convolutions have biases.
-      init: of the convolutions' kernels.
+      norm: before each convolution but the first; without parameters in it convolutions have biases.
+      kernel_init: of the convolutions' kernels.
     """
 
     depth: tuple[int, ...] = TABLE_1[121]
@@ -127,7 +130,7 @@ class DenseNet(nn.Module):
     conv_dropout: float = 0.0
     activation: Activation = "relu"
     norm: Norm = "batch"
-    init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -136,8 +139,7 @@ class DenseNet(nn.Module):
 
         The blocks' maps are before norm and activation, "final" is after both.
         """
-        if self.combine not in ("concatenate", "add"):
-            raise UserError(f"no way {self.combine!r} to combine layers; there is 'concatenate' and 'add'")
+        check_choices(self)
         halvings = len(self.depth) - 1
         smallest = 4 * 2**halvings - 3 if self.stem == "imagenet" else 2**halvings
         check_window(x, smallest, f"DenseNet with {len(self.depth)} blocks")
@@ -149,7 +151,7 @@ class DenseNet(nn.Module):
             "norm": self.norm,
             "activation": self.activation,
             "dropout": self.conv_dropout,
-            "init": self.init,
+            "kernel_init": self.kernel_init,
             "dtype": self.dtype,
         }
         width = self.stem_width
@@ -169,20 +171,15 @@ class DenseNet(nn.Module):
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         bias = needs_bias(self.norm)
-        common = {"bias": bias, "name": "conv0", "dtype": self.dtype, "init": self.init}
+        common = {"bias": bias, "name": "conv0", "dtype": self.dtype, "kernel_init": self.kernel_init}
         if self.stem == "cifar":
             return conv(self.stem_width, 3, padding=1, **common)(x)
         x = conv(self.stem_width, 7, stride=2, padding=3, **common)(x)
         return activate(apply_norm(x, self.norm, train=train, name="norm0", dtype=self.dtype), self.activation)
 
 
-def needs_bias(norm: Norm) -> bool:
-    """Whether a convolution needs a bias because this norm has none."""
-    return norm in ("none", "lrn")
-
-
-DENSENET_HEAD = GAP(classes=1000, init="torch_uniform")
-DENSENET_CIFAR_HEAD = GAP(classes=10, init="torch_uniform")
+DENSENET_HEAD = GAP(classes=1000, kernel_init="torch_uniform")
+DENSENET_CIFAR_HEAD = GAP(classes=10, kernel_init="torch_uniform")
 
 
 def torchvision_name(model: Classifier, path: str) -> str:

@@ -24,7 +24,6 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
-from jaxcnn.errors import UserError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import GAP
 from jaxcnn.models.layers import (
@@ -36,9 +35,11 @@ from jaxcnn.models.layers import (
     SqueezeExcite,
     activate,
     apply_norm,
+    check_choices,
     check_window,
     conv,
     drop_path,
+    needs_bias,
 )
 
 # Stages 2 to 8 of B0, here stage1 to stage7: expansion, kernel, stride of the first block, width, blocks.
@@ -85,7 +86,7 @@ class MBConv(nn.Module):
     norm: Norm
     epsilon: float
     decay: float
-    init: Init = "he_normal"
+    kernel_init: Init = "he_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -101,7 +102,7 @@ class MBConv(nn.Module):
         branch = activate(branch, self.activation)
         if self.squeeze:
             width = max(1, int(inputs * self.squeeze))
-            branch = SqueezeExcite(width, self.activation, self.init, self.dtype, name="se")(branch)
+            branch = SqueezeExcite(width, self.activation, self.kernel_init, self.dtype, name="se")(branch)
         branch = conv_norm(self, branch, "project", self.width, 1, train=train)
         if x.shape != branch.shape:
             return branch
@@ -119,10 +120,10 @@ class EfficientNet(nn.Module):
       drop_path: stochastic depth; block i of n is dropped with probability drop_path * i / n, i from 0.
       padding: "torch" for (k - 1) / 2 on every side, "tf" for TensorFlow's "SAME".
       activation: after each norm but those at the ends of the blocks, and in squeeze-and-excite.
-      norm: after each convolution; without one ("none", "lrn") convolutions have biases.
+      norm: after each convolution; without parameters in it convolutions have biases.
       epsilon: of the norm.
       decay: of batch norm's running statistics.
-      init: of the convolutions' kernels.
+      kernel_init: of the convolutions' kernels.
     """
 
     width: float = 1.0
@@ -135,14 +136,13 @@ class EfficientNet(nn.Module):
     norm: Norm = "batch"
     epsilon: float = 1e-5
     decay: float = 0.9
-    init: Init = "he_normal"
+    kernel_init: Init = "he_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 224, 224, 3] -> stem [B, 112, 112, 32], stage1 [B, 112, 112, 16], ..., final [B, 7, 7, 1280]."""
-        if self.padding not in ("torch", "tf"):
-            raise UserError(f"no padding {self.padding!r}; there is 'torch' and 'tf'")
+        check_choices(self)
         check_window(x, 1, "EfficientNet")
         x = activate(conv_norm(self, x, "stem", self._end_width(STEM_WIDTH), 3, 2, train=train), self.activation)
         ends = {"stem": x}
@@ -162,7 +162,7 @@ class EfficientNet(nn.Module):
                     norm=self.norm,
                     epsilon=self.epsilon,
                     decay=self.decay,
-                    init=self.init,
+                    kernel_init=self.kernel_init,
                     dtype=self.dtype,
                     name=f"stage{stage}_{number}",
                 )(x, train=train)
@@ -197,24 +197,24 @@ def conv_norm(
     """Convolution `name`_conv and norm `name`_bn, made inside `net` with its fields."""
     padding: Padding = "tf" if net.padding == "tf" else kernel // 2
     # One input channel per output: He's fan in is the k * k that the authors' code has for fan out.
-    init = "he_fan_in" if groups > 1 and net.init == "he_normal" else net.init
+    init = "he_fan_in" if groups > 1 and net.kernel_init == "he_normal" else net.kernel_init
     x = conv(
         width,
         kernel,
         stride=stride,
         padding=padding,
         groups=groups,
-        bias=net.norm in ("none", "lrn"),
+        bias=needs_bias(net.norm),
         name=f"{name}_conv",
         dtype=net.dtype,
-        init=init,
+        kernel_init=init,
     )(x)
     return apply_norm(
         x, net.norm, train=train, name=f"{name}_bn", dtype=net.dtype, decay=net.decay, epsilon=net.epsilon
     )
 
 
-EFFICIENTNET_HEAD = GAP(classes=1000, dropout=0.2, init="uniform_fan_out")
+EFFICIENTNET_HEAD = GAP(classes=1000, dropout=0.2, kernel_init="uniform_fan_out")
 
 
 def torchvision_name(model: Classifier, path: str) -> str:

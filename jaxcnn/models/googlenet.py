@@ -8,7 +8,7 @@ round up as Caffe's do, which gives the sizes of Table 1. The classifier is aver
 Initialisation: the paper names none; bvlc_googlenet's is used, "xavier" kernels (uniform, variance 1 / fan in) and
 biases of 0.2 everywhere but in the layers that make logits.
 
-Not in the paper: `norm` other than "lrn", `width`, and the form of torchvision (`googlenet_bn`): batch normalisation
+Not in the paper: other norms, `width`, and the form of torchvision (`googlenet_bn`): batch normalisation
 with epsilon 1e-3 and no biases, 3x3 convolutions where the paper has 5x5 (`large_kernel`), 2x2 pooling before module
 5a (`last_pool`), dropout 0.2, N(0, 0.01^2) kernels, and auxiliary classifiers that pool to 4x4 adaptively. The weights
 that torchvision publishes for it read images normalised with mean 0.5 and standard deviation 0.5.
@@ -30,9 +30,10 @@ from jaxcnn.models.layers import (
     Init,
     Norm,
     adaptive_avg_pool,
+    apply_norm,
     avg_pool,
     check_window,
-    local_response_norm,
+    is_local,
     max_pool,
 )
 
@@ -68,25 +69,25 @@ class GoogLeNet(nn.Module):
     """The convolutional part: two stages of plain convolutions, then nine inception modules in three stages.
 
     Attributes:
-      norm: "lrn" is the paper's, twice in stages 1 and 2; any other follows each convolution.
+      norm: "lrn" and "lrn_caffe" are where the paper has them, twice; any other follows each convolution.
       naive: modules without the 1x1 reductions and the pooling's projection, figure 2(a).
       large_kernel: side of the kernel in the 5x5 branch.
       last_pool: side of the pooling before module 5a.
       modules: which rows of Table 1; others than all need `aux` heads that read what is left.
       width: multiplies every width of Table 1.
       activation: after each convolution (and norm).
-      init: of the kernels.
+      kernel_init: of the kernels.
       bias_init: what the biases of the convolutions start at, where there are any.
     """
 
-    norm: Norm = "lrn"
+    norm: Norm = "lrn_caffe"
     naive: bool = False
     large_kernel: Literal[5, 3] = 5
     last_pool: Literal[3, 2] = 3
     modules: tuple[str, ...] = tuple(TABLE_1)
     width: float = 1.0
     activation: Activation = "relu"
-    init: Init = "lecun_uniform"
+    kernel_init: Init = "lecun_uniform"
     bias_init: float = 0.2
     dtype: Dtype = "float32"
 
@@ -96,25 +97,26 @@ class GoogLeNet(nn.Module):
         stage4 [B, 14, 14, 832], stage5 and final [B, 7, 7, 1024]; and every module's map, inception3a to inception5b.
         """
         check_window(x, 31 if self.last_pool == 3 else 15, "the stack of five halvings")
+        local = is_local(self.norm)
         unit = functools.partial(
             ConvNorm,
             multiplier=self.width,
-            norm="none" if self.norm == "lrn" else self.norm,
+            norm="none" if local else self.norm,
             activation=self.activation,
-            init=self.init,
+            kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             dtype=self.dtype,
         )
         pool = functools.partial(max_pool, stride=2, ceil_mode=True)
-        response_norm = functools.partial(local_response_norm, k=1.0, alpha=1e-4 / 5)
+        response_norm = functools.partial(apply_norm, kind=self.norm, train=train, name="lrn", dtype=self.dtype)
         ends = {}
         ends["stage1"] = unit(64, 7, stride=2, padding=3, name="conv1")(x, train=train)
         x = pool(ends["stage1"], 3)
-        if self.norm == "lrn":
+        if local:
             x = response_norm(x)
         x = unit(64, 1, name="conv2")(x, train=train)
         x = unit(192, 3, padding=1, name="conv3")(x, train=train)
-        if self.norm == "lrn":
+        if local:
             x = response_norm(x)
         ends["stage2"] = x
         x = pool(x, 3)
@@ -136,7 +138,7 @@ class AuxiliaryHead(FC):
 
     Attributes:
       widths: of the hidden layer.
-      norm: after the convolution; none where it is "lrn".
+      norm: after the convolution; no local response normalisation.
       adaptive: pool to the grid at once, as torchvision.
       width: multiplies the convolution's.
       bias_init: of the convolution and the hidden layer.
@@ -145,8 +147,8 @@ class AuxiliaryHead(FC):
     widths: tuple[int, ...] = (1024,)
     grid: tuple[int, int] = (4, 4)
     dropout: float = 0.7
-    init: Init = "lecun_uniform"
-    norm: Norm = "lrn"
+    kernel_init: Init = "lecun_uniform"
+    norm: Norm = "lrn_caffe"
     adaptive: bool = False
     width: float = 1.0
     bias_init: float = 0.2
@@ -157,13 +159,13 @@ class AuxiliaryHead(FC):
         if not self.adaptive and min(x.shape[1:3]) >= 5:
             x = avg_pool(x, 5, stride=3)
         x = adaptive_avg_pool(x, self.grid)
-        norm = "none" if self.norm == "lrn" else self.norm
+        norm = "none" if is_local(self.norm) else self.norm
         x = ConvNorm(
             128,
             multiplier=self.width,
             norm=norm,
             activation=self.activation,
-            init=self.init,
+            kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             dtype=self.dtype,
             name="conv",
@@ -171,11 +173,11 @@ class AuxiliaryHead(FC):
         return super().__call__(x, train=train)
 
 
-GOOGLENET_HEAD = GAP(classes=1000, dropout=0.4, init="lecun_uniform")
+GOOGLENET_HEAD = GAP(classes=1000, dropout=0.4, kernel_init="lecun_uniform")
 GOOGLENET_AUX = {"inception4a": AuxiliaryHead(classes=1000), "inception4d": AuxiliaryHead(classes=1000)}
-GOOGLENET_BN_HEAD = GAP(classes=1000, dropout=0.2, init="normal_0.01")
+GOOGLENET_BN_HEAD = GAP(classes=1000, dropout=0.2, kernel_init="normal_0.01")
 GOOGLENET_BN_AUX = {
-    name: head.clone(norm="batch", adaptive=True, init="normal_0.01", bias_init=0.0)
+    name: head.clone(norm="batch", adaptive=True, kernel_init="normal_0.01", bias_init=0.0)
     for name, head in GOOGLENET_AUX.items()
 }
 

@@ -21,7 +21,7 @@ class FC(nn.Module):
       activation: after each hidden layer.
       dropout: probability; after each hidden layer.
       dropout_first: before each hidden layer instead.
-      init: of the kernels.
+      kernel_init: of the kernels.
       bias_init: of the hidden layers' biases; the last layer's start at 0.
     """
 
@@ -32,7 +32,7 @@ class FC(nn.Module):
     activation: Activation = "relu"
     dropout: float = 0.0
     dropout_first: bool = False
-    init: Init = "lecun_normal"
+    kernel_init: Init = "lecun_normal"
     bias_init: float = 0.0
     dtype: Dtype = "float32"
 
@@ -62,7 +62,7 @@ class FC(nn.Module):
         return nn.Dense(
             width,
             dtype=self.dtype,
-            kernel_init=INITIALIZERS[self.init],
+            kernel_init=INITIALIZERS[self.kernel_init],
             bias_init=nn.initializers.constant(bias),
             name=name,
         )
@@ -76,7 +76,7 @@ class GAP(nn.Module):
 
     classes: int
     dropout: float = 0.0
-    init: Init = "lecun_normal"
+    kernel_init: Init = "lecun_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -84,5 +84,5 @@ class GAP(nn.Module):
         """[B, H, W, C] -> [B, classes] float32."""
         x = x.astype(at_least_float32(x)).mean((1, 2)).astype(x.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.init], name="fc")
+        dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.kernel_init], name="fc")
         return dense(x).astype(jnp.float32)

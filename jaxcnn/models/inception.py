@@ -11,7 +11,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcnn.models.layers import Activation, Dtype, Init, Norm, Padding, activate, apply_norm, avg_pool, conv, max_pool
+from jaxcnn.models.layers import (
+    Activation,
+    Dtype,
+    Init,
+    Norm,
+    Padding,
+    activate,
+    apply_norm,
+    avg_pool,
+    conv,
+    max_pool,
+    needs_bias,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +78,7 @@ class ConvNorm(nn.Module):
     norm: Norm = "batch"
     epsilon: float = 1e-3
     activation: Activation = "relu"
-    init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in"
     bias_init: float = 0.0
     dtype: Dtype = "float32"
 
@@ -78,10 +90,10 @@ class ConvNorm(nn.Module):
             self.kernel,
             stride=self.stride,
             padding=self.padding,
-            bias=self.norm not in ("batch", "layer", "group"),
+            bias=needs_bias(self.norm),
             name="conv",
             dtype=self.dtype,
-            init=self.init,
+            kernel_init=self.kernel_init,
             bias_init=self.bias_init,
         )(x)
         x = apply_norm(x, self.norm, train=train, name="bn", dtype=self.dtype, epsilon=self.epsilon)

@@ -114,14 +114,14 @@ class InceptionV3(nn.Module):
       modules: which of the modules; all by default. Others need `aux` heads that read what is left.
       width: multiplies every width.
       activation: after each convolution and norm.
-      init: of the kernels.
+      kernel_init: of the kernels.
     """
 
     norm: Norm = "batch"
     modules: tuple[str, ...] = tuple(MODULES)
     width: float = 1.0
     activation: Activation = "relu"
-    init: Init = "truncated_normal_0.1"
+    kernel_init: Init = "truncated_normal_0.1"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -135,7 +135,7 @@ class InceptionV3(nn.Module):
             multiplier=self.width,
             norm=self.norm,
             activation=self.activation,
-            init=self.init,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
         )
         ends = {}
@@ -160,12 +160,12 @@ class AuxiliaryHead(GAP):
 
     Attributes:
       norm, width, activation: as in the backbone.
-      init: of the linear layer.
+      kernel_init: of the linear layer.
       conv0_init: of the 1x1 convolution.
       conv1_init: of the 5x5 convolution.
     """
 
-    init: Init = "truncated_normal_0.001"
+    kernel_init: Init = "truncated_normal_0.001"
     conv0_init: Init = "truncated_normal_0.1"
     conv1_init: Init = "truncated_normal_0.01"
     norm: Norm = "batch"
@@ -179,12 +179,12 @@ class AuxiliaryHead(GAP):
         unit = functools.partial(
             ConvNorm, multiplier=self.width, norm=self.norm, activation=self.activation, dtype=self.dtype
         )
-        x = unit(128, 1, init=self.conv0_init, name="conv0")(x, train=train)
-        x = unit(768, 5, init=self.conv1_init, name="conv1")(x, train=train)
+        x = unit(128, 1, kernel_init=self.conv0_init, name="conv0")(x, train=train)
+        x = unit(768, 5, kernel_init=self.conv1_init, name="conv1")(x, train=train)
         return super().__call__(x, train=train)
 
 
-INCEPTION_V3_HEAD = GAP(classes=1000, dropout=0.5, init="truncated_normal_0.1")
+INCEPTION_V3_HEAD = GAP(classes=1000, dropout=0.5, kernel_init="truncated_normal_0.1")
 INCEPTION_V3_AUX = {"Mixed_6e": AuxiliaryHead(classes=1000)}
 
 

@@ -109,14 +109,14 @@ class InceptionV4(nn.Module):
       modules: which of the modules; all by default.
       width: multiplies every width.
       activation: after each convolution and norm.
-      init: of the kernels.
+      kernel_init: of the kernels.
     """
 
     norm: Norm = "batch"
     modules: tuple[str, ...] = tuple(MODULES)
     width: float = 1.0
     activation: Activation = "relu"
-    init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -130,7 +130,7 @@ class InceptionV4(nn.Module):
             multiplier=self.width,
             norm=self.norm,
             activation=self.activation,
-            init=self.init,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
         )
         for step in STEM:
@@ -144,7 +144,7 @@ class InceptionV4(nn.Module):
         return ends | {"stage5": x, "final": x}
 
 
-INCEPTION_V4_HEAD = GAP(classes=1000, dropout=0.2, init="glorot_uniform")
+INCEPTION_V4_HEAD = GAP(classes=1000, dropout=0.2, kernel_init="glorot_uniform")
 
 
 def timm_name(model: Classifier, path: str) -> str:

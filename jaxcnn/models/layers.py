@@ -1,8 +1,9 @@
 """Layers that several families share. Images are NHWC; padding is explicit, never "SAME" with a stride."""
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def conv(
     groups: int = 1,
     dilation: int = 1,
     bias: bool = True,
-    init: Init | Callable[..., jax.Array] = "lecun_normal",
+    kernel_init: Init | Callable[..., jax.Array] = "lecun_normal",
     bias_init: float = 0.0,
 ) -> nn.Conv:
     """A convolution padded by `padding` zeros on every side, (rows, columns) apart, or by TensorFlow's rule ("tf").
@@ -101,7 +102,7 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         dtype=dtype,
-        kernel_init=INITIALIZERS[init] if isinstance(init, str) else init,
+        kernel_init=INITIALIZERS[kernel_init] if isinstance(kernel_init, str) else kernel_init,
         bias_init=nn.initializers.constant(bias_init),
         name=name,
     )
@@ -143,6 +144,16 @@ def apply_norm(
     raise UserError(f"no normalisation {kind!r}{did_you_mean(kind, get_args(Norm)) or ';'} there is {get_args(Norm)}")
 
 
+def is_local(norm: Norm) -> bool:
+    """Whether this is local response normalisation, which papers have after few of the activations."""
+    return norm in ("lrn", "lrn_caffe")
+
+
+def needs_bias(norm: Norm) -> bool:
+    """Whether a convolution needs a bias because this norm after it has none."""
+    return norm == "none" or is_local(norm)
+
+
 def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
     """Stochastic depth (Huang et al. 2016): in training, each example's branch is dropped with probability `rate`.
 
@@ -162,14 +173,14 @@ class SqueezeExcite(nn.Module):
 
     width: int
     activation: Activation = "relu"
-    init: Init = "he_normal"
+    kernel_init: Init = "he_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
-        init = INITIALIZERS[self.init]
-        mean = x.astype(jnp.float32).mean((1, 2)).astype(x.dtype)
+        init = INITIALIZERS[self.kernel_init]
+        mean = x.astype(at_least_float32(x)).mean((1, 2)).astype(x.dtype)
         hidden = activate(nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="fc1")(mean), self.activation)
         gate = jax.nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="fc2")(hidden))
         return x * gate[:, None, None]
@@ -284,6 +295,16 @@ def local_response_norm(
 def at_least_float32(x: jax.Array) -> jnp.dtype:
     """The type to take sums over x in."""
     return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def check_choices(module: nn.Module) -> None:
+    """Raises UserError where a field of type Literal holds something else; the message names the nearest choice."""
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name, None)
+        choices = get_args(field.type)
+        if get_origin(field.type) is Literal and value not in choices:
+            hint = did_you_mean(str(value), map(str, choices)) or ";"
+            raise UserError(f"{type(module).__name__} has no {field.name} {value!r}{hint} there is {[*choices]}")
 
 
 def check_window(x: jax.Array, size: int, what: str) -> None:

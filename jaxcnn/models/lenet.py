@@ -96,7 +96,7 @@ class LeNet1998(nn.Module):
         """[B, 32, 32, 1] -> stage1 [B, 28, 28, 6], stage2 [B, 10, 10, 16], final [B, 5, 5, 16]."""
         check_window(x, 16, "the stack of two 5x5 convolutions and 2x2 poolings")
         init = lambda key, shape, dtype: uniform_1998(key, shape, 25)  # noqa: E731
-        c1 = conv(6, 5, name="c1", dtype=self.dtype, init=init)
+        c1 = conv(6, 5, name="c1", dtype=self.dtype, kernel_init=init)
         stage1 = activate(c1(x), "scaled_tanh")
         x = Subsampling(self.dtype, name="s2")(stage1)
         stage2 = activate(PartialConv(self.dtype, name="c3")(x), "scaled_tanh")

@@ -29,10 +29,12 @@ from jaxcnn.models.layers import (
     activate,
     apply_norm,
     avg_pool,
+    check_choices,
     check_window,
     conv,
     drop_path,
     max_pool,
+    needs_bias,
 )
 
 # Kind of block, blocks per stage.
@@ -83,7 +85,7 @@ class Block(nn.Module):
     skip: bool = False
     activation: Activation = "relu"
     norm: Norm = "batch"
-    init: Init = "he_normal"
+    kernel_init: Init = "he_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -114,7 +116,7 @@ class Block(nn.Module):
                 x = activate(x, self.activation)
         if self.se:
             width = max(1, x.shape[-1] // self.se)
-            x = SqueezeExcite(width, self.activation, self.init, self.dtype, name="se")(x)
+            x = SqueezeExcite(width, self.activation, self.kernel_init, self.dtype, name="se")(x)
         return x
 
     def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
@@ -122,8 +124,6 @@ class Block(nn.Module):
         if self.shortcut == "C" or (self.shortcut == "B" and not same):
             x = self._conv(self.widths[-1], self.projection, self.stride, "downsample_0")(x)
             return self._norm(x, "downsample_1", train)
-        if self.shortcut not in ("A", "B"):
-            raise UserError(f"no shortcut {self.shortcut!r}: there is 'A', 'B', 'C' and 'none'")
         zeros = self.widths[-1] - x.shape[-1]
         return x if same else jnp.pad(x[:, :: self.stride, :: self.stride], [(0, 0)] * 3 + [(0, zeros)])
 
@@ -139,8 +139,8 @@ class Block(nn.Module):
             stride=stride,
             padding=kernel // 2,
             groups=groups,
-            bias=self.norm in ("none", "lrn"),
-            init=self.init,
+            bias=needs_bias(self.norm),
+            kernel_init=self.kernel_init,
             name=name,
             dtype=self.dtype,
         )
@@ -171,7 +171,7 @@ class ResNet(nn.Module):
       without: names of blocks, such as "layer3_2", whose residual branch is left out, as Veit et al. 2016 did with a
         trained net; it needs no other variables. A plain net leaves out the block.
       activation, norm: after each convolution.
-      init: of the convolutions' kernels.
+      kernel_init: of the convolutions' kernels.
     """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
@@ -191,7 +191,7 @@ class ResNet(nn.Module):
     without: tuple[str, ...] = ()
     activation: Activation = "relu"
     norm: Norm = "batch"
-    init: Init = "he_normal"
+    kernel_init: Init = "he_normal"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -201,8 +201,8 @@ class ResNet(nn.Module):
         Basic blocks: stage2 is 64 wide, stage5 512. CIFAR: [B, 32, 32, 3] -> stage1 [B, 32, 32, 16], stage2 the same,
         stage3 [B, 16, 16, 32], stage4 = final [B, 8, 8, 64].
         """
-        check_window(x, 5 if self.ceil_pooling and self.stem != "3x3" else 1, "the stem with its pooling")
         self._check_fields()
+        check_window(x, 5 if self.ceil_pooling and self.stem != "3x3" else 1, "the stem with its pooling")
         ends = {"stage1": self._stem(x, train)}
         x = ends["stage1"] if self.stem == "3x3" else self._pool(ends["stage1"])
         for stage, blocks in enumerate(self.depth, 1):
@@ -232,7 +232,7 @@ class ResNet(nn.Module):
             skip=name in self.without,
             activation=self.activation,
             norm=self.norm,
-            init=self.init,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name=name,
             **fields,
@@ -246,8 +246,8 @@ class ResNet(nn.Module):
                 kernel,
                 stride=stride,
                 padding=kernel // 2,
-                bias=self.norm in ("none", "lrn"),
-                init=self.init,
+                bias=needs_bias(self.norm),
+                kernel_init=self.kernel_init,
                 name=f"conv{number}",
                 dtype=self.dtype,
             )(x)
@@ -262,6 +262,7 @@ class ResNet(nn.Module):
         return max_pool(x, 3, stride=2, padding=padding, ceil_mode=self.ceil_pooling)
 
     def _check_fields(self) -> None:
+        check_choices(self)
         names = [f"layer{stage}_{number}" for stage, blocks in enumerate(self.depth, 1) for number in range(blocks)]
         for name in self.without:
             if name not in names:
@@ -270,8 +271,8 @@ class ResNet(nn.Module):
             raise UserError("drop_path: a plain net has no shortcut that could stand in for a dropped block")
 
 
-RESNET_HEAD = GAP(classes=1000, init="torch_uniform")
-CIFAR_HEAD = GAP(classes=10, init="torch_uniform")
+RESNET_HEAD = GAP(classes=1000, kernel_init="torch_uniform")
+CIFAR_HEAD = GAP(classes=10, kernel_init="torch_uniform")
 
 
 def torchvision_name(model: Classifier, path: str) -> str:

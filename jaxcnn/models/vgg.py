@@ -27,6 +27,7 @@ from jaxcnn.models.layers import (
     check_window,
     conv,
     local_response_norm,
+    needs_bias,
     pool,
     pool_input,
 )
@@ -52,7 +53,7 @@ class VGG(nn.Module):
       width: multiplies every width of Table 1; 1 in the paper.
       stages: how many of the five stages there are, for small images.
       activation: after each convolution (and norm).
-      init: of the convolutions' kernels; biases start at 0.
+      kernel_init: of the convolutions' kernels; biases start at 0.
     """
 
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
@@ -61,7 +62,7 @@ class VGG(nn.Module):
     width: float = 1.0
     stages: int = 5
     activation: Activation = "relu"
-    init: Init = "glorot_uniform"
+    kernel_init: Init = "glorot_uniform"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -81,7 +82,7 @@ class VGG(nn.Module):
                     padding=kernel // 2,
                     name=f"conv{stage}_{layer}",
                     dtype=self.dtype,
-                    init=self.init,
+                    kernel_init=self.kernel_init,
                 )(x)
                 x = apply_norm(x, self.norm, train=train, name=f"bn{stage}_{layer}", dtype=self.dtype)
                 x = activate(x, self.activation)
@@ -93,9 +94,14 @@ class VGG(nn.Module):
 
 
 VGG_HEAD = FC(
-    classes=1000, widths=(4096, 4096), names=("fc6", "fc7", "fc8"), grid=(7, 7), dropout=0.5, init="glorot_uniform"
+    classes=1000,
+    widths=(4096, 4096),
+    names=("fc6", "fc7", "fc8"),
+    grid=(7, 7),
+    dropout=0.5,
+    kernel_init="glorot_uniform",
 )
-VGG_BN_HEAD = VGG_HEAD.clone(init="normal_0.01")
+VGG_BN_HEAD = VGG_HEAD.clone(kernel_init="normal_0.01")
 
 
 def torchvision_name(model: Classifier, path: str) -> str:
@@ -107,7 +113,7 @@ def torchvision_name(model: Classifier, path: str) -> str:
     for stage, widths in enumerate(TABLE_1[model.backbone.variant], 1):
         for number in range(1, len(widths) + 1):
             places[f"conv{stage}_{number}"] = place
-            if model.backbone.norm in ("batch", "layer", "group"):  # these have parameters
+            if not needs_bias(model.backbone.norm):  # it has parameters of its own
                 place += 1
                 places[f"bn{stage}_{number}"] = place
             place += 2  # the convolution or the norm, and the ReLU

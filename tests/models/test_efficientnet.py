@@ -208,7 +208,6 @@ def test_stochastic_depth_has_torchvisions_rates_and_drops_the_branch():
     images = jnp.asarray(photo((9, 9, 16), batch=2))
     kept = {"width": 16, "expansion": 6, "kernel": 3, "stride": 1, "squeeze": 0.25, "padding": "torch"}
     block = MBConv(**kept, drop_path=0.999999, activation="silu", norm="layer", epsilon=1e-5, decay=0.9)
-    block = nn.Sequential([block])  # whose `init` is no field
     variables = quick(lambda: block.init(jax.random.key(0), images, train=False))()
     np.testing.assert_array_equal(
         block.apply(variables, images, train=True, rngs={"dropout": jax.random.key(0)}), images

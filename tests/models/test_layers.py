@@ -161,7 +161,7 @@ def test_the_1998_output_is_minus_the_distance_to_ten_different_bitmaps():
     [
         # Glorot uniform: bound sqrt(6 / (fan_in + fan_out)), deviation bound / sqrt(3).
         ("vgg16", ("backbone", "conv3_2"), {}, -np.sqrt(6 / 4608), np.sqrt(6 / 4608), np.sqrt(2 / 4608)),
-        ("vgg16", ("backbone", "conv3_2"), {"init": "he_normal"}, -1, 1, np.sqrt(2 / (9 * 256))),
+        ("vgg16", ("backbone", "conv3_2"), {"kernel_init": "he_normal"}, -1, 1, np.sqrt(2 / (9 * 256))),
         ("vgg16_bn", ("backbone", "conv3_2"), {}, -1, 1, np.sqrt(2 / (9 * 256))),
         ("lenet5_1998", ("head", "c5"), {}, -2.4 / 400, 2.4 / 400, 2.4 / 400 / np.sqrt(3)),
     ],

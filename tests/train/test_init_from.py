@@ -6,13 +6,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.train.init_from import InitFrom, overlay
+from jaxcnn.models import create_model
+from jaxcnn.train.init_from import InitFrom, chosen, overlay
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.plan import initial_state
+from jaxcnn.train.state import create_state
 from tests.experiments.tiny import experiment
 from tests.nets import TinyNet
 from tests.runs import TINY, call, finish, metrics, read
@@ -65,6 +68,20 @@ def test_what_does_not_fit_is_named(fields, init_from, message):
         overlay(state(1, **fields), state(0), InitFrom(run="there", **init_from))
     with pytest.raises(UserError, match="not in there"):
         overlay(state(0), state(1, norm=False), InitFrom(run="there"))
+
+
+@pytest.mark.parametrize("name", ["resnet50_dcn", "resnet50_dcnv2"])
+def test_a_deformable_resnet_takes_all_of_a_plain_ones_weights(name):
+    """Its convolutions have the plain ones' paths; only what makes the offsets is new."""
+
+    def shapes(name):
+        model, key = create_model(name), jax.random.key(0)
+        make = lambda: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)  # noqa: E731
+        return jax.eval_shape(lambda: create_state(make(), optax.identity(), False, None, {}, key))
+
+    plain = shapes("resnet50")
+    taken = chosen(shapes(name), plain, InitFrom(run="there", exclude=("*/conv_offset/*",)))
+    assert taken == sorted(flatten_dict({"params": plain.params, **plain.stats}, sep="/"))
 
 
 def test_fine_tuning_through_the_front_door(tmp_path):
