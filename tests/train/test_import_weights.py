@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data import imagenet
-from tests.models.parity import to_torch, torch, torchvision
+from tests.models.parity import to_torch, torch, torchvision, trained_lite0
 from tests.runs import call, finish, read
 
 SET = ["--set", "widths=(16,16)"]  # narrow FC layers, or the checkpoint has 500 MB
@@ -104,6 +104,15 @@ def test_evaluate_refuses_a_folder_with_other_classes(folder):
     (few / "validation" / "cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(few / "validation" / "cat" / "1.png")
     assert "the model has 1000 classes" in refused("evaluate", folder / "run", "--folder", few)
+
+
+def test_trained_lite0_classifies_photos_through_import_weights_and_predict(tmp_path):
+    file, photos, labels = trained_lite0()
+    jaxcnn("import-weights", "efficientnet_lite0", file, "--out", tmp_path / "run")
+    predictions = json.loads(jaxcnn("predict", tmp_path / "run", *photos, "--json"))
+    ids = list(imagenet.names())
+    best = np.array([ids.index(prediction["classes"][0][0]) for prediction in predictions])
+    assert len(best) == 20 and (best == labels).sum() == 18  # as timm's
 
 
 def test_fine_tuning_starts_from_it_with_a_new_head(folder, tmp_path):
