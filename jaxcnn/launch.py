@@ -21,6 +21,7 @@ from rich.console import Console
 from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
+from jaxcnn.studies.command import parse_flags, run_study
 from jaxcnn.train import checkpoint, duration
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as held:
         try:
             file, flags = _split(arguments)
+            function = load_file(file)
+            if function.__name__ == "study":
+                return _study(function, file, flags, errors)
             command = parse(file, flags)
             _set_up_cache(errors)
             plan = make_plan(command.experiment)
@@ -67,6 +71,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_CODES[outcome.state]
 
 
+def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], errors: Console) -> int:
+    """Runs a study file. Raises UserError before anything has been run."""
+    console = Console()
+    try:
+        chosen, study = parse_flags(function, file, flags, _docstring())
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
+    _set_up_cache(errors)
+    ended = run_study(chosen, study, file, console, _stop_on_signals())
+    if not ended.finished:
+        _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
+        return PREEMPTED
+    if ended.failed:
+        _print(errors, f"not finished: {'; '.join(ended.failed)}; the same command tries again")
+    _print(console, ended.message)
+    return FAILED if ended.failed else DONE
+
+
 def _print(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -81,7 +105,7 @@ class Command:
 
 
 def load_file(file: pathlib.Path) -> Callable[..., Any]:
-    """The `experiment` function of an experiment file.
+    """The `experiment` function of an experiment file, or the `study` function of a study file.
 
     Raises:
       UserError: there is no such file, it fails when it is run, or it has no such function.
@@ -98,6 +122,8 @@ def load_file(file: pathlib.Path) -> Callable[..., Any]:
     except Exception as error:
         raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
     function = getattr(module, "experiment", None)
+    if not callable(function) and callable(getattr(module, "study", None)):
+        return module.study
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
         raise UserError(
@@ -117,6 +143,8 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
       UserError: the file or a value is wrong.
     """
     function = load_file(file)
+    if function.__name__ == "study":
+        raise UserError(f"{file}: this is a study of many experiments; it needs a file with one")
     choices = _choices(function, file)
     program = f"python -m jaxcnn.launch {file}"
     values: dict[str, Any] = {}
@@ -149,7 +177,7 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         args=flags,
         prog=program,
         return_unknown_args=True,
-        description=inspect.getdoc(sys.modules[config.EXPERIMENT_MODULE]) or "",
+        description=_docstring(),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
         registry=_registry(),
     )
@@ -213,6 +241,11 @@ def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
 def _long(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return SHORT.get(name, name) + equals + value
+
+
+def _docstring() -> str:
+    """Of the experiment or study file."""
+    return inspect.getdoc(sys.modules[config.EXPERIMENT_MODULE]) or ""
 
 
 def _where(error: Exception, file: pathlib.Path) -> str:

@@ -10,10 +10,13 @@ from rich.table import Table
 
 
 class Display:
-    """Shows the run's lines and its position. A context manager, so that the bar is always taken down."""
+    """Shows the run's lines and its position. A context manager, so that the bar is always taken down.
 
-    def __init__(self, console: Console):
-        self.console = console
+    Without `lines` only the bar is shown: a run among many.
+    """
+
+    def __init__(self, console: Console, lines: bool = True):
+        self.console, self.lines = console, lines
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -33,7 +36,8 @@ class Display:
         self._bars.stop()
 
     def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self.lines:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:

@@ -220,7 +220,6 @@ def _same_config(record: Record, encoded: dict[str, Any]) -> None:
 def _same_labels(record: Record, dataset: dict[str, Any]) -> None:
     before = record.environment()["dataset"]
     for field in ("name", "version", "label_hash", "splits"):
-        if before[field] != dataset[field]:
-            raise UserError(
-                f"{record.path} was started with other data: {field} was {before[field]!r} and is {dataset[field]!r}"
-            )
+        old, new = before.get(field), dataset.get(field)
+        if old != new:
+            raise UserError(f"{record.path} was started with other data: {field} was {old!r} and is {new!r}")

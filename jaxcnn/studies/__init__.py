@@ -1,0 +1,1 @@
+"""Studies: arms times seeds become runs, and the runs a table, pictures and verdicts."""

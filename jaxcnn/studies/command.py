@@ -1,0 +1,132 @@
+"""Command: what `python -m jaxcnn.launch STUDY.py` does with its flags; the file and signals are launch.py's."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn.errors import UserError
+from jaxcnn.studies.cell import cells
+from jaxcnn.studies.conduct import FINISHED, check, conduct
+from jaxcnn.studies.study import Study, shrunk
+from jaxcnn.studies.table import Results, rows
+from jaxcnn.studies.write import write_study
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Flags of a study file."""
+
+    quick: bool = False
+    """The scale for two CPU cores, on real data."""
+    debug: bool = False
+    """Every cell shrunk to seconds on synthetic data, two seeds: to try the file out."""
+    workdir: str | None = None
+    """Directory of the study; default runs/NAME_OF_THE_FILE, with _quick or _debug."""
+    seeds: int | None = None
+    """How many seeds, 0 to N - 1; default the study's own."""
+    index: int = 0
+    """With --of: which share of the cells to run, from 0."""
+    of: int = 1
+    """Run every OF-th cell only, for job arrays; --report-only makes the report once all are there."""
+    report_only: bool = False
+    """Run nothing, rebuild the report from what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a start of a study ended."""
+
+    finished: bool
+    """False where it was stopped before its last cell."""
+    failed: tuple[str, ...]
+    """Names of the cells that failed."""
+    message: str
+
+
+def parse_flags(
+    function: Callable[..., Study], file: pathlib.Path, flags: Sequence[str], doc: str
+) -> tuple[Flags, Study]:
+    """The flags, and the study at the scale that they ask for. `--help` and wrong flags leave through SystemExit.
+
+    Raises:
+      UserError: a value is wrong, or study() does not return a Study.
+    """
+    chosen = tyro.cli(
+        Annotated[Flags, tyro.conf.arg(name="")],
+        args=list(flags),
+        prog=f"python -m jaxcnn.launch {file}",
+        description=doc,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if not 0 <= chosen.index < chosen.of:
+        raise UserError(f"--index is {chosen.index} and --of {chosen.of}: index counts from 0 to of - 1")
+    study = function(quick=chosen.quick or chosen.debug)
+    if not isinstance(study, Study):
+        raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
+    if chosen.seeds is not None:
+        study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
+    return chosen, shrunk(study) if chosen.debug else study
+
+
+def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> Ended:
+    """Runs the cells that are not finished, or this share of them, and writes the report of the whole.
+
+    Raises:
+      UserError: a cell cannot be run as the study has it now; nothing has been run then.
+    """
+    suffix = "_debug" if flags.debug else "_quick" if flags.quick else ""
+    path = pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}")
+    everything = cells(study, path)
+    share = everything[flags.index :: flags.of]
+    finished = True
+    if not flags.report_only:
+        check(everything)
+        _make(path)
+        console.print(f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds", highlight=False)
+        finished = conduct(study, share, file, console, stop)
+    elif not path.is_dir():
+        raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
+    failed = tuple(cell.name for cell in share if cell.state() not in FINISHED)
+    if flags.of > 1 and not flags.report_only:
+        message = f"share {flags.index} of {flags.of} is done; --report-only makes the report when all are"
+        return Ended(finished, failed, message)
+    results = write_study(study, everything, path, _command(flags, file))
+    show(results, console)
+    return Ended(finished, failed, f"report: {path / 'study.html'}")
+
+
+def show(results: Results, console: Console) -> None:
+    """The table and the verdicts, on the terminal."""
+    lines = rows(results)
+    columns = [name for name in lines[0] if name not in ("images per second", "multiply-adds")]
+    table = Table(*columns)
+    for row in lines:
+        table.add_row(*(row[name] for name in columns))
+    console.print(table)
+    for claim in results["claims"]:
+        console.print(f"{claim['verdict']}: {claim['text']}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _make(path: pathlib.Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}; choose another --workdir") from error
+
+
+def _command(flags: Flags, file: pathlib.Path) -> str:
+    """The command that makes this study, without machine paths."""
+    words = ["python -m jaxcnn.launch", _relative(file)]
+    words += ["--quick"] * flags.quick + ["--debug"] * flags.debug
+    words += [] if flags.seeds is None else [f"--seeds {flags.seeds}"]
+    return " ".join(words)
+
+
+def _relative(file: pathlib.Path) -> str:
+    root = pathlib.Path.cwd()
+    return str(file.absolute().relative_to(root)) if file.absolute().is_relative_to(root) else file.name

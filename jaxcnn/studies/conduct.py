@@ -1,0 +1,111 @@
+"""Conduct: runs the cells of a study one after another. Finished cells stay as they are, killed ones go on."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from rich.console import Console
+
+from jaxcnn import config
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.studies.cell import Cell, figures, probe
+from jaxcnn.studies.study import Study
+from jaxcnn.train.loop import run
+from jaxcnn.train.plan import make_plan
+from jaxcnn.train.progress import Display
+from jaxcnn.train.record import Record, start_run
+
+FINISHED = ("done", "diverged")  # a run that diverged would diverge again
+
+
+def check(cells: Sequence[Cell]) -> None:
+    """Everything that can be known before the first cell is run.
+
+    Raises:
+      UserError: a cell was run with another config, or its experiment does not fit its data.
+    """
+    planned = set()
+    for cell in cells:
+        if (cell.path / "config.json").exists():
+            changed = config.differences(Record(cell.path).config(), config.encode(cell.arm))
+            changed = {field: values for field, values in changed.items() if field not in config.FREE}
+            if changed:
+                field, (old, new) = next(iter(changed.items()))
+                raise UserError(
+                    f"{cell.path} holds a run with another config: {field} was {old!r} and is {new!r}; "
+                    "choose another --workdir, or delete this cell"
+                )
+        elif isinstance(cell.arm, Experiment) and cell.arm_name not in planned:
+            planned.add(cell.arm_name)
+            try:
+                make_plan(cell.arm)
+            except UserError as error:
+                raise UserError(f"arm {cell.arm_name!r}: {error}") from error
+
+
+def conduct(
+    study: Study, cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]
+) -> bool:
+    """Runs these cells of a study that are not finished; False where `stop` ended it before the last one.
+
+    A cell that fails is said, and the next one is run; its directory keeps its state and message.
+    """
+    previous = None
+    for number, cell in enumerate(cells, 1):
+        place = f"[{number}/{len(cells)}] {cell.name}"
+        if stop():
+            return False
+        if cell.arm_name != previous:
+            jax.clear_caches()  # the programs of the arm before
+            previous = cell.arm_name
+        began = cell.state() in FINISHED
+        start = time.perf_counter()
+        try:
+            state = cell.state() if began else _run(cell, file, console, stop)
+            if state == "preempted":
+                return False
+            if state == "done":
+                probe(cell, study)
+        except UserError as error:
+            _say(console, f"{place}: failed: {error}")
+            continue
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            _say(console, f"{place}: failed: {text}")
+            continue
+        value = figures(cell, study).get(study.metric)
+        what = state if value is None else f"{study.metric} {value:.4g}"
+        _say(console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})")
+    return True
+
+
+def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> str:
+    """Runs or goes on with one cell; returns its state."""
+    encoded = config.encode(cell.arm)
+    if isinstance(cell.arm, Experiment):
+        plan = make_plan(cell.arm)
+        with contextlib.ExitStack() as held:
+            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset()))
+            display = held.enter_context(Display(console, lines=False))
+            return run(plan, record, display, stop).state
+    with start_run(cell.path.absolute(), encoded, file, {}) as record:
+        record.write_status("running", 0)
+        try:
+            measured = cell.arm.measure(cell.seed)
+        except Exception as error:
+            record.write_status("failed", 0, message=f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        result: dict[str, dict[str, float]] = {}
+        for name, value in measured.items():
+            split, _, metric = name.partition(" ")
+            result.setdefault(split, {})[metric] = value
+        record.write_result(result)
+        record.write_status("done", 0)
+    return "done"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

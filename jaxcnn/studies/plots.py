@@ -1,0 +1,124 @@
+"""Plots of a study, one panel each, so that they lie beside or below each other as the screen allows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from jaxcnn.studies.cell import Cell
+from jaxcnn.train.record import Record
+
+Plots = dict[str, Figure]
+DESCRIPTIONS = {
+    "values": "the metric of every cell as a dot, by arm, with the arm's mean",
+    "differences": "each arm's paired difference to the baseline with its 95% interval",
+    "loss": "training loss by epoch, mean and one standard deviation over the seeds",
+    "accuracy": "accuracy of the evaluation split by epoch, mean and one standard deviation over the seeds",
+    "parameters": "the metric against the number of parameters",
+    "multiply-adds": "the metric against the multiply-adds of one image",
+}
+
+
+def values_plots(results: dict[str, Any]) -> Plots:
+    """ "values" and "differences"."""
+    metric, arms = results["metric"], results["arms"]
+    height = 0.9 + 0.4 * len(arms)
+    values, left = _panel(metric, "", height)
+    differences, right = _panel(f"difference to {next(iter(arms))}", "", height)
+    right.axvline(0, color="0.6", linewidth=1)
+    for row, arm in enumerate(arms.values()):
+        color = f"C{row % 10}"
+        dots = [cell["figures"][metric] for cell in arm["cells"] if metric in cell["figures"]]
+        left.plot(dots, [row] * len(dots), "o", color=color, alpha=0.6)
+        if dots:
+            left.plot([np.mean(dots)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
+        versus = arm["versus_baseline"]
+        if versus is not None:
+            right.plot(versus["mean"], row, "o", color=color)
+            if versus["low"] is not None:
+                right.plot([versus["low"], versus["high"]], [row, row], color=color, linewidth=2)
+    for axes in (left, right):
+        axes.set_yticks(range(len(arms)), list(arms))
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=6)
+    return {"values": values, "differences": differences}
+
+
+def curve_plots(cells: Sequence[Cell]) -> Plots:
+    """ "loss" and "accuracy"; {} where no cell has trained."""
+    arms = list(dict.fromkeys(cell.arm_name for cell in cells))
+    loss, left = _panel("epoch", "training loss", 3.4)
+    accuracy, right = _panel("epoch", "accuracy of the evaluation split", 3.4)
+    for number, arm in enumerate(arms):
+        runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
+        for axes, curve in ((left, _training), (right, _evaluation)):
+            found = [points for points in map(curve, runs) if len(points)]
+            if not found:
+                continue
+            length = min(map(len, found))  # the shortest: a run that diverged ends the band
+            epochs = found[0][:length, 0]
+            values = np.stack([points[:length, 1] for points in found])
+            mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
+            axes.plot(epochs, mean, color=f"C{number % 10}", label=arm)
+            axes.fill_between(epochs, mean - deviation, mean + deviation, color=f"C{number % 10}", alpha=0.2)
+    if not left.lines:
+        return {}
+    if min(line.get_ydata().min() for line in left.lines) > 0:
+        left.set_yscale("log")
+    for axes in (left, right):
+        axes.legend(fontsize="small")
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def cost_plots(results: dict[str, Any]) -> Plots:
+    """ "parameters" and "multiply-adds"; {} where the arms do not differ in either."""
+    metric, arms = results["metric"], results["arms"]
+    plots = {}
+    differ = False
+    for count in ("parameters", "multiply-adds"):
+        plots[count], axes = _panel(count, metric, 3.2)
+        seen = set()
+        for number, (name, arm) in enumerate(arms.items()):
+            found = arm["figures"].get(metric)
+            if found is None or count not in arm["counts"]:
+                continue
+            seen.add(arm["counts"][count])
+            error = found["deviation"] or 0
+            color = f"C{number % 10}"
+            axes.errorbar(arm["counts"][count], found["mean"], error, fmt="o", color=color, label=name, capsize=3)
+        differ |= len(seen) > 1
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if seen:
+            axes.legend(fontsize="small")
+    return plots if differ else {}
+
+
+def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _training(lines: list[dict[str, Any]]) -> np.ndarray:
+    """[points, 2] of epoch and loss."""
+    return np.array([(line["epoch"], line["loss"]) for line in lines if line["split"] == "train"]).reshape(-1, 2)
+
+
+def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
+    """[points, 2] of epoch and accuracy of the first evaluation split."""
+    points, epoch, split = [], 0.0, None
+    for line in lines:
+        epoch = line.get("epoch", epoch)
+        if line["split"] != "train":
+            split = split or line["split"]
+            if line["split"] == split:
+                points.append((epoch, line["accuracy"]))
+    return np.array(points).reshape(-1, 2)

@@ -1,0 +1,111 @@
+"""Study: a question, named changes to one experiment, and the claims that the runs of all seeds will decide."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.experiment import Experiment, debug
+from jaxcnn.train.saved import Saved
+
+EXACT = ("parameters", "multiply-adds")
+"""Figures that are counted and not measured: they are the same for every seed, so that one seed decides."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A frozen dataclass that measures a finished run once more, for instance on shifted test images."""
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        """{name of a figure: its value}."""
+        ...
+
+
+@runtime_checkable
+class Untrained(Protocol):
+    """An arm that is no training run, such as k-nearest neighbours: a frozen dataclass."""
+
+    def measure(self, seed: int) -> dict[str, float]:
+        """{name of a figure: its value}."""
+        ...
+
+
+Arm = Experiment | Untrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """`higher`'s figure exceeds `lower`'s by more than `margin`.
+
+    The differences are paired, seed by seed. A claim that something costs little has a negative margin: "at most 0.01
+    lower" is margin=-0.01.
+    """
+
+    text: str
+    """The claim as a sentence."""
+    higher: str
+    """Name of the arm whose figure is to be the higher one."""
+    lower: str
+    metric: str | None = None
+    """A figure (see cell.py for their names); None: the study's metric."""
+    margin: float = 0.0
+    """In the figure's own unit."""
+    beyond: tuple[str, str] | None = None
+    """Two arms whose difference, first minus second, is taken off: the claim is then about a difference of
+    differences, such as "the gap is wider in a deep net"."""
+    published: str = ""
+    """What the source measured."""
+    different: str = ""
+    """How its setting differs from this one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a study file's `study(quick)` returns; `quick` is the scale for two CPU cores."""
+
+    question: str
+    arms: Mapping[str, Arm]
+    """The first is the baseline. Everything but the named change should be equal between them."""
+    claims: tuple[Claim, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    metric: str = "test accuracy"
+    """The figure that the table compares."""
+    reach: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """{"train accuracy": 0.75} adds the figure "epochs to train accuracy 0.75": where it is first reached."""
+    probes: tuple[Probe, ...] = ()
+    """Measured on every arm that is a run."""
+    diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """{"test accuracy": 0.1}: what a diverged run counts as, such as chance; without it, such a run has no figure and
+    its pair is left out."""
+    note: str = ""
+    """What a reader must know of the scale, for the page."""
+
+    def __post_init__(self):
+        if len(self.arms) < 2:
+            raise UserError("a study compares at least two arms")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"study.seeds are {self.seeds}: there must be one at least, and none twice")
+        folders = [folder(name) for name in self.arms]
+        if len(set(folders)) != len(folders):
+            raise UserError(f"two arms have the same folder: {', '.join(folders)}")
+        for claim in self.claims:
+            for name in (claim.higher, claim.lower, *(claim.beyond or ())):
+                if name not in self.arms:
+                    hint = did_you_mean(name, self.arms) or "; there is " + ", ".join(self.arms)
+                    raise UserError(f"the claim {claim.text!r} names no arm {name!r}{hint}")
+
+
+def folder(arm: str) -> str:
+    """The name of an arm's folder: "VGG A, no LRN" -> "vgg-a-no-lrn"."""
+    return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
+
+
+def with_seed(arm: Arm, seed: int) -> Arm:
+    return dataclasses.replace(arm, seed=seed) if isinstance(arm, Experiment) else arm
+
+
+def shrunk(study: Study) -> Study:
+    """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out."""
+    arms = {name: debug(arm) if isinstance(arm, Experiment) else arm for name, arm in study.arms.items()}
+    return dataclasses.replace(study, arms=arms, seeds=study.seeds[:2])
