@@ -121,9 +121,9 @@ def load_file(file: pathlib.Path) -> Callable[..., Any]:
         raise UserError(f"{file}: {error}") from error
     except Exception as error:
         raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
-    function = getattr(module, "experiment", None)
-    if not callable(function) and callable(getattr(module, "study", None)):
+    if callable(getattr(module, "study", None)):
         return module.study
+    function = getattr(module, "experiment", None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
         raise UserError(

@@ -32,7 +32,7 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
 def svg(figure: Figure, description: str) -> markupsafe.Markup:
     """A matplotlib figure as inline SVG; `description` is what a screen reader says."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     label = markupsafe.escape(description)
     return markupsafe.Markup(text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1))

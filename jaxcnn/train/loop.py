@@ -35,13 +35,14 @@ from jaxcnn.train.evaluate import (
 )
 from jaxcnn.train.init_from import overlay
 from jaxcnn.train.interval import Diverged, Interval
-from jaxcnn.train.losses import make_classification_loss
+from jaxcnn.train.losses import Batch, make_classification_loss
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
 from jaxcnn.train.progress import Display, evaluation_line, train_line
 from jaxcnn.train.record import Record, State
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import Metrics as StepMetrics
 from jaxcnn.train.step import make_train_step
 
 Transforms = tuple[Transform, ...]
@@ -58,10 +59,10 @@ class Outcome:
     result: Metrics
 
 
-def compile_train_step(plan: Plan) -> Compiled:
-    """The train step for this plan's mesh and batch; the state is donated."""
+def train_step(plan: Plan) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The pure train step of this plan."""
     experiment = plan.experiment
-    step = make_train_step(
+    return make_train_step(
         make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss),
         plan.optimizer,
         plan.rate,
@@ -69,7 +70,12 @@ def compile_train_step(plan: Plan) -> Compiled:
         ema=experiment.ema,
         log_every=plan.log_every,
     )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
+
+
+def compile_train_step(plan: Plan) -> Compiled:
+    """The train step for this plan's mesh and batch; the state is donated."""
+    experiment = plan.experiment
+    jitted = jax.jit(train_step(plan), donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
     state = abstract_state(experiment, plan.mesh)
     batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
     with jax.default_matmul_precision(experiment.precision):
