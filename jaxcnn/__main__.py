@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console, RenderableType
@@ -16,6 +16,7 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
+ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 
 
 def evaluate(
@@ -73,6 +74,38 @@ def predict(
         for place, (name, probability) in enumerate(prediction.spoken()):
             table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
     _show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
+
+
+def explain(
+    run: Run,
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional] = (),
+    /,
+    *,
+    method: ExplainMethod,
+    class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None,
+    endpoint: str = "final",
+    box: Annotated[str | None, tyro.conf.arg(metavar="L,T,R,B")] = None,
+    out: pathlib.Path | None = None,
+    checkpoint: Checkpoint = "latest",
+    ema: bool = False,
+) -> None:
+    """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    Args:
+      run: A run directory, or what import-weights wrote.
+      images: Image files of any common format.
+      method: What to show.
+      class_: A class by name or index; default the predicted one of each image.
+      endpoint: The map to look at: a name of `features()`, such as stage3.
+      box: Where the object is, left,top,right,bottom in pixels of the image file: prints the IoU with the map's box.
+      out: The folder to write to; default RUN/explain.
+      checkpoint: latest, best or a step.
+      ema: Use the averaged weights.
+    """
+    from jaxcnn.report.explanation import Question, explain_run
+
+    question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
+    _print_lines(explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
 
 
 def compare(
@@ -236,6 +269,7 @@ def data_check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir:
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
     "compare": compare,
     "import-weights": import_weights,
     "models": models,
@@ -274,6 +308,19 @@ def _assignment(text: str) -> tuple[str, Any]:
         return field, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return field, value
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    """ "1,2,3,4" -> (1.0, 2.0, 3.0, 4.0)."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise UserError(f"{flag} {text}: give numbers with commas between them") from None
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(value: Any, table: RenderableType, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from jaxcnn.models.heads import GAP
 
 
 def cam(model: nn.Module, variables: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
-    """Class activation maps (Zhou et al. 2016, equation 2): the final map weighted by the class's row of the last layer.
+    """Class activation maps (Zhou et al. 2016, equation 2): the final map, weighted as the last layer weighs it.
 
     Args:
       model: a Classifier with a GAP head.
@@ -35,7 +35,9 @@ def cam(model: nn.Module, variables: Any, images: jax.Array, classes: jax.Array)
     head = getattr(model, "head", None)
     if not isinstance(head, GAP):
         kind = type(model if head is None else head).__name__
-        raise UserError(f"CAM needs a head of global average pooling and one linear layer (GAP), not {kind}; use gradcam")
+        raise UserError(
+            f"CAM needs a head of global average pooling and one linear layer (GAP), not {kind}; use gradcam"
+        )
     final = model.apply(variables, images, train=False, method="features")["final"].astype(jnp.float32)
     weights = variables["params"]["head"]["fc"]["kernel"].astype(jnp.float32)[:, classes]
     return jnp.einsum("bhwc,cb->bhw", final, weights)
@@ -83,7 +85,9 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
     jaxpr = closed.jaxpr
     end, logits = jaxpr.outvars
     if end in jaxpr.invars:
-        raise UserError(f"the endpoint {endpoint!r} of this model is the image itself: there is no feature map to explain")
+        raise UserError(
+            f"the endpoint {endpoint!r} of this model is the image itself: there is no feature map to explain"
+        )
     # The equation that makes the map now makes something that nobody reads, and the map is an argument.
     unread = Var(end.aval)
     equations = [

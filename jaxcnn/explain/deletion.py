@@ -30,7 +30,7 @@ class Curve:
         return float(np.trapezoid(self.probabilities, self.shares))
 
 
-def deletion(probability: Probability, image: np.ndarray, heat: np.ndarray, steps: int = 32) -> Curve:
+def deletion(probability: Probability, image: np.ndarray, heat: np.ndarray, steps: int = 30) -> Curve:
     """From the image to its mean colour, the pixels that the map calls most important first.
 
     Args:
@@ -42,7 +42,7 @@ def deletion(probability: Probability, image: np.ndarray, heat: np.ndarray, step
     return _curve(probability, image, np.broadcast_to(image.mean((0, 1)), image.shape), heat, steps)
 
 
-def insertion(probability: Probability, image: np.ndarray, heat: np.ndarray, steps: int = 32) -> Curve:
+def insertion(probability: Probability, image: np.ndarray, heat: np.ndarray, steps: int = 30) -> Curve:
     """From a blurred image to the image, the pixels that the map calls most important first; as `deletion`.
 
     The blur is Gaussian with a standard deviation of a twentieth of the shorter side: gone are the details, and no

@@ -27,7 +27,7 @@ def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """A map [H, W] over an image [H, W, C] uint8, from blue to red; the larger its value, the less of the image is left.
+    """A map [H, W] over an image [H, W, C] uint8, blue to red; the larger its value, the less is left of the image.
 
     The scale ends at the map's largest value; what is not above 0 is not drawn, so a map of zeros leaves the image.
     """

@@ -35,7 +35,7 @@ class Side:
     inner: int = 1
     """Elements of the axis per position: W where height and width are flattened into one axis."""
     first: float = 0
-    """Where in the image the middle of the first position's field lies, in pixels; 0 is the middle of the first pixel."""
+    """Where in the image the middle of the first position's field lies, in pixels; 0: the middle of the first pixel."""
 
 
 WHOLE = Side(math.inf, math.inf, None)

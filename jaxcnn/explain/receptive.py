@@ -15,8 +15,8 @@ from jaxcnn.explain.filters import feature_maps
 from jaxcnn.explain.summary import summarize
 
 SHARE = 1 - 0.9545
-"""A pixel belongs to the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1:
-the pixels within two standard deviations of a Gaussian)."""
+"""A pixel is in the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1: within
+two standard deviations of a Gaussian)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,9 @@ def receptive_field(
     def mean_of(image: jax.Array, row: int, column: int) -> jax.Array:
         return feature_maps(model, variables, image[None], endpoint)[0, row, column].astype(jnp.float32).mean()
 
-    height, width, _ = jax.eval_shape(lambda image: feature_maps(model, variables, image[None], endpoint)[0], image).shape
+    height, width, _ = jax.eval_shape(
+        lambda image: feature_maps(model, variables, image[None], endpoint)[0], image
+    ).shape
     row, column = position or (height // 2, width // 2)
     gradient = jax.jit(jax.grad(mean_of))(image, row, column)
     end = summarize(model, image.shape).endpoints[endpoint]
