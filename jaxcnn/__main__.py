@@ -131,6 +131,19 @@ def compare(
         plot_runs(list(runs), plot)
 
 
+def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -> None:
+    """Write report.html of a run again: curves, final figures, confusions, mistakes, summary, environment.
+
+    Args:
+      run: A run directory, of a finished run or not.
+      split: The split whose images are answered; default the first of the run's evaluation splits.
+      data_dir: Where prepared TFDS data lies, if not where the run found it.
+    """
+    from jaxcnn.report.run import write_report
+
+    _print_lines([f"page {write_report(run, split=split, data_dir=data_dir)}"])
+
+
 def import_weights(
     name: Annotated[str, tyro.conf.Positional],
     file: Annotated[pathlib.Path, tyro.conf.Positional],
@@ -271,6 +284,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "explain": explain,
     "compare": compare,
+    "report": report,
     "import-weights": import_weights,
     "models": models,
     "summary": summary,

@@ -15,8 +15,8 @@ from jaxcnn.explain.filters import feature_maps
 from jaxcnn.explain.summary import summarize
 
 SHARE = 1 - 0.9545
-"""A pixel is in the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1: within
-two standard deviations of a Gaussian)."""
+"""A pixel is in the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1:
+within two standard deviations of a Gaussian)."""
 
 
 @dataclasses.dataclass(frozen=True)
