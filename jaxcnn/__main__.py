@@ -108,6 +108,26 @@ def explain(
     _print_lines(explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
 
 
+def kernels(
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
+    /,
+    out: pathlib.Path = pathlib.Path("kernels"),
+    sizes: tuple[int, ...] = (2, 4, 8),
+) -> None:
+    """Classic 3x3 kernels and max, average and min pooling on image files, as PNG files and a page.
+
+    Args:
+      images: Image files of any common format.
+      out: The folder to write to.
+      sizes: Sides of the pooling windows, in pixels.
+    """
+    from jaxcnn.report.kernels import show_kernels
+
+    if not images:
+        raise UserError("name at least one image file")
+    _print_lines([f"page {show_kernels(list(images), out, sizes)}"])
+
+
 def compare(
     runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
     /,
@@ -283,6 +303,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "kernels": kernels,
     "compare": compare,
     "report": report,
     "import-weights": import_weights,

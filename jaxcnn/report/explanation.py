@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
@@ -21,7 +20,7 @@ from jaxcnn.explain.cam import cam, gradcam, upsample
 from jaxcnn.explain.deletion import Curve, deletion, insertion
 from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
-from jaxcnn.report.page import png, svg, write_page
+from jaxcnn.report.page import make_folder, own_names, png, save_png, svg, write_page
 from jaxcnn.train.predict import Net, decode_file, load_net, prepare
 
 Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
@@ -112,15 +111,12 @@ def explain_run(
         _check_box(question, images)
     net = load_net(run, which, averaged=averaged)
     out = out or run / "explain"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}; choose another --out") from error
+    make_folder(out)
     draw = _Draw(net, question, out)
     if question.method in OF_THE_NET:
         sections = [draw.net_itself(run.name)]
     else:
-        sections = [draw.photo(name, path) for name, path in _names(images)]
+        sections = [draw.photo(name, path) for name, path in own_names(images)]
     page = out / f"{question.method}.html"
     write_page(
         page,
@@ -159,7 +155,7 @@ class _Draw:
             captions, largest = [], None
         tiles = [overlay.weights_image(weight, largest) for weight in weights]
         tiles = [overlay.enlarge(tile, overlay.zoom(max(tile.shape[:2]), 64 if captions else 32)) for tile in tiles]
-        file = self._save(self.question.method, overlay.grid(tiles))
+        file = save_png(self.out, self.question.method, overlay.grid(tiles))
         if captions:
             pictures = zip(tiles, captions, strict=False)  # thousands of classes would be too many for a page
             section.pictures = [Picture(png(tile, text, class_="pixels"), text) for tile, text in pictures]
@@ -223,7 +219,7 @@ class _Draw:
         if known is not None:
             overlap = 0.0 if box is None else float(iou(box[None], known[None])[0, 0])
             section.lines.append(f"IoU with the given box {overlap:.3f}")
-        file = self._save(f"{section.title}_{self.question.method}", picture)
+        file = save_png(self.out, f"{section.title}_{self.question.method}", picture)
         section.pictures.append(self._picture(picture, f"{TITLES[self.question.method]}: {label}", file))
 
     def _heat(self, floats: np.ndarray, target: int, probability: Any) -> np.ndarray:
@@ -250,7 +246,7 @@ class _Draw:
             section.lines.append(f"shown are the {len(chosen)} with the largest mean absolute value")
         factor = overlay.zoom(max(height, width), 64)
         picture = overlay.grid([overlay.enlarge(overlay.map_image(maps[..., i]), factor) for i in chosen])
-        file = self._save(f"{section.title}_features_{self.question.endpoint}", picture)
+        file = save_png(self.out, f"{section.title}_features_{self.question.endpoint}", picture)
         section.pictures.append(self._picture(picture, f"{self.question.endpoint}, channel by channel", file))
 
     def _receptive_field(self, section: Section, pixels: np.ndarray, large: np.ndarray) -> None:
@@ -268,7 +264,7 @@ class _Draw:
         factor = len(large) // len(pixels)
         picture = overlay.overlay(large, overlay.enlarge(field.heat, factor))
         picture = overlay.draw_box(picture, factor * np.array(field.box), overlay.GIVEN)
-        file = self._save(f"{section.title}_receptive-field_{self.question.endpoint}", picture)
+        file = save_png(self.out, f"{section.title}_receptive-field_{self.question.endpoint}", picture)
         section.pictures.append(self._picture(picture, f"field of {self.question.endpoint} {field.position}", file))
 
     def _known_box(self, source: np.ndarray, path: pathlib.Path) -> np.ndarray | None:
@@ -284,14 +280,6 @@ class _Draw:
             raise UserError(f"--box {left},{top},{right},{bottom} has no part in what the net sees of {path}")
         return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
-    def _save(self, name: str, picture: np.ndarray) -> str:
-        file = f"{name}.png"
-        try:
-            Image.fromarray(picture).save(self.out / file)
-        except OSError as error:
-            raise UserError(f"{self.out / file} cannot be written: {error}; choose another --out") from error
-        return file
-
     def _picture(self, picture: np.ndarray, caption: str, file: str) -> Picture:
         return Picture(png(picture, caption), caption, file)
 
@@ -305,17 +293,6 @@ def _check_box(question: Question, images: list[pathlib.Path]) -> None:
         raise UserError(f"--box is the box of one image, and there are {len(images)}")
     if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
         raise UserError(f"--box {text} is no box: give left,top,right,bottom in pixels of the image file")
-
-
-def _names(images: Iterable[pathlib.Path]) -> list[tuple[str, pathlib.Path]]:
-    """A name of its own for each image."""
-    names: dict[str, pathlib.Path] = {}
-    for path in images:
-        name, number = path.stem, 2
-        while name in names:
-            name, number = f"{path.stem}_{number}", number + 1
-        names[name] = path
-    return list(names.items())
 
 
 def _strongest(strengths: np.ndarray) -> np.ndarray:

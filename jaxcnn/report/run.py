@@ -23,10 +23,9 @@ from jaxcnn.report.page import png, svg, write_page
 from jaxcnn.train.compare import curves
 from jaxcnn.train.plan import open_evaluations
 from jaxcnn.train.predict import load_net
-from jaxcnn.train.record import Record, open_run
+from jaxcnn.train.record import REPORT, Record, open_run
 from jaxcnn.train.saved import load_experiment
 
-PAGE = "report.html"
 PANELS = ("loss", "accuracy", "learning_rate")
 FULL_MATRIX = 20
 """Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
@@ -65,7 +64,7 @@ def write_report(
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
     answers, missing = _answers(record, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
-    page = record.path / PAGE
+    page = record.path / REPORT
     try:
         write_page(
             page,
@@ -73,7 +72,7 @@ def write_report(
             title=path.name or str(path),
             status=record.status(),
             result=record.result(),
-            curves=svg(curves({"": lines}, PANELS), "Learning curves") if lines else None,
+            curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
             speed=_speed(lines),
             classes=classes,
             answers=answers,

@@ -46,7 +46,7 @@ def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CUR
     markers, a panel per metric.
     """
     figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
-    panels = figure.subplots(1, len(metrics))
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for number, (name, lines) in enumerate(runs.items()):
         for axis, metric in zip(panels, metrics, strict=True):
             for split in dict.fromkeys(line["split"] for line in lines if metric in line):
@@ -57,9 +57,9 @@ def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CUR
                 axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label, alpha=alpha, **style)
     for axis, metric in zip(panels, metrics, strict=True):
         axis.set(xlabel="optimizer step", ylabel=metric.replace("_", " "))
+        axis.set_yscale("log" if metric == "loss" else "linear")
         axis.grid(alpha=0.3)
-    panels[0].set_yscale("log")
-    panels[1].legend(fontsize="small")
+    panels[-1].legend(fontsize="small")
     return figure
 
 
