@@ -104,7 +104,7 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
 
 def check_endpoint(model: nn.Module, images: Any, endpoint: str) -> None:
     """Raises UserError where the model has no endpoint of this name; computes nothing."""
-    if not hasattr(model, "features"):
+    if not callable(getattr(model, "features", None)):
         raise UserError(f"{type(model).__name__} has no feature maps: it has no method `features` (docs/design.md)")
     names = jax.eval_shape(
         lambda x: model.init_with_output(jax.random.key(0), x, train=False, method="features")[0], images

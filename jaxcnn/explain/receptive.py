@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn.explain.filters import feature_maps
-from jaxcnn.explain.summary import summarize
+from jaxcnn.explain.summary import Endpoint, summarize
 
 SHARE = 1 - 0.9545
 """A pixel is in the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1:
@@ -62,15 +62,19 @@ def receptive_field(
     row, column = position or (height // 2, width // 2)
     gradient = jax.jit(jax.grad(mean_of))(image, row, column)
     end = summarize(model, image.shape).endpoints[endpoint]
-    edges = [
-        _edges(first + place * stride, size, length)
-        for first, stride, size, place, length in zip(
-            end.first, end.stride, end.receptive_field, (row, column), image.shape[:2], strict=True
-        )
-    ]
-    (top, bottom), (left, right) = edges
     heat = np.asarray(jnp.abs(gradient.astype(jnp.float32)).sum(-1))
-    return Field((row, column), end.receptive_field, (left, top, right, bottom), heat)
+    return Field((row, column), end.receptive_field, seen(end, (row, column), image.shape[:2]), heat)
+
+
+def seen(end: Endpoint, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What a position of an endpoint can see of an image of `size` (height, width): (left, top, right, bottom)."""
+    (top, bottom), (left, right) = (
+        _edges(first + place * stride, field, length)
+        for first, place, stride, field, length in zip(
+            end.first, position, end.stride, end.receptive_field, size, strict=True
+        )
+    )
+    return left, top, right, bottom
 
 
 def _edges(middle: float, size: float, length: int) -> tuple[int, int]:

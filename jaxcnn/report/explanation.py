@@ -45,7 +45,7 @@ SOURCES = {
     "Fergus 2014, section 4.2).",
     "features": "What the channels of an endpoint answer to the image, each from dark (its least value) to bright.",
     "receptive-field": "The box is what a position can see, counted from the net's layers; the colours are "
-    "the gradient of that position with respect to the image (Luo et al. 2016).",
+    "the square root of that position's absolute gradient with respect to the image (Luo et al. 2016).",
     "filters": "The weights of the first layer. One channel: blue is negative, white 0, red positive. Three channels: "
     "a colour around grey.",
     "templates": "The weights of a linear net, one image per class: blue speaks against the class, red for it.",
@@ -262,7 +262,8 @@ class _Draw:
         else:
             section.lines.append("the gradient is zero everywhere: at this image the position answers to no pixel")
         factor = len(large) // len(pixels)
-        picture = overlay.overlay(large, overlay.enlarge(field.heat, factor))
+        # A few pixels have most of the gradient: their root shows the others as well.
+        picture = overlay.overlay(large // 2, overlay.enlarge(np.sqrt(field.heat), factor), opacity=1)
         picture = overlay.draw_box(picture, factor * np.array(field.box), overlay.GIVEN)
         file = save_png(self.out, f"{section.title}_receptive-field_{self.question.endpoint}", picture)
         section.pictures.append(self._picture(picture, f"field of {self.question.endpoint} {field.position}", file))
