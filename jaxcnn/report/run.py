@@ -23,6 +23,7 @@ from jaxcnn.report.page import png, svg, write_page
 from jaxcnn.train.compare import curves
 from jaxcnn.train.plan import open_evaluations
 from jaxcnn.train.predict import load_net
+from jaxcnn.train.progress import result_names
 from jaxcnn.train.record import REPORT, Record, open_run
 from jaxcnn.train.saved import load_experiment
 
@@ -72,6 +73,7 @@ def write_report(
             title=path.name or str(path),
             status=record.status(),
             result=record.result(),
+            names=result_names(record.result()),
             curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
             speed=_speed(lines),
             classes=classes,
