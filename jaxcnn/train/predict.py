@@ -69,7 +69,8 @@ class Net:
         if len(found) > 1:
             raise UserError(f"{name!r} is {' and '.join(imagenet.spoken(self.classes[i]) for i in found)}; give its id")
         if not found:
-            hint = did_you_mean(name.lower(), words) or f"; it has {len(self.classes)} classes, from 0"
+            hint = "" if name.isdigit() else did_you_mean(name.lower(), words)
+            hint = hint or f"; it has {len(self.classes)} classes, from 0"
             raise UserError(f"the net has no class {name!r}{hint}")
         return found[0]
 
