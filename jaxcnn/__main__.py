@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console, RenderableType
@@ -16,6 +16,7 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
+ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 
 
 def evaluate(
@@ -75,6 +76,58 @@ def predict(
     _show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
 
 
+def explain(
+    run: Run,
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional] = (),
+    /,
+    *,
+    method: ExplainMethod,
+    class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None,
+    endpoint: str = "final",
+    box: Annotated[str | None, tyro.conf.arg(metavar="L,T,R,B")] = None,
+    out: pathlib.Path | None = None,
+    checkpoint: Checkpoint = "latest",
+    ema: bool = False,
+) -> None:
+    """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    Args:
+      run: A run directory, or what import-weights wrote.
+      images: Image files of any common format.
+      method: What to show.
+      class_: A class by name or index; default the predicted one of each image.
+      endpoint: The map to look at: a name of `features()`, such as stage3.
+      box: Where the object is, left,top,right,bottom in pixels of the image file: prints the IoU with the map's box.
+      out: The folder to write to; default RUN/explain.
+      checkpoint: latest, best or a step.
+      ema: Use the averaged weights.
+    """
+    from jaxcnn.report.explanation import Question, explain_run
+
+    question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
+    _print_lines(explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
+
+
+def kernels(
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
+    /,
+    out: pathlib.Path = pathlib.Path("kernels"),
+    sizes: tuple[int, ...] = (2, 4, 8),
+) -> None:
+    """Classic 3x3 kernels and max, average and min pooling on image files, as PNG files and a page.
+
+    Args:
+      images: Image files of any common format.
+      out: The folder to write to.
+      sizes: Sides of the pooling windows, in pixels.
+    """
+    from jaxcnn.report.kernels import show_kernels
+
+    if not images:
+        raise UserError("name at least one image file")
+    _print_lines([f"page {show_kernels(list(images), out, sizes)}"])
+
+
 def compare(
     runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
     /,
@@ -96,6 +149,19 @@ def compare(
     _show(rows, comparison_table(rows), json)
     if plot is not None:
         plot_runs(list(runs), plot)
+
+
+def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -> None:
+    """Write report.html of a run again: curves, final figures, confusions, mistakes, summary, environment.
+
+    Args:
+      run: A run directory, of a finished run or not.
+      split: The split whose images are answered; default the first of the run's evaluation splits.
+      data_dir: Where prepared TFDS data lies, if not where the run found it.
+    """
+    from jaxcnn.report.run import write_report
+
+    _print_lines([f"page {write_report(run, split=split, data_dir=data_dir)}"])
 
 
 def import_weights(
@@ -236,7 +302,10 @@ def data_check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir:
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
+    "kernels": kernels,
     "compare": compare,
+    "report": report,
     "import-weights": import_weights,
     "models": models,
     "summary": summary,
@@ -274,6 +343,19 @@ def _assignment(text: str) -> tuple[str, Any]:
         return field, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return field, value
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    """ "1,2,3,4" -> (1.0, 2.0, 3.0, 4.0)."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise UserError(f"{flag} {text}: give numbers with commas between them") from None
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(value: Any, table: RenderableType, as_json: bool) -> None:

@@ -21,12 +21,11 @@ from rich.console import Console
 from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
-from jaxcnn.studies.command import parse_flags, run_study
 from jaxcnn.train import checkpoint, duration
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import start_run
+from jaxcnn.train.record import REPORT, start_run
 from jaxcnn.train.saved import check_init_from
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
@@ -65,14 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             _print(errors, f"error: {error}")
             return FAILED
-    if outcome.result:
-        console.print(result_table(outcome.result))
-    _print(console if outcome.state == "done" else errors, outcome.message)
+        if outcome.result:
+            console.print(result_table(outcome.result))
+        _print(console if outcome.state == "done" else errors, outcome.message)
+        if outcome.state == "done":
+            _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state]
 
 
 def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], errors: Console) -> int:
     """Runs a study file. Raises UserError before anything has been run."""
+    from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
+
     console = Console()
     try:
         chosen, study = parse_flags(function, file, flags, _docstring())
@@ -89,6 +92,19 @@ def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], e
         _print(errors, f"not finished: {'; '.join(ended.failed)}; the same command tries again")
     _print(console, ended.message)
     return FAILED if ended.failed else DONE
+
+
+def _report(workdir: pathlib.Path, console: Console, errors: Console, stop: Callable[[], bool]) -> None:
+    """Writes the page of a finished run that has none. The run stays done, whatever happens here."""
+    if jax.process_index() != 0 or (workdir / REPORT).exists():
+        return
+    try:
+        from jaxcnn.report.run import write_report  # and matplotlib, which no run should wait for at its start
+
+        _print(console, f"page {write_report(workdir, stop=stop)}")
+    except Exception as error:
+        again = f"jaxcnn report {workdir} tries again"
+        _print(errors, f"warning: {REPORT} was not written: {type(error).__name__}: {error}; {again}")
 
 
 def _print(console: Console, text: str) -> None:

@@ -18,9 +18,10 @@ from jaxcnn import config
 from jaxcnn.errors import UserError
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
+REPORT = "report.html"
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
-    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock"),
+    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
