@@ -62,15 +62,15 @@ def compile_train_step(plan: Plan) -> Compiled:
     """The train step for this plan's mesh and batch; the state is donated."""
     experiment = plan.experiment
     step = make_train_step(
-        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss),
+        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group),
         plan.optimizer,
         plan.rate,
         accumulate=experiment.accumulate,
         ema=experiment.ema,
         log_every=plan.log_every,
     )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
     state = abstract_state(experiment, plan.mesh)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(plan.mesh)))
     batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
     with jax.default_matmul_precision(experiment.precision):
         return compile_ahead(jitted, state, batch)
@@ -205,9 +205,8 @@ class _Loop:
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if restored is None:
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            self.state = jax.jit(create, out_shardings=shardings)()
+            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))()
             self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))
