@@ -39,6 +39,7 @@ from jaxcnn.train.losses import make_classification_loss
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
 from jaxcnn.train.progress import Display, evaluation_line, train_line
 from jaxcnn.train.record import Record, State
+from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
@@ -61,8 +62,9 @@ class Outcome:
 def compile_train_step(plan: Plan) -> Compiled:
     """The train step for this plan's mesh and batch; the state is donated."""
     experiment = plan.experiment
+    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
     step = make_train_step(
-        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group),
+        rematerialized(loss) if experiment.rematerialize else loss,
         plan.optimizer,
         plan.rate,
         accumulate=experiment.accumulate,
