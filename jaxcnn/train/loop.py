@@ -39,6 +39,7 @@ from jaxcnn.train.losses import Batch, make_classification_loss
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
 from jaxcnn.train.progress import Display, evaluation_line, train_line
 from jaxcnn.train.record import Record, State
+from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
@@ -62,8 +63,9 @@ class Outcome:
 def train_step(plan: Plan) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """The pure train step of this plan."""
     experiment = plan.experiment
+    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
     return make_train_step(
-        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss),
+        rematerialized(loss) if experiment.rematerialize else loss,
         plan.optimizer,
         plan.rate,
         accumulate=experiment.accumulate,
@@ -75,8 +77,9 @@ def train_step(plan: Plan) -> Callable[[TrainState, Batch], tuple[TrainState, St
 def compile_train_step(plan: Plan) -> Compiled:
     """The train step for this plan's mesh and batch; the state is donated."""
     experiment = plan.experiment
-    jitted = jax.jit(train_step(plan), donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
     state = abstract_state(experiment, plan.mesh)
+    out = (meshes.shardings(state), meshes.replicated(plan.mesh))
+    jitted = jax.jit(train_step(plan), donate_argnums=0, out_shardings=out)
     batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
     with jax.default_matmul_precision(experiment.precision):
         return compile_ahead(jitted, state, batch)
@@ -211,9 +214,8 @@ class _Loop:
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if restored is None:
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            self.state = jax.jit(create, out_shardings=shardings)()
+            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))()
             self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))

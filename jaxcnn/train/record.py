@@ -160,21 +160,21 @@ def start_run(
         if (path / "config.json").exists():
             _same_config(record, encoded)
             _same_labels(record, dataset)
-            now = environment(dataset)
+            now = environment(dataset, encoded)
             first = record.environment()
             starts = first.pop("resumed", [])
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
             if file is not None:
                 shutil.copyfile(file, path / "experiment.py")
-            record._write("environment.json", environment(dataset))
+            record._write("environment.json", environment(dataset, encoded))
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)
         yield record
 
 
-def environment(dataset: dict[str, Any]) -> dict[str, Any]:
-    """What a run depends on beside its config."""
+def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, Any]:
+    """What a start of a run depends on beside config.json, and the fields of that which may change between starts."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -189,6 +189,7 @@ def environment(dataset: dict[str, Any]) -> dict[str, Any]:
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
+        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.FREE},
         "dataset": dataset,
     }
 
