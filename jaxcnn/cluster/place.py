@@ -69,14 +69,14 @@ def find_place(environment: Mapping[str, str], flags: Flags = Flags()) -> Place:
 
 
 def check_coordinator(place: Place, addresses: tuple[str, ...]) -> None:
-    """Raises UserError where `addresses`, to which the coordinator's name resolves, cannot be reached from all nodes."""
+    """Raises UserError where `addresses`, the coordinator's, cannot be reached from all nodes."""
     if place.nodes == 1:
         return
     if place.nodes is not None and any(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in addresses):
         raise UserError(
             f"the coordinator {place.coordinator} resolves to {', '.join(addresses)} here, a loopback address, which "
-            f"the other {place.nodes - 1} nodes cannot reach; correct its line in /etc/hosts, or give an address of the "
-            "network: --coordinator IP:PORT --processes N --process I"
+            f"the other {place.nodes - 1} nodes cannot reach; correct its line in /etc/hosts, or give an address of "
+            "the network: --coordinator IP:PORT --processes N --process I"
         )
 
 
@@ -137,8 +137,8 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
         nodes = _number("SLURM_JOB_NUM_NODES", environment.get("SLURM_JOB_NUM_NODES", "1"))
         if max(processes, nodes) > 1:
             raise UserError(
-                f"Slurm job {job} has {nodes} nodes and {processes} tasks, but this process was not started by srun and "
-                f"would run alone; use: srun {LAUNCH} (or --processes 1 for one process)"
+                f"Slurm job {job} has {nodes} nodes and {processes} tasks, but this process was not started by srun "
+                f"and would run alone; use: srun {LAUNCH} (or --processes 1 for one process)"
             )
         return Place("slurm", local_devices=_device_list(environment), job=job)
     tasks = _per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", str(processes)))
