@@ -233,6 +233,58 @@ def data_check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir:
         raise UserError(f"{found} broken images")
 
 
+@dataclasses.dataclass(frozen=True)
+class ProveResume:
+    """Interrupt an experiment at random moments of every phase, go on, and compare with an uninterrupted run.
+
+    All other flags are the experiment's, --debug too.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    kills: int = 12
+    """Interruptions: the phases start, compile, step, evaluation, save and end in turn."""
+    resizes: int = 0
+    """Changes of the number of processes of one run, through 4, 2 and 1."""
+    devices: tuple[int, ...] = (1, 2)
+    """The first is what runs use; every fourth goes on with one of the others."""
+    workdir: pathlib.Path | None = None
+    """Where the runs are made and left; default a temporary folder."""
+    draw: int = 0
+    """Seed of the random moments."""
+
+
+def prove_resume(arguments: list[str]) -> None:
+    """Runs `jaxcnn prove-resume`; UserError where an interruption was not survived."""
+    import tempfile
+
+    from jaxcnn.prove import resume
+
+    arguments = arguments or ["--help"]
+    chosen, flags = tyro.cli(
+        ProveResume,
+        args=arguments,
+        prog="jaxcnn prove-resume",
+        return_unknown_args=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (chosen.workdir or pathlib.Path(temporary)).absolute()
+        proofs = resume.prove_resume(
+            chosen.file,
+            flags,
+            folder,
+            kills=chosen.kills,
+            resizes=chosen.resizes,
+            devices=chosen.devices,
+            seed=chosen.draw,
+        )
+    Console().print(resume.proof_table(proofs))
+    failed = sum(bool(proof.problem) for proof in proofs)
+    if failed:
+        raise UserError(f"{failed} of {len(proofs)} interruptions changed the run")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
@@ -248,10 +300,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 after a message; wrong arguments leave through SystemExit(2)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["data"]:
+        if arguments[:1] == ["prove-resume"]:
+            prove_resume(arguments[1:])
+        elif arguments[:1] == ["data"]:
             _call(DATA_COMMANDS, "jaxcnn data", "Prepare and check data sets.", arguments[1:])
         else:
-            _call(COMMANDS | {"data": lambda: None}, "jaxcnn", __doc__, arguments)
+            _call(COMMANDS | {"data": lambda: None, "prove-resume": lambda: None}, "jaxcnn", __doc__, arguments)
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1

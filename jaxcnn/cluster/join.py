@@ -104,7 +104,7 @@ def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = De
     )
     watch = Watch(client(), place.index, names, deadlines.lost, exit_at_once)
     if place.index != 0:
-        name_the_coordinator_on_abort(names[0], lambda code, message: watch.leave(code, message))
+        name_the_coordinator_on_abort(watch)
     return Company(place, everyone, watch)
 
 

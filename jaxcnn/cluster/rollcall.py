@@ -123,8 +123,8 @@ def _listen(place: Place, port: int) -> socket.socket:
         )
     except OSError as error:
         raise UserError(
-            f"process 0 cannot listen at port {port}: {error.strerror or error}; another job may use it: give a free one "
-            "with --coordinator or JAX_COORDINATOR_PORT"
+            f"process 0 cannot listen at port {port}: {error.strerror or error}; another job may use it: give a free "
+            "one with --coordinator or JAX_COORDINATOR_PORT"
         ) from error
 
 

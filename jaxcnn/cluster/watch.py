@@ -1,9 +1,9 @@
 """Watch: each process tells the others, through JAX's key-value store, that it lives and how far it is.
 
 A collective with a dead or stopped process waits for ever or fails without a name. So every process has a thread that
-writes its beat and reads the others', and one that judges: silent for longer than the deadline, alive but standing still
-while others wait for it, or gone with a message of its own. Then this process says so and leaves, since its main thread
-may be inside a collective from which nothing else brings it back. The last committed checkpoint is untouched.
+writes its beat and reads the others', and one that judges: silent for longer than the deadline, alive but standing
+still while others wait for it, or gone with a message of its own. Then this process says so and leaves, since its main
+thread may be inside a collective from which nothing else brings it back. The last committed checkpoint is untouched.
 """
 
 import contextlib
@@ -153,6 +153,10 @@ class Watch:
     def _lost(self, index: int, why: str) -> str:
         return f"{self.names[index]} is lost: {why}; {_GOES_ON}"
 
+    def forget(self, index: int) -> None:
+        """Process `index` is known to be gone."""
+        self._seen[index].heard = -float("inf")
+
     def first_survivor(self) -> int:
         """The lowest process that this one still hears, itself included: it is the one to write the status."""
         now = time.monotonic()
@@ -160,7 +164,7 @@ class Watch:
         return min([self.index, *alive])
 
 
-def name_the_coordinator_on_abort(name: str, leave: Callable[[int, str], None]) -> None:
+def name_the_coordinator_on_abort(watch: Watch) -> None:
     """Where process 0 dies, JAX's client ends this process through abort(), with a stack trace and no name.
 
     A handler of the signal is called in the thread that aborts; Python's own would wait for the main thread, which is
@@ -168,7 +172,8 @@ def name_the_coordinator_on_abort(name: str, leave: Callable[[int, str], None]) 
     """
 
     def handle(_: int) -> None:
-        leave(LOST, f"{name} is lost: its coordination service is gone; {_GOES_ON}")
+        watch.forget(0)
+        watch.leave(LOST, f"{watch.names[0]} is lost: its coordination service is gone; {_GOES_ON}")
 
     global _on_abort  # the C side holds no reference
     _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)

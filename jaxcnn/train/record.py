@@ -31,8 +31,8 @@ PACKAGES = [
 class Record:
     """One run directory. Files that must be whole are written beside their place and renamed.
 
-    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their own
-    part of the data, which go to quarantine.PROCESS.jsonl.
+    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
+    own part of the data, which go to quarantine.PROCESS.jsonl.
     """
 
     def __init__(self, path: pathlib.Path, process: int = 0):

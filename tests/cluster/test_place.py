@@ -130,7 +130,7 @@ def test_wrong_combinations_are_refused_with_the_line_to_use(environment, flags,
 
 def test_a_loopback_coordinator_is_refused_where_other_nodes_need_it():
     two, one = Place("slurm", "n1:61441", 2, 1, None, 2), Place("slurm", "n1:61441", 2, 1, None, 1)
-    with pytest.raises(UserError, match="n1:61441 resolves to 127.0.1.1 here, a loopback address"):
+    with pytest.raises(UserError, match=r"n1:61441 resolves to 127\.0\.1\.1 here, a loopback address"):
         check_coordinator(two, ("127.0.1.1",))
     check_coordinator(two, ("10.0.0.1", "fe80::1%eth0"))
     check_coordinator(one, ("127.0.1.1",))
