@@ -27,6 +27,7 @@ from jaxcnn import config
 from jaxcnn.cluster.join import Company, Deadlines, join
 from jaxcnn.cluster.place import Flags
 from jaxcnn.cluster.preflight import check_collective, check_equal, digest
+from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
 from jaxcnn.train import checkpoint, duration
@@ -64,12 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if _of_a_collective(error):
             company.watch.explain()  # another process is lost, most likely, and then this call does not return
-        traceback.print_exc()
         code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, BrokenPipeError):
+            # Whoever started this process and read its output is gone; on Slurm, a killed slurmstepd.
+            code, message = LOST, "nobody reads its output any more"
+        company.watch.farewell(code, message)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     company.watch.farewell(code, message)
     if code not in (DONE, PREEMPTED):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)  # an ordinary exit would wait for the others inside JAX
     jax.distributed.shutdown()
     return code
