@@ -72,13 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         company.watch.farewell(code, message)
         with contextlib.suppress(OSError):
             traceback.print_exc()
-    company.watch.farewell(code, message)
-    if code not in (DONE, PREEMPTED):
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)  # an ordinary exit would wait for the others inside JAX
-    jax.distributed.shutdown()
+    company.leave(code, message)
     return code
 
 
@@ -89,7 +83,7 @@ def _launch(file: pathlib.Path, flags: list[str], company: Company, deadlines: D
     with contextlib.ExitStack() as held:
         try:
             command = parse(file, flags)
-            _set_up_cache(errors)
+            set_up_cache(errors)
             stop = _stop_on_signals()
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
@@ -328,7 +322,7 @@ def _where(error: Exception, file: pathlib.Path) -> str:
     return f"line {lines[-1]}: " if lines else ""
 
 
-def _set_up_cache(errors: Console) -> None:
+def set_up_cache(errors: Console) -> None:
     """The persistent compile cache: JAX_COMPILATION_CACHE_DIR, else a folder in the user's cache."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +57,19 @@ class Company:
         if self.watch is not None:
             self.reached(where, patient=True)
             client().wait_at_barrier(f"jaxcnn/{where}", 24 * 3600 * 1000)
+
+    def leave(self, code: int, message: str) -> None:
+        """The end of this process's part. Returns where it ended well, with all of them; else ends the process."""
+        if self.watch is None:
+            return
+        self.watch.farewell(code, message)
+        if code in (0, 75):
+            jax.distributed.shutdown()
+            return
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # an ordinary exit would wait for the others inside JAX
 
     def on_leave(self, path: pathlib.Path) -> None:
         """From here on, where the run stops because of another process, the lowest one that is left says so in

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -37,7 +38,7 @@ def local(count, run, *flags):
     done = subprocess.run(
         [ROOT / "launch" / "local.sh", str(count), TINY, "--workdir", run, *SHORT, *flags],
         cwd=ROOT,
-        env=os.environ | {"PYTHON": os.sys.executable},
+        env=os.environ | {"PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=300,
@@ -89,11 +90,11 @@ def test_a_process_that_is_killed_or_stopped_is_named_within_the_deadline(number
     run = tmp_path / "run"
     processes = start_all(2, "--workdir", run, *SHORT, "--lost-after", DEADLINE)
     wait_until(lambda: len(saved(run)) >= 1 and step_of(run) >= 16, processes[0])
-    start = time.monotonic()
+    begin = time.monotonic()
     processes[victim].send_signal(signal.Signals[f"SIG{number}"])
     try:
         ((code, _, errors),) = ended([processes[1 - victim]], 60)
-        assert time.monotonic() - start < DEADLINE + 5
+        assert time.monotonic() - begin < DEADLINE + 5
     finally:
         processes[victim].kill()
         processes[victim].communicate()
@@ -109,10 +110,10 @@ def test_a_process_that_lives_but_is_held_back_is_named(tmp_path):
     flags = ["--seconds", "0", "--hang", hang, "--hang-process", "1", "--workdir", run, "--lost-after", DEADLINE]
     processes = start_all(2, *flags, "--duration", "100000steps", file=SLOW)
     wait_until(lambda: step_of(run) >= 16, processes[0])
-    start = time.monotonic()
+    begin = time.monotonic()
     hang.touch()
     ((code, _, errors),) = ended([processes[0]], 60)
-    assert time.monotonic() - start < DEADLINE + 5
+    assert time.monotonic() - begin < DEADLINE + 5
     ended([processes[1]], 60)
     assert code == 69 and "process 1 (" in errors and "has stood at step" in errors and f"for {DEADLINE} s" in errors
 
@@ -121,10 +122,10 @@ def test_a_process_that_lives_but_is_held_back_is_named(tmp_path):
     "present, message", [(0, "process 1 of 2 did not come within 3 s; there: 0 ("), (1, "process 0")]
 )
 def test_a_process_that_does_not_come_is_named(present, message, tmp_path):
-    start = time.monotonic()
+    begin = time.monotonic()
     ((code, out, errors),) = ended(start_all(2, "--workdir", tmp_path / "run", "--start-timeout", 3, only=[present]))
     assert code == 2 and message in errors and "Traceback" not in errors and "compiled" not in out
-    assert time.monotonic() - start < 3 + 5 + 10  # and the imports
+    assert time.monotonic() - begin < 3 + 5 + 10  # and the imports
     assert not (tmp_path / "run").exists()
 
 
