@@ -102,6 +102,11 @@ def flatten(encoded: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
+def fixed(encoded: Any) -> dict[str, Any]:
+    """An encoded config, flattened, without what may change between the starts of one run."""
+    return {path: value for path, value in flatten(encoded).items() if path not in FREE}
+
+
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """{path: (old, new)} of two encoded configs; a value that one of them lacks is None there."""
     old, new = flatten(old), flatten(new)

@@ -30,12 +30,17 @@ PACKAGES = [
 
 
 class Record:
-    """One run directory. Files that must be whole are written beside their place and renamed."""
+    """One run directory. Files that must be whole are written beside their place and renamed.
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
+    own part of the data, which go to quarantine.PROCESS.jsonl.
+    """
+
+    def __init__(self, path: pathlib.Path, process: int = 0):
+        self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
-        self.quarantined = {(line["split"], line["index"]) for line in self._lines("quarantine.jsonl")}
+        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
+        self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
 
     def config(self) -> dict[str, Any]:
         return self._json("config.json")
@@ -60,16 +65,21 @@ class Record:
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; on disk before the next checkpoint (see `metrics_size`)."""
-        self._append("metrics.jsonl", line)
+        if self.process == 0:
+            self._append("metrics.jsonl", line)
 
     def metrics_size(self) -> int:
         """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
+        if self.process:
+            return 0
         with (self.path / "metrics.jsonl").open("a") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after the checkpoint that the run resumes from."""
+        if self.process:
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             if file.tell() > size:
                 file.truncate(size)
@@ -78,7 +88,7 @@ class Record:
         """Records an unreadable example, once."""
         if (split, index) not in self.quarantined:
             self.quarantined.add((split, index))
-            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
@@ -88,6 +98,8 @@ class Record:
             raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
 
     def _write(self, name: str, value: Any) -> None:
+        if self.process:
+            return
         part = self.path / f".{name}.part"
         try:
             with part.open("w") as file:
