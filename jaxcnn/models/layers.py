@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float64"]
+"""Of the computation; parameters stay float32. float64 is for checks, and needs jax_enable_x64."""
 Activation = Literal["relu", "relu6", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
 Init = Literal[
     "lecun_normal",

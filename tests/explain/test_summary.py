@@ -163,7 +163,7 @@ class Branches(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        make = functools.partial(conv, dtype="float32", init=nn.initializers.ones)
+        make = functools.partial(conv, dtype="float32", kernel_init=nn.initializers.ones)
         x = make(4, 5, stride=2, padding=1, name="stem")(x)
         left = make(4, (1, 7), padding=(0, 3), groups=2, name="left")(x)
         right = make(4, 3, padding=2, dilation=2, name="right")(x)
@@ -365,7 +365,12 @@ def test_summary_in_json_and_by_module(capsys):
     value = json.loads(capsys.readouterr().out)
     assert value["input_shape"] == [36, 36, 1] and value["layers"][0]["output"] == [32, 32, 6]
     assert value["layers"][-1]["output"] == [3] and value["layers"][-1]["field"] == [None, None]
-    assert value["endpoints"]["final"] == {"shape": [6, 6, 16], "stride": [4, 4], "receptive_field": [16, 16]}
+    assert value["endpoints"]["final"] == {
+        "shape": [6, 6, 16],
+        "stride": [4, 4],
+        "receptive_field": [16, 16],
+        "first": [7.5, 7.5],
+    }
     assert main(["summary", "lenet5", "--depth", "1"]) == 0
     rows = {line.split()[0]: line.split() for line in lines(capsys) if line.strip()}
     assert rows["backbone"][:5] == ["backbone", "4", "layers", "5x5x16", "2.57"]

@@ -187,7 +187,7 @@ def test_adding_keeps_the_widths_at_which_the_blocks_begin():
         for net in (longer, shorter)
     ]
     np.testing.assert_array_equal(*maps)
-    with pytest.raises(UserError, match="'concatenate' and 'add'"):
+    with pytest.raises(UserError, match=r"no combine 'sum'; there is .'concatenate', 'add'"):
         ends("densenet121", (64, 64), combine="sum")
 
 

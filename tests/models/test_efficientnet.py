@@ -240,5 +240,5 @@ def test_every_size_works(fields):
 
 
 def test_a_wrong_padding_is_answered():
-    with pytest.raises(UserError, match="'torch' and 'tf'"):
+    with pytest.raises(UserError, match=r"no padding 'same'; there is .'torch', 'tf'"):
         create_model("efficientnet_b0", padding="same").init(jax.random.key(0), jnp.zeros((1, 9, 9, 3)), train=False)
