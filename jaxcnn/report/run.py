@@ -70,7 +70,7 @@ def write_report(
         write_page(
             page,
             "run.html",
-            title=path.name or str(path),
+            title=record.path.name,
             status=record.status(),
             result=record.result(),
             names=result_names(record.result()),
