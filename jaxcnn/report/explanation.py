@@ -113,15 +113,16 @@ def explain_run(
     out = out or run / "explain"
     make_folder(out)
     draw = _Draw(net, question, out)
+    name = run.absolute().name
     if question.method in OF_THE_NET:
-        sections = [draw.net_itself(run.name)]
+        sections = [draw.net_itself(name)]
     else:
-        sections = [draw.photo(name, path) for name, path in own_names(images)]
+        sections = [draw.photo(stem, path) for stem, path in own_names(images)]
     page = out / f"{question.method}.html"
     write_page(
         page,
         "explanation.html",
-        title=f"{TITLES[question.method]} of {run.name or run}",
+        title=f"{TITLES[question.method]} of {name}",
         source=SOURCES[question.method],
         scores=SCORES if question.method in MAPS else "",
         weights=f"{run}, step {net.step:,}{', averaged weights' if averaged else ''}",
@@ -157,7 +158,7 @@ class _Draw:
         tiles = [overlay.enlarge(tile, overlay.zoom(max(tile.shape[:2]), 64 if captions else 32)) for tile in tiles]
         file = save_png(self.out, self.question.method, overlay.grid(tiles))
         if captions:
-            pictures = zip(tiles, captions, strict=False)  # thousands of classes would be too many for a page
+            pictures = zip(tiles, captions, strict=True)
             section.pictures = [Picture(png(tile, text, class_="pixels"), text) for tile, text in pictures]
             section.lines.append(f"all of them in {file}, row by row")
         else:

@@ -57,7 +57,7 @@ def write_report(
       stop: asked after every batch of answers, to leave it at those.
 
     Raises:
-      UserError: this is no run, or it cannot be written.
+      UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
     record = open_run(path.absolute())
     experiment, lines = load_experiment(record), record.metrics()
@@ -70,7 +70,7 @@ def write_report(
         write_page(
             page,
             "run.html",
-            title=path.name or str(path),
+            title=record.path.name,
             status=record.status(),
             result=record.result(),
             names=result_names(record.result()),
@@ -113,6 +113,8 @@ def _answers(
             return None, f"{examples.name}/{examples.split} has other classes now than the run was trained on"
         return answer(net, examples, stop), ""
     except UserError as error:
+        if split is not None:  # asked for by name
+            raise
         return None, str(error)
 
 

@@ -92,6 +92,8 @@ def test_the_command_writes_the_page_again_also_of_another_split(run, capsys):
     assert "report.html" in capsys.readouterr().out
     assert command.main(["report", str(run.parent)]) == 1
     assert "is not a run directory" in capsys.readouterr().err
+    assert command.main(["report", str(run), "--split", "tset"]) == 1
+    assert "did you mean 'test'" in capsys.readouterr().err
 
 
 def test_the_same_command_gives_a_finished_run_the_page_that_it_lacks(run):
