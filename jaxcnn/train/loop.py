@@ -16,12 +16,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled, compile_ahead
@@ -36,14 +39,16 @@ from jaxcnn.train.evaluate import (
 from jaxcnn.train.init_from import overlay
 from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.losses import make_classification_loss
+from jaxcnn.train.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
-from jaxcnn.train.progress import Display, evaluation_line, train_line
+from jaxcnn.train.progress import Display, evaluation_line, figure, train_line
 from jaxcnn.train.record import Record, State
 from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import make_train_step
+from jaxcnn.train.xla_flags import compiler_options
 
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
@@ -60,22 +65,45 @@ class Outcome:
 
 
 def compile_train_step(plan: Plan) -> Compiled:
-    """The train step for this plan's mesh and batch; the state is donated."""
-    experiment = plan.experiment
+    """The train step for this plan's mesh and batch; the state is donated.
+
+    Raises:
+      UserError: the devices do not have the memory that it needs.
+    """
+    try:
+        compiled = compile_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(advice(plan.experiment, plan.mesh, None)) from error
+        raise
+    check_memory(plan.experiment, plan.mesh, compiled.memory)
+    return compiled
+
+
+def compile_step(
+    experiment: Experiment,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    log_every: int,
+) -> Compiled:
+    """The train step of an experiment on a mesh, compiled from shapes alone."""
     loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
     step = make_train_step(
         rematerialized(loss) if experiment.rematerialize else loss,
-        plan.optimizer,
-        plan.rate,
+        optimizer,
+        rate,
         accumulate=experiment.accumulate,
         ema=experiment.ema,
-        log_every=plan.log_every,
+        log_every=log_every,
+        skip=experiment.skip_bad_steps,
     )
-    state = abstract_state(experiment, plan.mesh)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(plan.mesh)))
-    batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
+    state = abstract_state(experiment, mesh)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
+    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, masked=False)
+    options = compiler_options(experiment.xla_flags, experiment.deterministic)
     with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state, batch)
+        return compile_ahead(jitted, state, batch, options=options)
 
 
 def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> TrainBatches:
@@ -106,18 +134,22 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
     try:
         outcome = loop.run()
     except Diverged as error:
-        indices = train_batches(plan, plan.train, ()).indices(error.step - 1).tolist()
+        skipped = plan.experiment.skip_bad_steps
         message = (
-            f"the loss or the gradient was not finite at step {error.step:,}; that step's examples are listed in "
-            "status.json; try a lower learning rate, a longer warm-up or --clip-norm 1"
+            f"the loss or the gradient was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped else "")
+            + f"; status.json lists that step's examples, `jaxcnn replay {record.path} --step {error.step}` computes "
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
         )
-        record.write_status("diverged", error.step, message=message, examples=indices)
+        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, *error.figures))
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
+        if is_out_of_memory(error):
+            error = UserError(advice(plan.experiment, plan.mesh, loop.train_step and loop.train_step.memory))
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         with contextlib.suppress(UserError):  # on a full disk the status cannot be written either
             record.write_status("failed", loop.step, message=message)
-        raise
+        raise error
     finally:
         loop.close()
     more = {} if outcome.state == "done" else {"message": outcome.message}
@@ -131,12 +163,13 @@ class _Loop:
     def __init__(self, plan: Plan, record: Record, display: Display, stop: Callable[[], bool]):
         self.plan, self.record, self.display, self.stop = plan, record, display, stop
         self.step = 0
+        self.train_step: Compiled | None = None
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
-        self.interval = Interval(self._log, plan.experiment.data.batch_size)
+        self.interval = Interval(self._log, plan.experiment.data.batch_size, self._skipped)
         self.board = _open_board(record) if plan.experiment.tensorboard else None
         self.figures = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
@@ -252,7 +285,7 @@ class _Loop:
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
-        self.interval.took(metrics)
+        self.interval.took(self.step, metrics)
         if len(self.in_flight) == 2:
             jax.block_until_ready(self.in_flight[0])
         self.in_flight.append(metrics["bad_step"])
@@ -334,19 +367,29 @@ class _Loop:
                 f"they are listed in {self.record.path / 'quarantine.jsonl'}"
             )
 
+    def bad_step(self, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+        """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
+        indices = train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()
+        return {"loss": repr(loss), "grad_norm": repr(grad_norm), "examples": indices}
+
+    def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
+        """Records a step whose update was skipped."""
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, loss, grad_norm)):
+            self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
+
     def _log(self, line: dict[str, Any]) -> None:
         """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
         self.record.log(line)
         if line["split"] != "train":
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
-            self.figures = f"epoch {line['epoch']:.1f}  loss {line['loss']:.4f}  "
+            self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
             self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
             if not self.display.console.is_terminal:
                 self.display.line(train_line(line, self.plan.total))
         if self.board is not None:
             for name, value in line.items():
-                if name not in ("step", "split"):
+                if name not in ("step", "split") and value is not None:
                     self.board.add_scalar(f"{line['split']}/{name}", value, line["step"])
 
 

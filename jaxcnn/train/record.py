@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
-    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock"),
+    *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock"),
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
@@ -34,6 +34,7 @@ class Record:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.skipped = {line["step"]: line for line in self._lines("skipped.jsonl")}
         self.quarantined = {(line["split"], line["index"]) for line in self._lines("quarantine.jsonl")}
 
     def config(self) -> dict[str, Any]:
@@ -78,6 +79,14 @@ class Record:
         if (split, index) not in self.quarantined:
             self.quarantined.add((split, index))
             self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+
+    def skip(self, step: int, figures: dict[str, Any]) -> bool:
+        """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
+        if step in self.skipped:
+            return False
+        self.skipped[step] = {"step": step, **figures}
+        self._append("skipped.jsonl", self.skipped[step])
+        return True
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
