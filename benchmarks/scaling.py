@@ -1,6 +1,6 @@
 """What more devices change: step time on simulated devices, the collectives' share, FSDP's memory by compiled analysis.
 
-python benchmarks/scaling.py [--only memory|time] [--out FILE.json] [--models vgg16 resnet152] [--devices 1 8 64]
+python benchmarks/scaling.py [--only memory|time|estimate] [--out FILE.json] [--models vgg16 ...] [--devices 1 8 64]
 
 Simulated devices are threads of one CPU: their times say how much work is added, not how fast a cluster is. Memory and
 collectives are read off the compiled program of one device, scheduled for memory as XLA does for GPUs, in float32.
@@ -32,6 +32,10 @@ from jaxcnn.train.plan import abstract_state, initial_state
 
 MIB = 2**20
 LOCAL = 32  # examples per device
+# Assumptions of the estimate, not measurements: images/s of one GPU of the H100 class in bfloat16 with the data ready,
+# and bytes/s that leave a GPU in an all-reduce, inside a node (NVLink) and between nodes (400 Gbit/s for each GPU).
+ASSUMED_IMAGES = {"resnet50": 3000.0, "vgg16": 1500.0, "resnet152": 1200.0}
+NODE_BANDWIDTH, NETWORK_BANDWIDTH = 200e9, 35e9
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1, "f64": 8, "s64": 8, "u64": 8}
 
@@ -112,6 +116,31 @@ def step_time(batch: int, fsdp: int, rounds: int = 7) -> dict[str, object]:
     }
 
 
+def estimate(model: str, gpus: int, images_per_gpu: float, batch: int = 256) -> dict[str, object]:
+    """Seconds of an ImageNet epoch (1,281,167 images) where each GPU computes so many images/s at `batch` examples.
+
+    The gradients, float32, go around a ring of all GPUs: 2 (n - 1) / n of their bytes leave each. From "exchange hidden
+    behind the backward pass, which is two thirds of the step" to "nothing hidden".
+    """
+    shapes = jax.eval_shape(
+        lambda: create_model(model).init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
+    )
+    gradients = 4 * sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    compute = batch / images_per_gpu
+    exchange = 2 * (gpus - 1) / gpus * gradients / (NODE_BANDWIDTH if gpus <= 8 else NETWORK_BANDWIDTH)
+    steps = 1_281_167 / (batch * gpus)
+    return {
+        "model": model,
+        "GPUs": gpus,
+        "global batch": batch * gpus,
+        "step, computing, ms": 1e3 * compute,
+        "step, exchange, ms": 1e3 * exchange,
+        "epoch, s, exchange hidden": steps * max(compute, compute / 3 + exchange),
+        "epoch, s, nothing hidden": steps * (compute + exchange),
+        "input, images/s": gpus * images_per_gpu,
+    }
+
+
 def in_process(devices: int, *arguments: object) -> dict[str, object]:
     """One measurement in a process with so many simulated devices."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
@@ -124,7 +153,7 @@ def in_process(devices: int, *arguments: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["memory", "time"])
+    parser.add_argument("--only", choices=["memory", "time", "estimate"])
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--models", nargs="+", default=["vgg16", "resnet152"])
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 8, 64])
@@ -148,6 +177,10 @@ def main() -> None:
             for name, batch in (("fixed local batch", 16 * devices), ("fixed global batch", 64)):
                 for fsdp in sorted({1, devices}):
                     add(name, in_process(devices, "time", batch, fsdp))
+    if arguments.only in (None, "estimate"):
+        for model, images in ASSUMED_IMAGES.items():
+            for gpus in (8, 64, 512):
+                add("estimate", estimate(model, gpus, images))
     if arguments.only in (None, "memory"):
         for model in arguments.models:
             for devices in arguments.devices:
