@@ -33,9 +33,10 @@ from jaxcnn.models import FC
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.loop import compile_train_step, run, train_batches
+from jaxcnn.train.loop import run, train_batches
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.plan import Plan, initial_state, make_plan
+from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display
 from jaxcnn.train.record import start_run
 

@@ -393,9 +393,59 @@ def prove_resume(arguments: list[str]) -> None:
         raise UserError(f"{failed} of {len(proofs)} interruptions changed the run")
 
 
+def replay(run: Run, /, step: int, json: bool = False) -> None:
+    """Compute one training step of a run again, such as the one that was not finite, from the checkpoint before it.
+
+    Args:
+      run: A run directory.
+      step: Counted from 1, as in status.json, skipped.jsonl and metrics.jsonl.
+      json: Print JSON.
+    """
+    from jaxcnn.train.replay import replay as replay_step
+
+    found = replay_step(run, step)
+    table = Table("", f"step {step:,}")
+    for name in ("loss", "grad_norm", "recorded"):
+        table.add_row({"recorded": "loss that the run noted"}.get(name, name), str(found[name]))
+    table.add_row("computed from checkpoint", str(found["from"] or "none: from the start"))
+    table.add_row("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16)))
+    # Text, because JSON has no nan.
+    _show(found | {name: repr(found[name]) for name in ("loss", "grad_norm")}, table, json)
+
+
+def fit_batch(
+    file: Annotated[pathlib.Path, tyro.conf.Positional],
+    flags: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    /,
+    memory: str | None = None,
+    json: bool = False,
+) -> None:
+    """The largest batch whose train step fits into the devices' memory; compiles only, reads no data.
+
+    Args:
+      file: An experiment file.
+      flags: Flags of the experiment, after `--`.
+      memory: Per device, such as 16GiB; default what this machine's devices have.
+      json: Print JSON.
+    """
+    from jaxcnn.launch import parse
+    from jaxcnn.train.fit_batch import fit_batch as fit
+    from jaxcnn.train.memory import parse_bytes
+
+    found = fit(parse(file, list(flags)).experiment, None if memory is None else parse_bytes(memory))
+    table = Table("batch size", "per device, MiB", f"of {found.limit / 2**20:,.0f} MiB")
+    for size, needed in found.needed.items():
+        table.add_row(f"{size:,}", f"{needed / 2**20:,.1f}", "fits" if needed <= found.limit else "does not fit")
+    _show(dataclasses.asdict(found), table, json)
+    if not json:
+        print(f"largest batch {found.batch_size:,} on {found.devices} devices, as compiled for {found.platform}")
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "doctor": doctor,
     "evaluate": evaluate,
+    "replay": replay,
+    "fit-batch": fit_batch,
     "predict": predict,
     "explain": explain,
     "kernels": kernels,

@@ -21,6 +21,7 @@ from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optimizer
 from jaxcnn.train.schedules import Constant, Schedule, StepDecay
 from jaxcnn.train.step import EMA
+from jaxcnn.train.xla_flags import check_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,12 @@ class Experiment:
     checkpoints: Checkpoints = Checkpoints()
     precision: Literal["default", "float32"] = "default"
     """Of float32 products: "default" allows TF32 and bfloat16 passes on GPU and TPU, "float32" does not."""
+    deterministic: bool = False
+    """The same bits at every start on a GPU too, where XLA is faster without; a CPU and a TPU have them anyway."""
+    xla_flags: str = "none"
+    """A named set of XLA options, such as gpu-latency-v1 (jaxcnn/train/xla_flags.py lists them)."""
+    skip_bad_steps: int = 0
+    """Steps in a row with a loss or gradient that is not finite whose updates are skipped; 0 stops at the first."""
     tensorboard: bool = False
     """Write TensorBoard events as well (needs the extra: pip install 'jaxcnn[tensorboard]')."""
 
@@ -108,6 +115,9 @@ class Experiment:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it must be in [0, 2**32)")
+        if self.skip_bad_steps < 0:
+            raise UserError(f"skip_bad_steps is {self.skip_bad_steps}; it must not be negative")
+        check_flags(self.xla_flags)
         for field in ("duration", "evaluate_every", "log_every"):
             if getattr(self, field).amount == 0:
                 raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")

@@ -331,6 +331,8 @@ def check_choices(module: nn.Module) -> None:
     """Raises UserError where a field of type Literal holds something else; the message names the nearest choice."""
     for field in dataclasses.fields(module):
         value = getattr(module, field.name, None)
+        if isinstance(value, type | np.dtype):
+            value = jnp.dtype(value).name  # jnp.bfloat16 is "bfloat16"
         choices = get_args(field.type)
         if get_origin(field.type) is Literal and value not in choices:
             hint = did_you_mean(str(value), map(str, choices)) or ";"

@@ -28,9 +28,11 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell
 from jaxcnn.train import checkpoint
 from jaxcnn.train.evaluate import evaluation_batches, nets_of
-from jaxcnn.train.loop import train_batches, train_step
+from jaxcnn.train.interval import HIDDEN
+from jaxcnn.train.loop import train_batches
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.plan import Plan, abstract_state, initial_state, make_plan
+from jaxcnn.train.program import train_step
 from jaxcnn.train.progress import Display
 from jaxcnn.train.record import Record, start_run
 from jaxcnn.train.schedules import Plateau
@@ -49,6 +51,7 @@ def fits(cells: Sequence[Cell]) -> bool:
         and arm.init_from.run is None
         and not arm.data.tolerate_broken
         and not arm.tensorboard
+        and not arm.skip_bad_steps
         and jax.process_count() == 1
     )
 
@@ -101,7 +104,8 @@ class _Seeds:
         plan, data = self.plan, self.plan.experiment.data
         self.state = self._restore()
         with jax.default_matmul_precision(plan.experiment.precision):
-            step = jax.jit(jax.vmap(train_step(plan)), donate_argnums=0, out_shardings=self.over_seeds)
+            one = train_step(plan.experiment, plan.optimizer, plan.rate, plan.log_every)
+            step = jax.jit(jax.vmap(one), donate_argnums=0, out_shardings=self.over_seeds)
             evaluation = jax.vmap(make_evaluation_step(plan.experiment.model, data.normalize), in_axes=(0, 0, None))
             self.evaluation_step = jax.jit(evaluation)
             train, augment = load(plan.train, data.augment, data.memory_limit)
@@ -187,7 +191,7 @@ class _Seeds:
                 message = f"the loss or the gradient was not finite at step {bad:,}"
                 record.write_status("diverged", bad, message=message, examples=indices)
                 continue
-            values = {name: value[seed].item() for name, value in metrics.items() if name != "bad_step"}
+            values = {name: value[seed].item() for name, value in metrics.items() if name not in HIDDEN}
             count = values.pop("count")
             means = {name: values.pop(name) / count for name in ("loss", "accuracy", "top5") if name in values}
             epoch = self.step * size / len(self.plan.train)

@@ -24,8 +24,8 @@ class Compiled:
         return f"{self.seconds:.1f} s, {self.memory / 2**20:,.0f} MiB per device, compile cache {self.cache}"
 
 
-def compile_ahead(jitted: Any, *abstract: Any) -> Compiled:
-    """Compiles a jitted function for arguments of these shapes."""
+def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
+    """Compiles a jitted function for arguments of these shapes, with these options of XLA's."""
     events: list[str] = []
 
     def listen(event: str, **_: Any) -> None:
@@ -35,7 +35,7 @@ def compile_ahead(jitted: Any, *abstract: Any) -> Compiled:
     jax.monitoring.register_event_listener(listen)
     start = time.perf_counter()
     try:
-        compiled = jitted.lower(*abstract).compile()
+        compiled = jitted.lower(*abstract).compile(compiler_options=options or None)
     finally:
         jax.monitoring.unregister_event_listener(listen)
     seconds = time.perf_counter() - start

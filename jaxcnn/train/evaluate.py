@@ -26,6 +26,7 @@ from jaxcnn.train.plan import abstract_batch, abstract_state, open_evaluations
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import make_evaluation_step
+from jaxcnn.train.xla_flags import compiler_options
 
 Metrics = dict[str, dict[str, float]]
 
@@ -95,7 +96,8 @@ def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
     state = abstract_state(experiment, mesh)
     batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
     with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state.params, state.stats, batch)
+        options = compiler_options(experiment.xla_flags, experiment.deterministic)
+        return compile_ahead(jitted, state.params, state.stats, batch, options=options)
 
 
 def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transform, ...]) -> EvaluationBatches:

@@ -25,7 +25,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.agreement import Agreement
-from jaxcnn.train.compilation import Compiled, compile_ahead
+from jaxcnn.train.compilation import Compiled
 from jaxcnn.train.evaluate import (
     Metrics,
     Stopped,
@@ -36,16 +36,14 @@ from jaxcnn.train.evaluate import (
 )
 from jaxcnn.train.init_from import overlay
 from jaxcnn.train.interval import Diverged, Interval
-from jaxcnn.train.losses import Batch, make_classification_loss
-from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
-from jaxcnn.train.progress import Display, evaluation_line, train_line
+from jaxcnn.train.memory import advice, is_out_of_memory
+from jaxcnn.train.plan import Plan, abstract_state, initial_state
+from jaxcnn.train.program import compile_train_step
+from jaxcnn.train.progress import Display, evaluation_line, figure, train_line
 from jaxcnn.train.record import Record, State
-from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
-from jaxcnn.train.step import Metrics as StepMetrics
-from jaxcnn.train.step import make_train_step
 
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
@@ -59,31 +57,6 @@ class Outcome:
     step: int
     message: str
     result: Metrics
-
-
-def train_step(plan: Plan) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The pure train step of this plan."""
-    experiment = plan.experiment
-    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
-    return make_train_step(
-        rematerialized(loss) if experiment.rematerialize else loss,
-        plan.optimizer,
-        plan.rate,
-        accumulate=experiment.accumulate,
-        ema=experiment.ema,
-        log_every=plan.log_every,
-    )
-
-
-def compile_train_step(plan: Plan) -> Compiled:
-    """The train step for this plan's mesh and batch; the state is donated."""
-    experiment = plan.experiment
-    state = abstract_state(experiment, plan.mesh)
-    out = (meshes.shardings(state), meshes.replicated(plan.mesh))
-    jitted = jax.jit(train_step(plan), donate_argnums=0, out_shardings=out)
-    batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
-    with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state, batch)
 
 
 def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> TrainBatches:
@@ -129,19 +102,23 @@ def run(
         outcome = loop.run()
         ended = True
     except Diverged as error:
-        indices = train_batches(plan, plan.train, ()).indices(error.step - 1).tolist()
+        skipped = plan.experiment.skip_bad_steps
         message = (
-            f"the loss or the gradient was not finite at step {error.step:,}; that step's examples are listed in "
-            "status.json; try a lower learning rate, a longer warm-up or --clip-norm 1"
+            f"the loss or the gradient was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped else "")
+            + f"; status.json lists that step's examples, `jaxcnn replay {record.path} --step {error.step}` computes "
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
         )
         ended = True  # on all processes, at this step
-        record.write_status("diverged", error.step, message=message, examples=indices)
+        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, *error.figures))
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
+        if is_out_of_memory(error):
+            error = UserError(advice(plan.experiment, plan.mesh, loop.train_step and loop.train_step.memory))
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         with contextlib.suppress(UserError):  # on a full disk the status cannot be written either
             record.write_status("failed", loop.step, message=message)
-        raise
+        raise error
     finally:
         if ended or jax.process_count() == 1:  # closing waits for the other processes, which may not come
             loop.close()
@@ -164,12 +141,13 @@ class _Loop:
         self.plan, self.record, self.display, self.reached = plan, record, display, reached
         self.stop = Agreement(plan.mesh, stop, reached)
         self.step = 0
+        self.train_step: Compiled | None = None
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
-        self.interval = Interval(self._log, plan.experiment.data.batch_size)
+        self.interval = Interval(self._log, plan.experiment.data.batch_size, self._skipped)
         self.board = _open_board(record) if plan.experiment.tensorboard and record.process == 0 else None
         self.figures = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
@@ -296,7 +274,7 @@ class _Loop:
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
-        self.interval.took(metrics)
+        self.interval.took(self.step, metrics)
         if len(self.in_flight) == 2:
             jax.block_until_ready(self.in_flight[0])
         self.in_flight.append(metrics["bad_step"])
@@ -379,19 +357,29 @@ class _Loop:
                 f"they are listed in {self.record.path / 'quarantine.jsonl'}"
             )
 
+    def bad_step(self, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+        """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
+        indices = train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()
+        return {"loss": repr(loss), "grad_norm": repr(grad_norm), "examples": indices}
+
+    def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
+        """Records a step whose update was skipped."""
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, loss, grad_norm)):
+            self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
+
     def _log(self, line: dict[str, Any]) -> None:
         """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
         self.record.log(line)
         if line["split"] != "train":
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
-            self.figures = f"epoch {line['epoch']:.1f}  loss {line['loss']:.4f}  "
+            self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
             self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
             if not self.display.console.is_terminal:
                 self.display.line(train_line(line, self.plan.total))
         if self.board is not None:
             for name, value in line.items():
-                if name not in ("step", "split"):
+                if name not in ("step", "split") and value is not None:
                     self.board.add_scalar(f"{line['split']}/{name}", value, line["step"])
 
 

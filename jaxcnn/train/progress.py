@@ -52,10 +52,15 @@ class Display:
 def train_line(line: dict[str, Any], total: int) -> str:
     """One logged interval for a person: 'step 400/1,120  epoch 1.79  loss 0.4123  accuracy 0.8712 ...'."""
     return (
-        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {line['loss']:.4f}  "
-        f"accuracy {line['accuracy']:.4f}  lr {line['learning_rate']:.3g}  "
+        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
+        f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
         f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
     )
+
+
+def figure(value: float | None) -> str:
+    """Four digits; '-' for the mean over an interval of which every step was skipped."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def evaluation_line(split: str, line: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
-    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
+    *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
@@ -41,6 +41,7 @@ class Record:
         self.checkpoints = path / "checkpoints"
         self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
         self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
+        self.skipped = {line["step"]: line for line in self._lines("skipped.jsonl")}
 
     def config(self) -> dict[str, Any]:
         return self._json("config.json")
@@ -89,6 +90,14 @@ class Record:
         if (split, index) not in self.quarantined:
             self.quarantined.add((split, index))
             self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
+
+    def skip(self, step: int, figures: dict[str, Any]) -> bool:
+        """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
+        if step in self.skipped:
+            return False
+        self.skipped[step] = {"step": step, **figures}
+        self._append("skipped.jsonl", self.skipped[step])
+        return True
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:

@@ -20,9 +20,9 @@ class Average:
 class TrainState:
     """The state of a run after `step` optimizer steps.
 
-    `sums` are the metric sums since the last logged step; `bad_step` is the first step (counted from 1) whose loss
-    or gradient was not finite, or 0; `key` is the run's dropout key, the same at every step (the step folds its
-    number in).
+    `sums` are the metric sums since the last logged step; `not_finite` counts the newest steps in a row whose loss or
+    gradient was not finite, and `bad_step` is the step (counted from 1) at which they were too many, or 0; `key` is the
+    run's dropout key, the same at every step (the step folds its number in).
     """
 
     step: jax.Array
@@ -34,6 +34,7 @@ class TrainState:
     plateau: Any
     """State of the plateau schedule, or None."""
     sums: dict[str, jax.Array]
+    not_finite: jax.Array
     bad_step: jax.Array
     key: jax.Array
 
@@ -52,6 +53,7 @@ def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, s
         average=average,
         plateau=plateau,
         sums=sums,
+        not_finite=jnp.int32(0),
         bad_step=jnp.int32(0),
         key=key,
     )

@@ -50,6 +50,7 @@ def make_train_step(
     accumulate: int = 1,
     ema: EMA = EMA(),
     log_every: int = 1,
+    skip: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) -> (next state, metrics).
 
@@ -61,9 +62,11 @@ def make_train_step(
         batch statistics go through them in turn, so batch norm normalises over a microbatch.
       ema: the moving average of the parameters.
       log_every: metric sums start anew after every multiple of it.
+      skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was.
 
-    Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count), `learning_rate`, `grad_norm`
-    (before clipping) and `bad_step` (see TrainState).
+    Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count) over steps that were not skipped,
+    `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
+    (see TrainState).
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -79,7 +82,13 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         now = state.step + 1
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        bad_step = jnp.where((state.bad_step == 0) & ~finite, now, state.bad_step)
+        not_finite = jnp.where(finite, 0, state.not_finite + 1)
+        bad_step = jnp.where((state.bad_step == 0) & (not_finite > skip), now, state.bad_step)
+        if skip:
+            keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)  # noqa: E731
+            params, stats = keep(params, state.params), keep(stats, state.stats)
+            opt_state, average = keep(opt_state, state.opt_state), keep(average, state.average)
+            sums = keep(sums, jax.tree.map(jnp.zeros_like, sums))
         fresh = state.step % log_every == 0
         sums = jax.tree.map(lambda old, new: jnp.where(fresh, 0, old) + new, state.sums, sums)
         state = state.replace(
@@ -89,9 +98,11 @@ def make_train_step(
             opt_state=opt_state,
             average=average,
             sums=sums,
+            not_finite=not_finite,
             bad_step=bad_step,
         )
-        return state, {**sums, "learning_rate": learning_rate, "grad_norm": grad_norm, "bad_step": bad_step}
+        figures = {"learning_rate": learning_rate, "grad_norm": grad_norm, "step_loss": loss, "bad_step": bad_step}
+        return state, {**sums, **figures}
 
     return step
 

@@ -66,7 +66,8 @@ def test_a_stop_is_seen_between_batches():
 
 def metrics(loss, bad_step=0):
     arrays = {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}
-    return arrays | {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "bad_step": jnp.int32(bad_step)}
+    figures = {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "step_loss": jnp.float32(loss)}
+    return arrays | figures | {"bad_step": jnp.int32(bad_step)}
 
 
 def test_an_interval_is_written_when_the_next_one_ends():
@@ -74,7 +75,7 @@ def test_an_interval_is_written_when_the_next_one_ends():
     interval = Interval(lines.append, examples_per_step=4)
     for step in (1, 2):
         assert interval.wait_for(iter(["batch"])) == "batch"
-        interval.took(metrics(loss=8 * step))
+        interval.took(step, metrics(loss=8 * step))
         interval.end({"step": step, "split": "train"})
         assert len(lines) == step - 1
     interval.settle()
@@ -89,7 +90,7 @@ def test_an_interval_that_is_not_finite_is_never_written():
     lines = []
     interval = Interval(lines.append, examples_per_step=4)
     interval.wait_for(iter(["batch"]))
-    interval.took(metrics(loss=float("nan"), bad_step=7))
+    interval.took(7, metrics(loss=float("nan"), bad_step=7))
     interval.end({"step": 8, "split": "train"})
     with pytest.raises(Diverged) as error:
         interval.settle()

@@ -148,6 +148,32 @@ def test_the_first_step_that_is_not_finite_is_kept():
     assert int(metrics["bad_step"]) == 2
 
 
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_skipped_step_leaves_everything_but_its_number(skip):
+    experiment = dataclasses.replace(EXPERIMENT, ema=EMA(decay=0.9))
+    optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0.1), None)
+    plain = make_classification_loss(experiment.model, UNIT, experiment.loss)
+
+    def poisoned(params, stats, batch, key):
+        loss, aux = plain(params, stats, batch, key)
+        return loss * jnp.where(batch["label"][0] == 3, jnp.nan, 1.0), aux
+
+    step = jax.jit(make_train_step(poisoned, optimizer, lambda step: jnp.float32(0.1), ema=experiment.ema, skip=skip))
+    good, bad = batch(), batch()
+    good["label"], bad["label"] = good["label"].at[0].set(0), bad["label"].at[0].set(3)
+    before, _ = step(initial_state(experiment, optimizer), good)
+    after, metrics = step(before, bad)
+    assert int(after.step) == 2 and int(after.not_finite) == 1 and np.isnan(metrics["step_loss"])
+    assert int(metrics["bad_step"]) == (0 if skip else 2)
+    if skip:
+        unchanged = lambda state: (state.params, state.stats, state.opt_state, state.average)  # noqa: E731
+        close(unchanged(after), unchanged(before), rtol=0)
+        assert int(metrics["count"]) == 0
+        recovered, metrics = step(after, good)
+        assert int(recovered.not_finite) == 0 and int(metrics["bad_step"]) == 0 and int(metrics["count"]) == 16
+        assert int(step(after, bad)[1]["bad_step"]) == 3  # two in a row
+
+
 def test_dropout_draws_anew_each_step_and_the_same_again():
     experiment = dataclasses.replace(EXPERIMENT, model=TinyNet(dropout=0.5))
     state, step = program(experiment)

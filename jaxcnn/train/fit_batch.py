@@ -1,0 +1,61 @@
+"""The largest batch whose train step fits into the devices' memory, by compiling only."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.compilation import Compiled
+from jaxcnn.train.memory import batch_unit, device_memory, is_out_of_memory, largest_batch
+from jaxcnn.train.optimizers import build_optimizer
+from jaxcnn.train.program import compile_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The largest batch that fits, and the bytes per device of every batch size that was compiled."""
+
+    batch_size: int
+    needed: dict[int, int]
+    limit: int
+    devices: int
+    platform: str
+
+
+def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
+    """Compiles the train step for growing batches; opens no data and runs nothing.
+
+    Args:
+      experiment: whose batch size is where the search starts.
+      limit: bytes per device; default what this machine's devices have.
+
+    Raises:
+      UserError: not even the smallest batch fits.
+    """
+    mesh = meshes.make_mesh(experiment.parallel)
+    limit = device_memory(mesh) if limit is None else limit
+    constant = lambda step: jnp.float32(0)  # noqa: E731
+    optimizer = build_optimizer(experiment.optimizer, constant, experiment.clip_norm)
+
+    def needs(size: int) -> int:
+        data = dataclasses.replace(experiment.data, batch_size=size)
+        try:
+            sized = dataclasses.replace(experiment, data=data)
+            compiled: Compiled = compile_step(sized, mesh, optimizer, constant, log_every=1)
+        except Exception as error:
+            if is_out_of_memory(error):  # some compilers refuse what they know not to fit
+                return max(limit + 1, 2 * limit)
+            raise
+        return compiled.memory
+
+    unit = batch_unit(experiment, mesh)
+    found, needed = largest_batch(needs, unit, limit, experiment.data.batch_size)
+    if not found:
+        raise UserError(
+            f"not even a batch of {unit} fits: it needs {needed[unit] / 2**30:.2f} GiB per device of "
+            f"{limit / 2**30:.2f}; try --parallel.fsdp {mesh.size} or --rematerialize"
+        )
+    return Fit(found, dict(sorted(needed.items())), limit, mesh.size, jax.default_backend())
