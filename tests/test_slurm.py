@@ -1,7 +1,7 @@
-"""A real Slurm on this one machine (tests/slurm/setup.sh): launch/slurm.sbatch on two nodes, and everything that can end a
-job there.
+"""A real Slurm on this one machine (tests/slurm/setup.sh): launch/slurm.sbatch on two nodes, and what can end a job.
 
-These take some minutes, and start daemons, so they run where they are asked for: JAXCNN_SLURM=1 pytest tests/test_slurm.py
+These take some minutes and start daemons, so they run where they are asked for:
+JAXCNN_SLURM=1 pytest tests/test_slurm.py
 """
 
 import os
