@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _of_a_collective(error):
             company.watch.explain()  # another process is lost, most likely, and then this call does not return
         code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # rich: SystemExit
             # Whoever started this process and read its output is gone; on Slurm, a killed slurmstepd.
             code, message = LOST, "nobody reads its output any more"
         company.watch.farewell(code, message)

@@ -22,7 +22,7 @@ if command -v nvidia-smi >/dev/null; then gpus=$(nvidia-smi --list-gpus 2>/dev/n
 share=$((gpus / n))
 
 pids=()
-# shellcheck disable=SC2317 # called by the traps
+# shellcheck disable=SC2317,SC2329 # called by the traps
 forward() { kill -s "$1" "${pids[@]}" 2>/dev/null; }
 for signal in TERM USR1; do
     # shellcheck disable=SC2064 # the signal of this turn

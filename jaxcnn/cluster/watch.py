@@ -58,7 +58,7 @@ class Watch:
         self._left: dict[int, dict[str, Any]] = {}
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._interval = min(1.0, deadline / 10)
+        self.interval = min(1.0, deadline / 10)
         for target in (self._beat, self._judge):
             threading.Thread(target=target, daemon=True).start()
 
@@ -81,7 +81,7 @@ class Watch:
 
     def _beat(self) -> None:
         number = 0
-        while not self._closed.wait(self._interval):
+        while not self._closed.wait(self.interval):
             mine, number = self._mine, number + 1
             text = json.dumps([number, mine.progress, mine.where, mine.patient])
             try:
@@ -106,7 +106,7 @@ class Watch:
 
     def _judge(self) -> None:
         woke = time.monotonic()
-        while not self._closed.wait(self._interval / 2):
+        while not self._closed.wait(self.interval / 2):
             slept, woke = time.monotonic() - woke, time.monotonic()
             if slept > self.deadline / 2:  # this process itself was stopped: hear the others anew first
                 with self._lock:

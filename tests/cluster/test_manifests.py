@@ -1,0 +1,77 @@
+"""The files in launch/: the JobSet against the published schema and what a place needs; shellcheck on the scripts."""
+
+import copy
+import pathlib
+import shutil
+import subprocess
+
+import jsonschema
+import pytest
+import yaml
+
+from jaxcnn.cluster.place import Place, find_place
+from tests.runs import ROOT
+
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / "tests" / "slurm" / "setup.sh"])
+SCHEMA = yaml.safe_load((pathlib.Path(__file__).parent / "jobset_schema.yaml").read_text())
+
+
+@pytest.fixture
+def jobset():
+    return yaml.safe_load((LAUNCH / "kubernetes-jobset.yaml").read_text())
+
+
+def job_of(jobset):
+    return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+
+
+def test_the_jobset_is_valid_and_the_schema_refuses_what_is_not(jobset):
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(jobset, SCHEMA)
+    for path, value in [
+        (["spec", "failurePolicy", "maxRestart"], 3),
+        (["spec", "failurePolicy", "rules", 0, "action"], "Fail"),
+        (["spec", "replicatedJobs", 0, "template", "spec", "parallelism"], "2"),
+    ]:
+        wrong = copy.deepcopy(jobset)
+        place = wrong
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, SCHEMA)
+
+
+def test_a_pod_of_the_jobset_finds_its_place(jobset):
+    job = job_of(jobset)
+    (container,) = job["template"]["spec"]["containers"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment |= {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "JOB_COMPLETION_INDEX": "1"}  # what Kubernetes adds
+    name, workers = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"][0]["name"]
+    port = container["ports"][0]["containerPort"]
+    assert find_place(environment) == Place("kubernetes", f"{name}-{workers}-0-0.{name}:{port}", 2, 1, None, None)
+    assert job["parallelism"] == job["completions"] == 2 and job["completionMode"] == "Indexed"
+
+
+def test_the_jobset_restarts_after_everything_but_a_mistake(jobset):
+    (rule,) = job_of(jobset)["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [1, 2]
+    assert jobset["spec"]["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert jobset["spec"]["failurePolicy"]["maxRestarts"] >= 20
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_shellcheck(script):
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if path.parent == LAUNCH], ids=lambda script: script.name)
+def test_each_script_says_how_it_is_used(script):
+    header = script.read_text().split("set -")[0]
+    assert f"launch/{script.name} " in header and "\n#   " in header
+    if script.suffix == ".sbatch":
+        assert "#SBATCH --requeue" in header and "#SBATCH --signal=USR1@300" in header
+    done = subprocess.run([shutil.which("bash"), script], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 2 and "usage: " in done.stderr

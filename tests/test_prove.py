@@ -1,0 +1,43 @@
+"""jaxcnn prove-resume passes where resume is exact, and says so where it is not."""
+
+import re
+
+from tests.runs import TINY, call, finish
+
+SHORT = ("--duration", "24steps", "--log-every", "4steps", "--checkpoints.every", "5steps")
+
+
+def test_interruptions_of_every_phase_are_survived(tmp_path):
+    out = finish("prove-resume", TINY, "--kills", 6, "--workdir", tmp_path / "proof", *SHORT, module="jaxcnn").stdout
+    assert out.count("equal") >= 6 and "FAIL" not in out
+    for phase in ("start", "compile", "step", "evaluation", "save", "end"):
+        assert re.search(rf"│ {phase} +│ 1 +│ [01] +│ [01] +│ 1 +│ pass", out)
+
+
+def test_a_run_that_cannot_be_repeated_fails_the_proof(tmp_path):
+    """Augmentation that draws from the machine instead of the generator that it is given."""
+    file = tmp_path / "noisy.py"
+    file.write_text("""
+import dataclasses
+import numpy as np
+from tests.experiments.tiny import experiment as tiny
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    def __call__(self, image, rng):
+        return image ^ np.random.default_rng().integers(0, 64, image.shape, dtype=np.uint8)
+
+def experiment():
+    made = tiny()
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, augment=(*made.data.augment, Noise())))
+""")
+    flags = ("--kills", 1, "--devices", 1, "--workdir", tmp_path / "proof", *SHORT)
+    done = call("prove-resume", file, *flags, module="jaxcnn")
+    assert done.returncode == 1 and "FAIL: other result and metrics and state" in done.stdout
+    assert "1 of 1 interruptions changed the run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+    (tmp_path / "mine").write_text("")
+    done = call("prove-resume", TINY, "--workdir", tmp_path, module="jaxcnn")
+    assert done.returncode == 1 and "is not empty" in done.stderr
