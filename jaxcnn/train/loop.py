@@ -206,8 +206,9 @@ class _Loop:
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if restored is None:
             shardings = jax.tree.map(lambda x: x.sharding, abstract)
+            # The seed's key is an argument and no constant: the compile cache then serves every seed.
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            self.state = jax.jit(create, out_shardings=shardings)()
+            self.state = jax.jit(create, out_shardings=shardings)(jax.random.key(plan.experiment.seed))
             self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))

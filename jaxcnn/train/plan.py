@@ -55,9 +55,14 @@ class Plan:
         }
 
 
-def initial_state(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step: a pure function of the experiment's model, parts and seed."""
-    weights, dropout = jax.random.split(jax.random.key(experiment.seed))
+def initial_state(
+    experiment: Experiment, optimizer: optax.GradientTransformation, key: jax.Array | None = None
+) -> TrainState:
+    """The state before the first step: a pure function of the experiment's model, parts and seed.
+
+    `key` is the seed's, for a caller that compiles this once for all seeds.
+    """
+    weights, dropout = jax.random.split(jax.random.key(experiment.seed) if key is None else key)
     images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
     variables = experiment.model.init(weights, images, train=False, method="outputs")  # auxiliary heads too
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
