@@ -32,9 +32,7 @@ def study(quick: bool = False) -> Study:
         for layers, depth in blocks.items()
         for name, init in INITS.items()
     }
-    different = (
-        "8 and 16 channels, on digits, six epochs; the paper has 30 layers on ImageNet" if quick else "CIFAR-10"
-    )
+    different = "8 and 16 channels, on digits, six epochs; the paper has 30 layers on ImageNet" if quick else "CIFAR-10"
     claims = []
     for other in ("Glorot", "LeCun"):
         claims += [
@@ -72,10 +70,10 @@ def study(quick: bool = False) -> Study:
 
 def on_digits():
     return changed(
-        digits(create_model("resnet20_cifar")),
-        duration=epochs(6),
+        digits(create_model("resnet20_cifar"), size=12),
+        duration=epochs(8),
         evaluate_every=epochs(2),
-        learning_rate=0.01,
+        learning_rate=0.03,
         weight_decay=0.0,
     )
 
