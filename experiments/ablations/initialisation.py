@@ -19,7 +19,7 @@ CHANCE = 2.303  # the loss of ten equally probable classes
 
 
 def study(quick: bool = False) -> Study:
-    blocks = {10: (2, 2), 30: (7, 7)} if quick else {20: (3, 3, 3), 32: (5, 5, 5)}
+    blocks = {10: (4,), 30: (14,)} if quick else {20: (3, 3, 3), 32: (5, 5, 5)}
     shallow, deep = blocks
     base = on_digits() if quick else on_cifar10()
     fields = {"shortcut": "none", "norm": "none"} | ({"width": 0.5} if quick else {})
@@ -70,7 +70,7 @@ def study(quick: bool = False) -> Study:
 
 def on_digits():
     return changed(
-        digits(create_model("resnet20_cifar"), size=12),
+        digits(create_model("resnet20_cifar"), size=8),
         duration=epochs(8),
         evaluate_every=epochs(2),
         learning_rate=0.03,

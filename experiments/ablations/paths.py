@@ -50,7 +50,7 @@ def study(quick: bool = False) -> Study:
         ),
         seeds=(0, 1, 2),
         probes=(WithoutBlocks(),),
-        note="One block at a time is left out of the trained net, but none that halves the map; nothing is trained again.",
+        note="One block at a time is left out of the trained net, but none that halves the map; nothing is retrained.",
     )
 
 
