@@ -17,8 +17,11 @@ from jaxcnn.errors import UserError
 # The name under which an experiment file is loaded, so that classes defined there are found again.
 EXPERIMENT_MODULE = "jaxcnn_experiment_file"
 
-# Where and how data is read, and what is shown: these may change between the starts of one run.
-FREE = ("data.data_dir", "data.workers", "data.memory_limit", "tensorboard")
+# Where and how a run computes, but not what: these may change between its starts (docs/design.md says why each may).
+FREE = (
+    *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
+    *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
+)
 
 
 def load_module(file: pathlib.Path) -> ModuleType:
@@ -97,6 +100,11 @@ def flatten(encoded: Any, path: str = "") -> dict[str, Any]:
     for name, item in items:
         flat |= flatten(item, f"{path}.{name}" if path else str(name))
     return flat
+
+
+def fixed(encoded: Any) -> dict[str, Any]:
+    """An encoded config, flattened, without what may change between the starts of one run."""
+    return {path: value for path, value in flatten(encoded).items() if path not in FREE}
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:

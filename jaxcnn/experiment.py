@@ -12,10 +12,12 @@ from jaxcnn.data.examples import Source
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError
+from jaxcnn.train.batch_norm import Group
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.losses import CrossEntropy
+from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optimizer
 from jaxcnn.train.schedules import Constant, Schedule, StepDecay
 from jaxcnn.train.step import EMA
@@ -75,8 +77,15 @@ class Experiment:
     loss: CrossEntropy = CrossEntropy()
     duration: Duration = epochs(5)
     """The length of the whole run."""
+    parallel: Parallel = Parallel()
     accumulate: int = 1
-    """Microbatches per optimizer step; batch norm normalises over a microbatch."""
+    """Microbatches per optimizer step, cut before anything else: batch norm sees one of them at a time."""
+    bn_group: Group = "global"
+    """Examples of the global batch, in a row, over which batch norm takes its statistics; "global": the microbatch."""
+    rematerialize: bool = False
+    """Keep only the ends of blocks and stages for the backward pass and compute the rest anew."""
+    rematerialize: bool = False
+    """Keep only what enters each block or stage for the backward pass and compute the rest anew."""
     clip_norm: float | None = None
     """Largest global norm of the gradient; None: no clipping."""
     ema: EMA = EMA()

@@ -1,6 +1,10 @@
 """python -m jaxcnn.launch EXPERIMENT.py [flags]: the front door, and the only module with process-wide effects.
 
-Exit codes: 0 done, 1 failed or diverged, 2 wrong file or flags, 75 stopped with everything saved.
+Under Slurm, Kubernetes, Cloud TPU and Open MPI it finds its place among the processes of a run by itself
+(docs/clusters.md); --coordinator HOST:PORT --processes N --process I say it elsewhere.
+
+Exit codes: 0 done, 1 failed or diverged, 2 wrong file or flags, 75 stopped with everything saved, 69 another process
+was lost; after 75 and 69 the same command goes on.
 """
 
 import contextlib
@@ -8,10 +12,11 @@ import dataclasses
 import inspect
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -19,76 +24,162 @@ import tyro
 from rich.console import Console
 
 from jaxcnn import config
+from jaxcnn.cluster.join import Company, Deadlines, join
+from jaxcnn.cluster.place import Flags
+from jaxcnn.cluster.preflight import check_collective, check_equal, digest
+from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
-from jaxcnn.studies.command import parse_flags, run_study
 from jaxcnn.train import checkpoint, duration
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import start_run
+from jaxcnn.train.record import REPORT, Record, start_run
 from jaxcnn.train.saved import check_init_from
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
 SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
-LAUNCH_FIELDS = ("workdir", "debug")
+LAUNCH_FIELDS = ("workdir", "debug", "coordinator", "processes", "process", "start_timeout", "lost_after")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code; `--help` and wrong flags leave through SystemExit, as usual."""
+    """The command line. Returns the exit code; `--help` and wrong flags leave through SystemExit, as usual.
+
+    One of several processes that fails ends at once instead, after telling the others.
+    """
     arguments = [_long(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     errors = Console(stderr=True)
+    try:
+        file, flags = _split(arguments)
+        place, deadlines, flags = _place_flags(flags)
+        alone = bool({"-h", "--help"} & set(flags))
+        company = join({} if alone else os.environ, place, deadlines)
+    except UserError as error:
+        _print(errors, f"error: {error}")
+        return WRONG_ARGUMENTS
+    if company.watch is None:
+        return _launch(file, flags, company, deadlines)[0]
+    try:
+        code, message = _launch(file, flags, company, deadlines)
+    except BaseException as error:
+        if _of_a_collective(error):
+            company.watch.explain()  # another process is lost, most likely, and then this call does not return
+        code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, BrokenPipeError):
+            # Whoever started this process and read its output is gone; on Slurm, a killed slurmstepd.
+            code, message = LOST, "nobody reads its output any more"
+        company.watch.farewell(code, message)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    company.leave(code, message)
+    return code
+
+
+def _launch(file: pathlib.Path, flags: list[str], company: Company, deadlines: Deadlines) -> tuple[int, str]:
+    """The exit code and the message of one process."""
+    errors = Console(stderr=True)
+    process = company.place.index
     with contextlib.ExitStack() as held:
         try:
-            file, flags = _split(arguments)
             function = load_file(file)
             if function.__name__ == "study":
-                return _study(function, file, flags, errors)
+                return _study(function, file, flags, company)
             command = parse(file, flags)
-            _set_up_cache(errors)
+            set_up_cache(errors)
+            stop = _stop_on_signals()
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
-            record = held.enter_context(start_run(workdir.absolute(), encoded, file, plan.dataset()))
+            if company.watch is not None:
+                facts = {"the config": config.fixed(encoded), "the data set": plan.dataset()}
+                check_equal(company, facts | {"the experiment file": digest(file.read_text())}, deadlines.start)
+                check_collective(company, deadlines.start)
+            record = held.enter_context(_open_record(company, workdir.absolute(), encoded, file, plan.dataset()))
         except UserError as error:
             _print(errors, f"error: {error}")
-            return WRONG_ARGUMENTS
-        console = Console()
-        stop = _stop_on_signals()
+            return WRONG_ARGUMENTS, str(error)
+        except SystemExit as error:
+            if company.watch is None:
+                raise
+            return int(error.code or DONE), "wrong flags"
+        console = Console(quiet=process > 0)
         try:
             with Display(console) as display:
                 display.line(f"run directory {workdir}")
-                outcome = run(plan, record, display, stop)
+                outcome = run(plan, record, display, stop, company.reached)
         except UserError as error:
             _print(errors, f"error: {error}")
-            return FAILED
-    if outcome.result:
-        console.print(result_table(outcome.result))
-    _print(console if outcome.state == "done" else errors, outcome.message)
-    return EXIT_CODES[outcome.state]
+            return FAILED, str(error)
+        if outcome.result:
+            console.print(result_table(outcome.result))
+        if process == 0:
+            _print(console if outcome.state == "done" else errors, outcome.message)
+            if outcome.state == "done":
+                _report(workdir, console, errors, stop)
+    return EXIT_CODES[outcome.state], outcome.message
 
 
-def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], errors: Console) -> int:
+@contextlib.contextmanager
+def _open_record(
+    company: Company, path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, dataset: dict[str, Any]
+) -> Iterator[Record]:
+    """The run directory: process 0 makes and locks it, the others open it after that."""
+    if company.place.index == 0:
+        with start_run(path, encoded, file, dataset) as record:
+            company.meet("the run directory")
+            company.on_leave(path)
+            yield record
+        return
+    company.meet("the run directory")
+    if not (path / "config.json").exists():
+        raise UserError(f"{path} is not there on {company.names[company.place.index]}; all nodes must share --workdir")
+    company.on_leave(path)
+    yield Record(path, company.place.index)
+
+
+def _of_a_collective(error: BaseException) -> bool:
+    """Whether this is how a collective fails where another process is gone."""
+    return bool(re.search(r"gloo|nccl|rccl|coordination|barrier|deadline|unavailable|collective", str(error), re.I))
+
+
+def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: Company) -> tuple[int, str]:
     """Runs a study file. Raises UserError before anything has been run."""
-    console = Console()
+    from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
+
+    console, errors = Console(), Console(stderr=True)
+    if company.watch is not None:
+        raise UserError(f"{file}: a study is one process; several jobs share its cells with --index I --of N")
     try:
         chosen, study = parse_flags(function, file, flags, _docstring())
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
-    _set_up_cache(errors)
+    set_up_cache(errors)
     ended = run_study(chosen, study, file, console, _stop_on_signals())
     if not ended.finished:
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
-        return PREEMPTED
+        return PREEMPTED, ended.message
     if ended.failed:
         _print(errors, f"not finished: {'; '.join(ended.failed)}; the same command tries again")
     _print(console, ended.message)
-    return FAILED if ended.failed else DONE
+    return FAILED if ended.failed else DONE, ended.message
+
+
+def _report(workdir: pathlib.Path, console: Console, errors: Console, stop: Callable[[], bool]) -> None:
+    """Writes the page of a finished run that has none. The run stays done, whatever happens here."""
+    if (workdir / REPORT).exists():
+        return
+    try:
+        from jaxcnn.report.run import write_report  # and matplotlib, which no run should wait for at its start
+
+        _print(console, f"page {write_report(workdir, stop=stop)}")
+    except Exception as error:
+        again = f"jaxcnn report {workdir} tries again"
+        _print(errors, f"warning: {REPORT} was not written: {type(error).__name__}: {error}; {again}")
 
 
 def _print(console: Console, text: str) -> None:
@@ -121,9 +212,9 @@ def load_file(file: pathlib.Path) -> Callable[..., Any]:
         raise UserError(f"{file}: {error}") from error
     except Exception as error:
         raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
-    function = getattr(module, "experiment", None)
-    if not callable(function) and callable(getattr(module, "study", None)):
+    if callable(getattr(module, "study", None)):
         return module.study
+    function = getattr(module, "experiment", None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
         raise UserError(
@@ -170,6 +261,7 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
         ("workdir", Annotated[str | None, tyro.conf.arg(help="Run directory; default runs/NAME_OF_THE_FILE.")], None),
         ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
+        *_PLACE_FIELDS,
         *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
     ]
     everything, unknown = tyro.cli(
@@ -185,6 +277,34 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
     chosen = everything.experiment
     return Command(debug(chosen) if everything.debug else chosen, everything.workdir, everything.debug)
+
+
+_PLACE_FIELDS: list[tuple[str, Any, Any]] = [
+    ("coordinator", Annotated[str | None, tyro.conf.arg(help="HOST:PORT of process 0; a scheduler tells it.")], None),
+    ("processes", Annotated[int | None, tyro.conf.arg(help="How many processes; 1 ignores the scheduler.")], None),
+    ("process", Annotated[int | None, tyro.conf.arg(help="Which of them this is, from 0.")], None),
+    ("start_timeout", Annotated[float, tyro.conf.arg(help="Seconds for the slowest process to start.")], 300.0),
+    (
+        "lost_after",
+        Annotated[float, tyro.conf.arg(help="Seconds after which a silent or stuck process counts as lost.")],
+        120.0,
+    ),
+]
+
+
+def _place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
+    """What the flags say of this process's place, and the flags without it: it is needed before the file is run."""
+    chosen, rest = tyro.cli(
+        dataclasses.make_dataclass(
+            "Place", [(name, kind, dataclasses.field(default=d)) for name, kind, d in _PLACE_FIELDS]
+        ),
+        args=flags,
+        prog="python -m jaxcnn.launch",
+        return_unknown_args=True,
+        add_help=False,
+    )
+    deadlines = Deadlines(chosen.start_timeout, chosen.lost_after)
+    return Flags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
 
 
 def _choices(function: Callable[..., Any], file: pathlib.Path) -> list[tuple[str, Any, Any]]:
@@ -253,7 +373,7 @@ def _where(error: Exception, file: pathlib.Path) -> str:
     return f"line {lines[-1]}: " if lines else ""
 
 
-def _set_up_cache(errors: Console) -> None:
+def set_up_cache(errors: Console) -> None:
     """The persistent compile cache: JAX_COMPILATION_CACHE_DIR, else a folder in the user's cache."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -1,6 +1,7 @@
-"""Boxes as rows (left, top, right, bottom): their overlap, and greedy non-maximum suppression."""
+"""Boxes as rows (left, top, right, bottom): their overlap, greedy non-maximum suppression, and the box of a map."""
 
 import numpy as np
+from scipy import ndimage
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -26,6 +27,20 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> np.nda
         if not (overlaps[index, kept] > threshold).any():
             kept.append(int(index))
     return np.array(kept, np.int64)
+
+
+def box_of(heat: np.ndarray, threshold: float = 0.2) -> np.ndarray | None:
+    """The localisation box of a map [H, W] (Zhou et al. 2016, section 3.2), [4]; None where no value is above 0.
+
+    It encloses the largest connected part of what reaches `threshold` times the largest value; right and bottom lie
+    behind the last pixel.
+    """
+    if not heat.max() > 0:
+        return None
+    parts, count = ndimage.label(heat >= threshold * heat.max())
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    rows, columns = ndimage.find_objects(parts)[int(sizes.argmax())]
+    return np.array([columns.start, rows.start, columns.stop, rows.stop], np.float64)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

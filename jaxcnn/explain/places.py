@@ -1,7 +1,8 @@
 """Where the positions of a value are, and what they see of the image: receptive fields through a jaxpr.
 
 Every value of the program that depends on the image carries a Place: along height and along width, the axis on which
-positions lie, the distance between them in the image (jump) and the side of the square that each of them sees (field).
+positions lie, where the first one is in the image, the distance between them (jump) and the side of the square that
+each of them sees (field).
 Every value that depends on parameters alone carries their paths. The rules, by the kind of equation:
 
 * convolution, pooling: field + (K - 1) * dilation * jump, jump * stride. A strided slice steps as a pooling of 1 does.
@@ -33,6 +34,8 @@ class Side:
     size: int = 1
     inner: int = 1
     """Elements of the axis per position: W where height and width are flattened into one axis."""
+    first: float = 0
+    """Where in the image the middle of the first position's field lies, in pixels; 0: the middle of the first pixel."""
 
 
 WHOLE = Side(math.inf, math.inf, None)
@@ -93,7 +96,7 @@ def _elementwise(operands: list[Value], shapes: list[Shape], out: Shape, params:
     if not values:
         return Value((WHOLE, WHOLE))
 
-    def widest(sides: list[Side], shapes: list[tuple[int, ...]]) -> Side:
+    def join(sides: list[Side], shapes: list[tuple[int, ...]]) -> Side:
         placed = [
             side
             for side, shape in zip(sides, shapes, strict=True)
@@ -101,10 +104,11 @@ def _elementwise(operands: list[Value], shapes: list[Shape], out: Shape, params:
         ]
         if not placed:
             return WHOLE
-        field, jump = max(side.field for side in placed), max(side.jump for side in placed)
-        return dataclasses.replace(placed[0], field=field, jump=jump)
+        # Where fields have different middles, as under TensorFlow's padding, the largest one's is taken.
+        widest = max(placed, key=lambda side: side.field)
+        return dataclasses.replace(placed[0], field=widest.field, first=widest.first, jump=max(s.jump for s in placed))
 
-    place = tuple(widest([value.place[i] for value, _ in values], [shape for _, shape in values]) for i in (0, 1))
+    place = tuple(join([value.place[i] for value, _ in values], [shape for _, shape in values]) for i in (0, 1))
     return Value(place, sampled=next((value.sampled for value, _ in values if value.sampled), None))
 
 
@@ -131,15 +135,25 @@ def _same(operands: list[Value], shapes: list[Shape], out: Shape, params: Params
     return _each_side(_image(operands), resize)
 
 
+def _pad(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
+    def move(side: Side) -> Side:
+        if side.axis is None or side.inner > 1:
+            return side
+        return dataclasses.replace(side, first=tidy(side.first - params["padding_config"][side.axis][0] * side.jump))
+
+    return _each_side(_same(operands, shapes, out, params), move)
+
+
 def _slice(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
-    value, strides = _same(operands, shapes, out, params), params.get("strides")
-    if strides is None:
-        return value
+    starts, strides = params["start_indices"], params["strides"]
 
     def step(side: Side) -> Side:
-        return side if side.axis is None else dataclasses.replace(side, jump=side.jump * strides[side.axis])
+        if side.axis is None:
+            return side
+        first = side.first + (starts[side.axis] * side.jump if side.inner == 1 else 0)
+        return dataclasses.replace(side, first=tidy(first), jump=side.jump * (strides[side.axis] if strides else 1))
 
-    return _each_side(value, step)
+    return _each_side(_same(operands, shapes, out, params), step)
 
 
 def _transpose(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
@@ -177,6 +191,11 @@ def _reduce(operands: list[Value], shapes: list[Shape], out: Shape, params: Para
     return _moved(_image(operands), {old: new for new, old in enumerate(kept)})
 
 
+def _first(side: Side, jump: float, kernel: int, dilation: int, padding: int) -> float:
+    """The middle of the first window over positions that are `jump` apart, after `padding` before the first one."""
+    return tidy(side.first + ((kernel - 1) * dilation / 2 - padding) * jump)
+
+
 def _window(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     def grow(side: Side) -> Side:
         if side.axis is None:
@@ -185,8 +204,10 @@ def _window(operands: list[Value], shapes: list[Shape], out: Shape, params: Para
             params[name][side.axis]
             for name in ("window_dimensions", "window_strides", "window_dilation", "base_dilation")
         )
-        field, jump = grow_field(side.field, tidy(side.jump / spread), kernel, stride, dilation)
-        return dataclasses.replace(side, field=field, jump=jump, size=out[side.axis])
+        before = tidy(side.jump / spread)
+        field, jump = grow_field(side.field, before, kernel, stride, dilation)
+        first = _first(side, before, kernel, dilation, params["padding"][side.axis][0])
+        return dataclasses.replace(side, field=field, jump=jump, size=out[side.axis], first=first)
 
     return _each_side(_image(operands), grow)
 
@@ -201,15 +222,11 @@ def _conv(operands: list[Value], shapes: list[Shape], out: Shape, params: Params
         if side.axis not in into or side.inner > 1:
             return WHOLE
         i = into.index(side.axis)
-        field, jump = grow_field(
-            side.field,
-            tidy(side.jump / params["lhs_dilation"][i]),
-            kernel[spec.rhs_spec[2 + i]],
-            params["window_strides"][i],
-            params["rhs_dilation"][i],
-        )
+        before = tidy(side.jump / params["lhs_dilation"][i])
+        size, dilation = kernel[spec.rhs_spec[2 + i]], params["rhs_dilation"][i]
+        field, jump = grow_field(side.field, before, size, params["window_strides"][i], dilation)
         axis = spec.out_spec[2 + i]
-        return Side(field, jump, axis, out[axis])
+        return Side(field, jump, axis, out[axis], first=_first(side, before, size, dilation, params["padding"][i][0]))
 
     return _each_side(Value(value.place), grow)
 
@@ -278,7 +295,7 @@ RULES = {
     "dot_general": _dot,
     "dynamic_slice": _same,
     "gather": _gather,
-    "pad": _same,
+    "pad": _pad,
     "reshape": _reshape,
     "slice": _slice,
     "split": _same,

@@ -31,6 +31,8 @@ class Endpoint:
     """Distance in the image between neighbouring positions."""
     receptive_field: tuple[float, float]
     """Pixels that a position sees, were the image large enough; inf where it is the whole image at any size."""
+    first: tuple[float, float]
+    """Where in the image the middle of the first position's field lies; 0 is the middle of the first pixel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _endpoint(shape: tuple[int, ...], value: Value) -> Endpoint:
         shape=tuple(shape[1:]),
         stride=tuple(side.jump for side in value.place),
         receptive_field=tuple(side.field for side in value.place),
+        first=tuple(side.first for side in value.place),
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich import box
@@ -36,18 +36,7 @@ def summary_table(summary: Summary, title: str, *, depth: int | None = None, wid
         if layer is None:
             table.add_row(cell, style="bold")
             continue
-        table.add_row(
-            cell,
-            _kind(layer),
-            size(layer.output),
-            size(layer.kernel),
-            _pair(layer.stride),
-            number(layer.parameters) if layer.parameters else "",
-            number(layer.multiply_adds) if layer.multiply_adds else "",
-            _pair(layer.field),
-            _pair(layer.jump),
-            style="dim" if layer.kind == "norm" else "",
-        )
+        table.add_row(cell, *cells(layer, number)[1:], _pair(layer.jump), style="dim" if layer.kind == "norm" else "")
     ends = plain_table()
     ends.add_column("endpoint")
     for name in ("output", "field", "jump"):
@@ -56,6 +45,20 @@ def summary_table(summary: Summary, title: str, *, depth: int | None = None, wid
         ends.add_row(name, size(end.shape), _pair(end.receptive_field), _pair(end.stride))
     note = "field: receptive field, jump: distance between neighbouring positions, both in pixels of the image"
     return Group(Text(title, style="bold"), table, ends, Text(f"{note}\n", style="dim"), _totals(summary))
+
+
+def cells(layer: Layer, number: Callable[[int], str] = "{:,}".format) -> list[str]:
+    """Name, kind, output, kernel, stride, parameters, multiply-adds and receptive field of a layer as texts."""
+    return [
+        layer.name,
+        _kind(layer),
+        size(layer.output),
+        size(layer.kernel),
+        _pair(layer.stride),
+        number(layer.parameters) if layer.parameters else "",
+        number(layer.multiply_adds) if layer.multiply_adds else "",
+        _pair(layer.field),
+    ]
 
 
 def _tree(layers: list[Layer], level: int = 0) -> Iterator[tuple[int, str, Layer | None]]:

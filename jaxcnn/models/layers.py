@@ -1,6 +1,7 @@
 """Layers that several families share. Images are NHWC; padding is explicit, never "SAME" with a stride."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, get_args, get_origin
@@ -191,10 +192,38 @@ def max_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mod
 
     With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule,
     by which the only window may be larger than the map.
+
+    Among equal values the gradient goes to the first, row by row, as in PyTorch. It is made of slices and selections:
+    XLA's own (select-and-scatter) is not deterministic on a GPU and slow on a CPU.
     """
     check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "max pooling")
-    window = [_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3]]
-    return nn.max_pool(x, (size, size), (stride, stride), window)
+    (top, bottom), (left, right) = (_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3])
+    if top or bottom or left or right:
+        x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-jnp.inf)
+    return _window_max(x, size, stride)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _window_max(x: jax.Array, size: int, stride: int) -> jax.Array:
+    return nn.max_pool(x, (size, size), (stride, stride))
+
+
+@_window_max.defjvp
+def _window_max_jvp(
+    size: int, stride: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    first, *others = _window_elements(primals[0], size, stride)
+    best, which = first, jnp.zeros(first.shape, jnp.int32)
+    for number, element in enumerate(others, 1):
+        better = (element > best) | jnp.isnan(element)
+        best, which = jnp.where(better, element, best), jnp.where(better, number, which)
+    return best, jax.lax.select_n(which, *_window_elements(tangents[0], size, stride))
+
+
+def _window_elements(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+    """The first element of every window, the second, ...: size * size arrays [B, H', W', C]."""
+    rows, columns = (side - size + 1 for side in x.shape[1:3])
+    return [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)]
 
 
 def avg_pool(

@@ -77,30 +77,32 @@ class VGG(nn.Module):
         for _ in range(self.stages):
             smallest = pool_input(smallest, self.pooling, ceil_mode=True)
         check_window(x, smallest, f"the stack of {self.stages} poolings")
-        ends = {}
         if not self.stacked and self.variant == "C":
             raise UserError("stacked=False has no form of C, whose 1x1 convolutions widen no receptive field")
-        for stage, widths in enumerate(TABLE_1[self.variant][: self.stages], 1):
-            side = 3
-            if not self.stacked:
-                widths, side = widths[-1:], 2 * len(widths) + 1
-            for layer, width in enumerate(widths, 1):
-                kernel = 1 if width < 0 else side
-                x = conv(
-                    max(1, round(abs(width) * self.width)),
-                    kernel,
-                    padding=kernel // 2,
-                    name=f"conv{stage}_{layer}",
-                    dtype=self.dtype,
-                    kernel_init=self.kernel_init,
-                )(x)
-                x = apply_norm(x, self.norm, train=train, name=f"bn{stage}_{layer}", dtype=self.dtype)
-                x = activate(x, self.activation)
-            if self.variant == "A-LRN" and stage == 1:
-                x = local_response_norm(x)
-            ends[f"stage{stage}"] = x
+        ends = {}
+        for number in range(1, self.stages + 1):
+            x = ends[f"stage{number}"] = self.stage(x, number, train=train)
             x = pool(x, self.pooling, ceil_mode=True)
         return ends | {"final": x}
+
+    def stage(self, x: jax.Array, number: int, *, train: bool) -> jax.Array:
+        """The convolutions of one stage, counted from 1: [B, H, W, C] -> [B, H, W, C']."""
+        widths, side = TABLE_1[self.variant][number - 1], 3
+        if not self.stacked:
+            widths, side = widths[-1:], 2 * len(widths) + 1
+        for layer, width in enumerate(widths, 1):
+            kernel = 1 if width < 0 else side
+            x = conv(
+                max(1, round(abs(width) * self.width)),
+                kernel,
+                padding=kernel // 2,
+                name=f"conv{number}_{layer}",
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+            )(x)
+            x = apply_norm(x, self.norm, train=train, name=f"bn{number}_{layer}", dtype=self.dtype)
+            x = activate(x, self.activation)
+        return local_response_norm(x) if self.variant == "A-LRN" and number == 1 else x
 
 
 VGG_HEAD = FC(

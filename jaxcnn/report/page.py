@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jinja2
@@ -11,6 +12,8 @@ import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+
+from jaxcnn.errors import UserError
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxcnn.report"),
@@ -32,7 +35,7 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
 def svg(figure: Figure, description: str) -> markupsafe.Markup:
     """A matplotlib figure as inline SVG; `description` is what a screen reader says."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     label = markupsafe.escape(description)
     return markupsafe.Markup(text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
@@ -46,3 +49,32 @@ def png(image: np.ndarray, description: str, **attributes: str) -> markupsafe.Ma
     more = "".join(f' {name.rstrip("_")}="{markupsafe.escape(value)}"' for name, value in attributes.items())
     label = markupsafe.escape(description)
     return markupsafe.Markup(f'<img src="data:image/png;base64,{source}" alt="{label}"{more}>')
+
+
+def make_folder(out: pathlib.Path) -> None:
+    """The folder of a page and its pictures. Raises UserError where it cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}; choose another --out") from error
+
+
+def save_png(out: pathlib.Path, name: str, picture: np.ndarray) -> str:
+    """Writes a uint8 picture [H, W, 3] beside a page; returns the file's name. Raises UserError where it cannot."""
+    file = f"{name}.png"
+    try:
+        Image.fromarray(picture).save(out / file)
+    except OSError as error:
+        raise UserError(f"{out / file} cannot be written: {error}; choose another --out") from error
+    return file
+
+
+def own_names(images: Iterable[pathlib.Path]) -> list[tuple[str, pathlib.Path]]:
+    """A name of its own for each image file, its stem where that is free."""
+    names: dict[str, pathlib.Path] = {}
+    for path in images:
+        name, number = path.stem, 2
+        while name in names:
+            name, number = f"{path.stem}_{number}", number + 1
+        names[name] = path
+    return list(names.items())

@@ -3,17 +3,19 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from jaxcnn.errors import UserError
-from jaxcnn.studies.cell import cells
+from jaxcnn.studies.cell import cells, counts
 from jaxcnn.studies.conduct import FINISHED, check, conduct
 from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import Results, rows
+from jaxcnn.studies.together import SMALL
 from jaxcnn.studies.write import write_study
 
 
@@ -33,6 +35,9 @@ class Flags:
     """With --of: which share of the cells to run, from 0."""
     of: int = 1
     """Run every OF-th cell only, for job arrays; --report-only makes the report once all are there."""
+    together: Literal["auto", "yes", "no"] = "auto"
+    """Train the seeds of an arm as one program. auto: on accelerators, where the nets are small; on CPUs vmap makes
+    convolutions slower (docs/speed.md)."""
     report_only: bool = False
     """Run nothing, rebuild the report from what is there."""
 
@@ -88,7 +93,7 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
         check(everything)
         _make(path)
         console.print(f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds", highlight=False)
-        finished = conduct(study, share, file, console, stop)
+        finished = conduct(study, share, file, console, stop, _together(flags, study))
     elif not path.is_dir():
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
     failed = tuple(cell.name for cell in share if cell.state() not in FINISHED)
@@ -110,6 +115,13 @@ def show(results: Results, console: Console) -> None:
     console.print(table)
     for claim in results["claims"]:
         console.print(f"{claim['verdict']}: {claim['text']}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _together(flags: Flags, study: Study) -> bool:
+    if flags.together != "auto":
+        return flags.together == "yes"
+    largest = max((counts(arm).get("parameters", 0) for arm in study.arms.values()), default=0)
+    return jax.default_backend() != "cpu" and largest <= SMALL
 
 
 def _make(path: pathlib.Path) -> None:

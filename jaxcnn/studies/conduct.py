@@ -13,6 +13,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell, figures, probe
 from jaxcnn.studies.study import Study
+from jaxcnn.studies.together import fits, run_together
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
@@ -47,9 +48,16 @@ def check(cells: Sequence[Cell]) -> None:
 
 
 def conduct(
-    study: Study, cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]
+    study: Study,
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    together: bool = False,
 ) -> bool:
     """Runs these cells of a study that are not finished; False where `stop` ended it before the last one.
+
+    With `together` the seeds of an arm are trained as one program where that is possible (see together.py).
 
     A cell that fails is said, and the next one is run; its directory keeps its state and message.
     """
@@ -61,6 +69,9 @@ def conduct(
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
+            of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
+            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop):
+                return False
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
@@ -80,6 +91,20 @@ def conduct(
         what = state if value is None else f"{study.metric} {value:.4g}"
         _say(console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})")
     return True
+
+
+def _run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> bool:
+    """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
+    start = time.perf_counter()
+    try:
+        finished = run_together(cells, file, console, stop)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        _say(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
+        return True
+    if finished:
+        _say(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
+    return finished
 
 
 def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> str:

@@ -4,8 +4,10 @@ import dataclasses
 import logging
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -110,10 +112,13 @@ def restore(manager: ocp.CheckpointManager, step: int, abstract: Any) -> tuple[A
     return restored["state"], restored["note"]
 
 
-def restore_latest(manager: ocp.CheckpointManager, abstract: Any) -> Restored | None:
-    """The newest checkpoint that can be read, or None where there is none at all.
+def restore_latest(
+    manager: ocp.CheckpointManager, abstract: Any, agree: Callable[[bool], bool] = lambda good: good
+) -> Restored | None:
+    """The newest checkpoint that every process can read, or None where there is none at all.
 
-    Newer ones that cannot be read are moved to `damaged/` beside it, so that their steps can be saved anew.
+    Newer ones that cannot be read are moved to `damaged/` beside it, so that their steps can be saved anew. `agree`
+    tells whether something is true on all processes.
 
     Raises:
       UserError: there are checkpoints and not one can be read; none is moved.
@@ -121,18 +126,24 @@ def restore_latest(manager: ocp.CheckpointManager, abstract: Any) -> Restored | 
     directory = pathlib.Path(manager.directory)
     failures: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
+        cause = "another process failed"
         try:
             state, note = restore(manager, step, abstract)
+            good = True
         except Exception as error:  # orbax and tensorstore raise many types on damaged files
-            failures[step] = f"checkpoint {step} cannot be read ({_short(error)})"
+            good, cause = False, _short(error)
+        if not agree(good):
+            failures[step] = f"checkpoint {step} cannot be read ({cause})"
             continue
         for bad in failures:
             target = directory.parent / "damaged" / str(bad)
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            (directory / str(bad)).rename(target)
+            if jax.process_index() == 0:
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                (directory / str(bad)).rename(target)
             failures[bad] += f"; moved to {target}"
         if failures:
+            agree(True)  # all wait until they are moved
             manager.reload()
         return Restored(step, state, note, tuple(failures.values()))
     if failures:

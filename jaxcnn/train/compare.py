@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from jaxcnn import config
@@ -36,27 +37,30 @@ def comparison_table(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def plot_runs(paths: list[pathlib.Path], file: pathlib.Path) -> None:
-    """Draws the learning curves of runs: training as lines, evaluation as dotted lines with markers."""
-    from matplotlib.figure import Figure
+    """Draws the learning curves of runs into a file."""
+    curves({path.name: open_run(path).metrics() for path in paths}).savefig(file, dpi=120)
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, len(CURVES))
-    for number, path in enumerate(paths):
-        lines = open_run(path).metrics()
-        for axis, metric in zip(axes, CURVES, strict=True):
-            for split in dict.fromkeys(line["split"] for line in lines):
-                points = [(line["step"], line[metric]) for line in lines if line["split"] == split]
+
+def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CURVES) -> Figure:
+    """The learning curves of runs, {name: lines of metrics.jsonl}: training as lines, evaluation as dotted lines with
+    markers, a panel per metric.
+    """
+    figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for number, (name, lines) in enumerate(runs.items()):
+        for axis, metric in zip(panels, metrics, strict=True):
+            for split in dict.fromkeys(line["split"] for line in lines if metric in line):
+                points = [(line["step"], line[metric]) for line in lines if line["split"] == split and metric in line]
                 style = {"linestyle": "-"} if split == "train" else {"linestyle": ":", "marker": "."}
                 alpha = 0.5 if split.endswith("_ema") else 1.0
-                axis.plot(
-                    *zip(*points, strict=True), color=f"C{number}", label=f"{path.name} {split}", alpha=alpha, **style
-                )
-    for axis, metric in zip(axes, CURVES, strict=True):
-        axis.set(xlabel="optimizer step", ylabel=metric)
+                label = f"{name} {split}".strip()
+                axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label, alpha=alpha, **style)
+    for axis, metric in zip(panels, metrics, strict=True):
+        axis.set(xlabel="optimizer step", ylabel=metric.replace("_", " "))
+        axis.set_yscale("log" if metric == "loss" else "linear")
         axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[-1].legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    panels[-1].legend(fontsize="small")
+    return figure
 
 
 def _cell(value: Any) -> str:

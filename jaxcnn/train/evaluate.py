@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import Examples
@@ -75,6 +76,8 @@ def evaluate(
         # The host may be one batch ahead of the device and no more, or batches would pile up in its memory.
         jax.block_until_ready(totals)
         totals = [jax.tree.map(jnp.add, total, new) for total, new in zip(totals, sums, strict=True)]
+    if jax.process_count() > 1:  # each process knows of its own rows only
+        broken = int(multihost_utils.process_allgather(np.int32(broken)).sum())
     results = []
     for total in jax.device_get(totals):
         count = int(total["count"])

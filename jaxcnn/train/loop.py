@@ -24,6 +24,7 @@ from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.agreement import Agreement
 from jaxcnn.train.compilation import Compiled, compile_ahead
 from jaxcnn.train.evaluate import (
     Metrics,
@@ -35,13 +36,15 @@ from jaxcnn.train.evaluate import (
 )
 from jaxcnn.train.init_from import overlay
 from jaxcnn.train.interval import Diverged, Interval
-from jaxcnn.train.losses import make_classification_loss
+from jaxcnn.train.losses import Batch, make_classification_loss
 from jaxcnn.train.plan import Plan, abstract_batch, abstract_state, initial_state
 from jaxcnn.train.progress import Display, evaluation_line, train_line
 from jaxcnn.train.record import Record, State
+from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import Metrics as StepMetrics
 from jaxcnn.train.step import make_train_step
 
 Transforms = tuple[Transform, ...]
@@ -58,19 +61,26 @@ class Outcome:
     result: Metrics
 
 
-def compile_train_step(plan: Plan) -> Compiled:
-    """The train step for this plan's mesh and batch; the state is donated."""
+def train_step(plan: Plan) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The pure train step of this plan."""
     experiment = plan.experiment
-    step = make_train_step(
-        make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss),
+    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
+    return make_train_step(
+        rematerialized(loss) if experiment.rematerialize else loss,
         plan.optimizer,
         plan.rate,
         accumulate=experiment.accumulate,
         ema=experiment.ema,
         log_every=plan.log_every,
     )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=meshes.replicated(plan.mesh))
+
+
+def compile_train_step(plan: Plan) -> Compiled:
+    """The train step for this plan's mesh and batch; the state is donated."""
+    experiment = plan.experiment
     state = abstract_state(experiment, plan.mesh)
+    out = (meshes.shardings(state), meshes.replicated(plan.mesh))
+    jitted = jax.jit(train_step(plan), donate_argnums=0, out_shardings=out)
     batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
     with jax.default_matmul_precision(experiment.precision):
         return compile_ahead(jitted, state, batch)
@@ -91,8 +101,21 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
     )
 
 
-def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] = lambda: False) -> Outcome:
+def run(
+    plan: Plan,
+    record: Record,
+    display: Display,
+    stop: Callable[[], bool] = lambda: False,
+    reached: Callable[..., None] = lambda where, patient=False: None,
+) -> Outcome:
     """Trains from where the run directory is to the end, or until `stop`, and keeps status.json true throughout.
+
+    Args:
+      plan: what to do.
+      record: the run directory.
+      display: where lines and bars are shown.
+      stop: whether this process was told to stop; all processes stop at one step as soon as one was.
+      reached: told where this process is, and whether it may stay there for long; for the watch over the others.
 
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
@@ -100,15 +123,18 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
     if record.status().get("state") == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
-    loop = _Loop(plan, record, display, stop)
+    loop = _Loop(plan, record, display, stop, reached)
+    ended = False
     try:
         outcome = loop.run()
+        ended = True
     except Diverged as error:
         indices = train_batches(plan, plan.train, ()).indices(error.step - 1).tolist()
         message = (
             f"the loss or the gradient was not finite at step {error.step:,}; that step's examples are listed in "
             "status.json; try a lower learning rate, a longer warm-up or --clip-norm 1"
         )
+        ended = True  # on all processes, at this step
         record.write_status("diverged", error.step, message=message, examples=indices)
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
@@ -117,7 +143,8 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
             record.write_status("failed", loop.step, message=message)
         raise
     finally:
-        loop.close()
+        if ended or jax.process_count() == 1:  # closing waits for the other processes, which may not come
+            loop.close()
     more = {} if outcome.state == "done" else {"message": outcome.message}
     record.write_status(outcome.state, outcome.step, **more)
     return outcome
@@ -126,8 +153,16 @@ def run(plan: Plan, record: Record, display: Display, stop: Callable[[], bool] =
 class _Loop:
     """The host's side of one start of a run; it lives as long as the call of `run`."""
 
-    def __init__(self, plan: Plan, record: Record, display: Display, stop: Callable[[], bool]):
-        self.plan, self.record, self.display, self.stop = plan, record, display, stop
+    def __init__(
+        self,
+        plan: Plan,
+        record: Record,
+        display: Display,
+        stop: Callable[[], bool],
+        reached: Callable[..., None],
+    ):
+        self.plan, self.record, self.display, self.reached = plan, record, display, reached
+        self.stop = Agreement(plan.mesh, stop, reached)
         self.step = 0
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
@@ -135,7 +170,7 @@ class _Loop:
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
         self.interval = Interval(self._log, plan.experiment.data.batch_size)
-        self.board = _open_board(record) if plan.experiment.tensorboard else None
+        self.board = _open_board(record) if plan.experiment.tensorboard and record.process == 0 else None
         self.figures = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
         self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
@@ -144,6 +179,7 @@ class _Loop:
         plan, display = self.plan, self.display
         newest = self.manager.latest_step() or 0
         self.record.write_status("running", newest)
+        self.reached("the compilation", patient=True)
         self.train_step = compile_train_step(plan)
         display.line(f"train step compiled: {self.train_step}")
         if plan.evaluations:
@@ -154,9 +190,11 @@ class _Loop:
             (_TRAIN, plan.train, data.augment),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
-            if self.stop():
+            if self.stop.now("the compilation"):
                 return Outcome("preempted", newest, "stopped before training; the same command continues", {})
+            self.reached(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms)
+        self.reached("the restored state", patient=True)
         self._restore()
         batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
         try:
@@ -164,7 +202,7 @@ class _Loop:
                 if not self.evaluated:
                     self._evaluate_and_save()
                 while self.step < plan.total:
-                    if self.stop():
+                    if self.stop.soon(f"step {self.step}"):
                         raise Stopped
                     self._train(batches)
                     advance(self.step, self.figures)
@@ -175,6 +213,7 @@ class _Loop:
             checkpoint.wait(self.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
             return Outcome("preempted", self.step, message, {})
+        self.reached("the end", patient=True)
         checkpoint.wait(self.manager)
         self.record.write_result(self.evaluations)
         return Outcome("done", self.step, f"done at step {self.step:,}", self.evaluations)
@@ -201,14 +240,16 @@ class _Loop:
         """Takes the state from the newest good checkpoint, or makes a new one."""
         plan = self.plan
         abstract = abstract_state(plan.experiment, plan.mesh)
-        restored = checkpoint.restore_latest(self.manager, abstract)
+        restored = checkpoint.restore_latest(self.manager, abstract, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
+        if jax.process_count() > 1:
+            devices += f" of {jax.process_count()} processes"
         if restored is None:
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            # The seed's key is an argument and no constant: the compile cache then serves every seed.
+            # The seed is an argument and no constant: the compile cache then serves all seeds.
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            self.state = jax.jit(create, out_shardings=shardings)(jax.random.key(plan.experiment.seed))
+            seed = np.uint32(plan.experiment.seed)
+            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))(seed)
             self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -234,14 +275,19 @@ class _Loop:
             self.display.line(line)
 
     def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """The batches from `start` on. Raises Stopped where the signal that stops the run ended a starting worker."""
-        with contextlib.closing(iterate(batches, start, workers=self.plan.experiment.data.workers)) as iterator:
-            try:
-                yield from iterator
-            except RuntimeError as error:
-                if self.stop():
-                    raise Stopped from error
-                raise
+        """The batches from `start` on."""
+        while True:
+            with contextlib.closing(iterate(batches, start, workers=self.plan.experiment.data.workers)) as iterator:
+                try:
+                    for batch in iterator:
+                        start += 1
+                        yield batch
+                    return
+                except RuntimeError:
+                    # The signal that stops the run may end a worker that is starting. Then this process goes on all
+                    # the same, to where all stop together.
+                    if not self.stop.asked():
+                        raise
 
     def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
         """One optimizer step, dispatched; and its interval ended where it is the last of one."""
@@ -288,7 +334,7 @@ class _Loop:
                     batches,
                     examples,
                     plan.mesh,
-                    stop=self.stop,
+                    stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
                     on_broken=functools.partial(self._quarantine, examples),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
@@ -302,6 +348,7 @@ class _Loop:
 
     def _save(self, *, scored: bool = False) -> None:
         """Saves this step, with its metrics as the score by which the best are kept."""
+        self.reached(f"the save at step {self.step}", patient=True)
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
             if not scored:

@@ -1,5 +1,6 @@
 """Losses of a task: (params, stats, batch, key) -> scalar, new statistics and metric sums. Always float32."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import optax
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
+from jaxcnn.train.batch_norm import Group, grouped
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -65,20 +67,24 @@ def zero_sums(classes: int) -> Sums:
 
 
 def make_classification_loss(
-    model: nn.Module, normalize: Callable[[jax.Array], jax.Array], loss: CrossEntropy
+    model: nn.Module, normalize: Callable[[jax.Array], jax.Array], loss: CrossEntropy, bn_group: Group = "global"
 ) -> LossFn:
-    """The training loss of a classifier on a batch {"image": uint8 [B,H,W,C], "label": int32 [B]}."""
+    """The training loss of a classifier on a batch {"image": uint8 [B,H,W,C], "label": int32 [B]}.
+
+    Batch norm takes its statistics over `bn_group` examples in a row, or over the whole batch.
+    """
 
     def loss_fn(params, stats, batch, key):
         images = normalize(batch["image"])
-        outputs, updated = model.apply(
-            {"params": params, **stats},
-            images,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(stats),
-            method="outputs",
-        )
+        with contextlib.nullcontext() if bn_group == "global" else grouped(bn_group):
+            outputs, updated = model.apply(
+                {"params": params, **stats},
+                images,
+                train=True,
+                rngs={"dropout": key},
+                mutable=list(stats),
+                method="outputs",
+            )
         losses = loss(outputs.logits, batch["label"])
         total = losses.mean()
         for logits in outputs.aux.values():

@@ -1,6 +1,8 @@
-"""The device mesh, and how states and batches lie on it: one `data` axis, states replicated, batches split."""
+"""The device mesh, and how states and batches lie on it: axes `data` and `fsdp`, batches split over both."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,10 +11,44 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.errors import UserError
 
+AXES = ("data", "fsdp")
 
-def make_mesh() -> Mesh:
-    """All devices of all processes in one `data` axis. Auto, because dropout does not trace under Explicit axes."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """How a run is spread over devices. It changes memory and speed; results only by rounding.
+
+    Every device computes its share of the batch. With `fsdp` N each group of N devices holds one copy of the
+    parameters, the optimizer's state and the averages between them (Rajbhandari et al. 2020, stage 3), and XLA puts
+    the exchange where a layer needs it.
+    """
+
+    data: int = -1
+    """Copies of the state; -1: as many as there are devices for."""
+    fsdp: int = 1
+    """Devices that share one copy of the state; 1: each has its own."""
+    shard_above: int = 2**16
+    """Arrays of fewer elements are held whole by every device: splitting them would cost more than it saves."""
+
+    def __post_init__(self):
+        if self.fsdp < 1 or (self.data < 1 and self.data != -1):
+            raise UserError(f"parallel.data is {self.data} and parallel.fsdp {self.fsdp}; at least 1, or data -1")
+
+
+def make_mesh(parallel: Parallel = Parallel(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices`, default all of all processes. Auto axes, for dropout does not trace under Explicit ones.
+
+    Raises:
+      UserError: the devices are not data times fsdp.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    data = count // parallel.fsdp if parallel.data == -1 else parallel.data
+    if data * parallel.fsdp != count:
+        raise UserError(
+            f"parallel.data {parallel.data} and parallel.fsdp {parallel.fsdp} do not fit {count} devices; "
+            f"try --parallel.data -1 --parallel.fsdp {math.gcd(count, parallel.fsdp)}"
+        )
+    return jax.make_mesh((data, parallel.fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -20,8 +56,30 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The first axis of an array over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis of an array over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def laid_out(tree: Any, mesh: Mesh, above: int) -> Any:
+    """The shapes of a state, each with its sharding: arrays of at least `above` elements are split over `fsdp`.
+
+    They are split along the largest axis that divides, of equal ones the last, which are a kernel's output channels.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def place(x: Any) -> jax.ShapeDtypeStruct:
+        axes = [(size, axis) for axis, size in enumerate(x.shape) if size % parts == 0]
+        spec = PartitionSpec()
+        if parts > 1 and axes and math.prod(x.shape) >= above:
+            spec = PartitionSpec(*[None] * max(axes)[1], "fsdp")
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, tree)
+
+
+def shardings(tree: Any) -> Any:
+    """The sharding of every array, or shape, of a tree."""
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def place(batch: dict[str, np.ndarray], names: tuple[str, ...], sharding: NamedSharding) -> dict[str, jax.Array]:
@@ -41,3 +99,8 @@ def check_batch_size(size: int, accumulate: int, mesh: Mesh, field: str) -> None
 def tree_bytes(tree: Any) -> int:
     """Bytes of all arrays in a tree."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes that each device holds of a tree of shapes with shardings."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -17,6 +17,7 @@ from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import build_optimizer
@@ -56,13 +57,13 @@ class Plan:
 
 
 def initial_state(
-    experiment: Experiment, optimizer: optax.GradientTransformation, key: jax.Array | None = None
+    experiment: Experiment, optimizer: optax.GradientTransformation, seed: jax.Array | None = None
 ) -> TrainState:
     """The state before the first step: a pure function of the experiment's model, parts and seed.
 
-    `key` is the seed's, for a caller that compiles this once for all seeds.
+    `seed` is a uint32 in place of the experiment's, for a program that serves all seeds.
     """
-    weights, dropout = jax.random.split(jax.random.key(experiment.seed) if key is None else key)
+    weights, dropout = jax.random.split(jax.random.key(experiment.seed if seed is None else seed))
     images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
     variables = experiment.model.init(weights, images, train=False, method="outputs")  # auxiliary heads too
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
@@ -74,8 +75,7 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
     """Shapes, types and shardings of the state, without computing anything and without any data."""
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
     shapes = jax.eval_shape(lambda: initial_state(experiment, optimizer))
-    sharding = meshes.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    return meshes.laid_out(shapes, mesh, experiment.parallel.shard_above)
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh, size: int, masked: bool) -> dict[str, jax.ShapeDtypeStruct]:
@@ -118,9 +118,10 @@ def make_plan(experiment: Experiment) -> Plan:
     if metric not in known:
         raise UserError(f"checkpoints.metric is {metric!r}; with {len(train.classes)} classes there is {known}")
 
-    mesh = meshes.make_mesh()
+    mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
     meshes.check_batch_size(data.evaluation_batch_size, 1, mesh, "data.evaluation_batch_size")
+    check_group(experiment.bn_group, data.batch_size, experiment.accumulate)
 
     def to_steps(duration: Duration) -> int:
         return duration.in_steps(len(train), data.batch_size)

@@ -1,16 +1,17 @@
 """Prediction: the most probable classes of image files, by a saved run."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data import imagenet
-from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train.evaluate import nets_of
 from jaxcnn.train.saved import load_run
 
@@ -24,7 +25,73 @@ class Prediction:
 
     def spoken(self) -> list[tuple[str, float]]:
         """The same with WordNet ids followed by what they mean: "n02123045 tabby, tabby cat"."""
-        return [(" ".join(filter(None, (name, imagenet.names().get(name)))), score) for name, score in self.classes]
+        return [(imagenet.spoken(name), score) for name, score in self.classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A saved net that answers for images as its run's evaluation prepares them."""
+
+    experiment: Experiment
+    classes: tuple[str, ...]
+    variables: Any
+    step: int
+
+    @property
+    def data(self) -> Data:
+        return self.experiment.data
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images, uint8 [B, H, W, C] -> [B, classes]."""
+        with jax.default_matmul_precision(self.experiment.precision):
+            return np.asarray(self._softmax(self.variables, images))
+
+    @functools.cached_property
+    def _softmax(self) -> Callable[[Any, np.ndarray], jax.Array]:
+        model, normalize = self.experiment.model, self.data.normalize
+        return jax.jit(lambda variables, x: jax.nn.softmax(model.apply(variables, normalize(x), train=False)))
+
+    def index(self, name: str) -> int:
+        """The class of this name or index; for ImageNet also any of the words that WordNet has for it, as "tabby".
+
+        Raises:
+          UserError: there is none, or the word means several; the message names the nearest.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdigit() and int(name) < len(self.classes):
+            return int(name)
+        words = {}
+        for index, known in enumerate(self.classes):
+            for word in {known, *imagenet.names().get(known, "").split(", ")} - {""}:
+                words.setdefault(word.lower(), []).append(index)
+        found = words.get(name.lower(), [])
+        if len(found) > 1:
+            raise UserError(f"{name!r} is {' and '.join(imagenet.spoken(self.classes[i]) for i in found)}; give its id")
+        if not found:
+            hint = "" if name.isdigit() else did_you_mean(name.lower(), words)
+            hint = hint or f"; it has {len(self.classes)} classes, from 0"
+            raise UserError(f"the net has no class {name!r}{hint}")
+        return found[0]
+
+    def most_probable(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
+        """The names of the `top` largest of one image's scores [classes], with these, the largest first."""
+        order = np.argsort(-scores, kind="stable")[:top]
+        return [(self.classes[i], float(scores[i])) for i in order]
+
+
+def load_net(path: pathlib.Path, which: str = "latest", *, averaged: bool = False) -> Net:
+    """The net of a run's checkpoint, or with `averaged` the average of its weights.
+
+    Raises:
+      UserError: as load_run; no average is kept.
+    """
+    saved = load_run(path, which)
+    nets = nets_of(saved.state)
+    if averaged and "_ema" not in nets:
+        raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
+    params, stats = nets["_ema" if averaged else ""]
+    return Net(saved.experiment, saved.classes, {"params": params, **stats}, saved.step)
 
 
 def predict_run(
@@ -35,38 +102,30 @@ def predict_run(
     Raises:
       UserError: as load_run; an image cannot be read or does not have the size that the net takes; no average is kept.
     """
-    saved = load_run(path, which)
-    nets = nets_of(saved.state)
-    if averaged and "_ema" not in nets:
-        raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
-    params, stats = nets["_ema" if averaged else ""]
-    data, model = saved.experiment.data, saved.experiment.model
-
-    @jax.jit
-    def probabilities(params: Any, stats: Any, image: jax.Array) -> jax.Array:
-        return jax.nn.softmax(model.apply({"params": params, **stats}, data.normalize(image), train=False)[0])
-
+    net = load_net(path, which, averaged=averaged)
     predictions = []
     for image in images:
-        pixels = _prepare(image, saved.experiment)
-        with jax.default_matmul_precision(saved.experiment.precision):
-            scores = np.asarray(probabilities(params, stats, jnp.asarray(pixels[None])))
-        order = np.argsort(-scores, kind="stable")[:top]
-        predictions.append(Prediction(str(image), [(saved.classes[i], float(scores[i])) for i in order]))
+        pixels = prepare(decode_file(image, net.data.image_shape[2]), net.data, image)
+        scores = net.probabilities(pixels[None])[0]
+        predictions.append(Prediction(str(image), net.most_probable(scores, top)))
     return predictions
 
 
-def _prepare(path: pathlib.Path, experiment: Experiment) -> np.ndarray:
+def decode_file(path: pathlib.Path, channels: int) -> np.ndarray:
+    """An image file as uint8 [H, W, channels]. Raises UserError where it cannot be read."""
     from jaxcnn.data.images import decode
 
-    shape = experiment.data.image_shape
     try:
-        image = decode(path.read_bytes(), shape[2])
+        return decode(path.read_bytes(), channels)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
+    """An image after the evaluation transforms, uint8 of data.image_shape. Raises UserError where it gets another."""
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
-    size = image.shape
-    for transform in experiment.data.preprocess:
+    size, shape = image.shape, data.image_shape
+    for transform in data.preprocess:
         image = transform(image, rng)
     if image.shape != shape:
         raise UserError(

@@ -64,9 +64,14 @@ def evaluation_line(split: str, line: dict[str, Any]) -> str:
     return f"{split}: {figures}  ({line['count']:,} images)"
 
 
+def result_names(result: dict[str, dict[str, float]]) -> list[str]:
+    """The metrics of a result in the order in which they are shown."""
+    return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
+
+
 def result_table(result: dict[str, dict[str, float]]) -> Table:
     """The final metrics, a row per split."""
-    names = [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
+    names = result_names(result)
     table = Table("split", *names)
     for split, metrics in result.items():
         cells = [f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names]

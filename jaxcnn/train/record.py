@@ -18,9 +18,10 @@ from jaxcnn import config
 from jaxcnn.errors import UserError
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
+REPORT = "report.html"
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
-    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock"),
+    *("quarantine.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
@@ -29,12 +30,17 @@ PACKAGES = [
 
 
 class Record:
-    """One run directory. Files that must be whole are written beside their place and renamed."""
+    """One run directory. Files that must be whole are written beside their place and renamed.
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
+    own part of the data, which go to quarantine.PROCESS.jsonl.
+    """
+
+    def __init__(self, path: pathlib.Path, process: int = 0):
+        self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
-        self.quarantined = {(line["split"], line["index"]) for line in self._lines("quarantine.jsonl")}
+        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
+        self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
 
     def config(self) -> dict[str, Any]:
         return self._json("config.json")
@@ -59,16 +65,21 @@ class Record:
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; on disk before the next checkpoint (see `metrics_size`)."""
-        self._append("metrics.jsonl", line)
+        if self.process == 0:
+            self._append("metrics.jsonl", line)
 
     def metrics_size(self) -> int:
         """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
+        if self.process:
+            return 0
         with (self.path / "metrics.jsonl").open("a") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after the checkpoint that the run resumes from."""
+        if self.process:
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             if file.tell() > size:
                 file.truncate(size)
@@ -77,7 +88,7 @@ class Record:
         """Records an unreadable example, once."""
         if (split, index) not in self.quarantined:
             self.quarantined.add((split, index))
-            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
@@ -87,6 +98,8 @@ class Record:
             raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
 
     def _write(self, name: str, value: Any) -> None:
+        if self.process:
+            return
         part = self.path / f".{name}.part"
         try:
             with part.open("w") as file:
@@ -159,21 +172,21 @@ def start_run(
         if (path / "config.json").exists():
             _same_config(record, encoded)
             _same_labels(record, dataset)
-            now = environment(dataset)
+            now = environment(dataset, encoded)
             first = record.environment()
             starts = first.pop("resumed", [])
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
             if file is not None:
                 shutil.copyfile(file, path / "experiment.py")
-            record._write("environment.json", environment(dataset))
+            record._write("environment.json", environment(dataset, encoded))
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)
         yield record
 
 
-def environment(dataset: dict[str, Any]) -> dict[str, Any]:
-    """What a run depends on beside its config."""
+def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, Any]:
+    """What a start of a run depends on beside config.json, and the fields of that which may change between starts."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -188,6 +201,7 @@ def environment(dataset: dict[str, Any]) -> dict[str, Any]:
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
+        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.FREE},
         "dataset": dataset,
     }
 

@@ -1,0 +1,155 @@
+"""Join: makes this process one of several. Called by the front door before JAX touches a device."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxcnn.cluster.place import Flags, Place, find_place
+from jaxcnn.cluster.rollcall import Hello, roll_call
+from jaxcnn.cluster.watch import Watch, exit_at_once, name_the_coordinator_on_abort
+from jaxcnn.errors import UserError
+from jaxcnn.train.record import Record
+
+# What must be the same on all nodes: the programs that decide what a step computes and how a checkpoint is written.
+PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Deadlines:
+    """How long processes wait for each other, in seconds."""
+
+    start: float = 300.0
+    """For the slowest process to start."""
+    lost: float = 120.0
+    """After which a process that is silent, or stands still while others wait for it, counts as lost."""
+
+    def __post_init__(self):
+        if self.start <= 0 or self.lost <= 0:
+            raise UserError("--start-timeout and --lost-after are seconds above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Company:
+    """The processes of a run, as this one sees them."""
+
+    place: Place
+    everyone: tuple[Hello, ...] = ()
+    watch: Watch | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [str(hello) for hello in self.everyone]
+
+    def reached(self, where: str, *, patient: bool = False) -> None:
+        """This process is at `where`: see Watch.reached."""
+        if self.watch is not None:
+            self.watch.reached(where, patient=patient)
+
+    def meet(self, where: str) -> None:
+        """Waits for all processes; the watch ends the wait where one is lost."""
+        if self.watch is not None:
+            self.reached(where, patient=True)
+            client().wait_at_barrier(f"jaxcnn/{where}", 24 * 3600 * 1000)
+
+    def leave(self, code: int, message: str) -> None:
+        """The end of this process's part. Returns where it ended well, with all of them; else ends the process."""
+        if self.watch is None:
+            return
+        self.watch.farewell(code, message)
+        if code in (0, 75):
+            jax.distributed.shutdown()
+            return
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # an ordinary exit would wait for the others inside JAX
+
+    def on_leave(self, path: pathlib.Path) -> None:
+        """From here on, where the run stops because of another process, the lowest one that is left says so in
+        status.json.
+        """
+        if self.watch is None:
+            return
+        watch, leave = self.watch, self.watch.leave
+
+        def say_so_and_leave(code: int, message: str) -> None:
+            if watch.first_survivor() == self.place.index:
+                with contextlib.suppress(Exception):
+                    record = Record(path)
+                    record.write_status("failed", record.status().get("step", 0), message=message)
+            leave(code, message)
+
+        watch.leave = say_so_and_leave
+
+
+def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = Deadlines()) -> Company:
+    """Finds this process's place and, where there are several, meets the others and connects JAX.
+
+    Raises:
+      UserError: from find_place and roll_call; a process that is missing is named.
+    """
+    place = _metadata_place(find_place(environment, flags), deadlines)
+    if place.local_devices is not None:
+        for option in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+            jax.config.update(option, ",".join(map(str, place.local_devices)))
+    if place.processes == 1:
+        return Company(place)
+    everyone = roll_call(place, versions(), deadlines.start)
+    # Our own handlers stop a run, and all processes agree on the step; JAX's would note SIGTERM only.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    names = [str(hello) for hello in everyone]
+    jax.distributed.initialize(
+        place.coordinator,
+        place.processes,
+        place.index,
+        local_device_ids=place.local_devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=round(max(30, deadlines.start)),
+        # The watch names a lost process within its deadline; JAX's own, which ends this one without, comes after it.
+        heartbeat_timeout_seconds=round(max(100, 3 * deadlines.lost)),
+        shutdown_timeout_seconds=round(max(30, deadlines.lost)),
+    )
+    watch = Watch(client(), place.index, names, deadlines.lost, exit_at_once)
+    if place.index != 0:
+        name_the_coordinator_on_abort(watch)
+    return Company(place, everyone, watch)
+
+
+def client() -> Any:
+    """JAX's distributed client, which holds the key-value store; None with one process."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def versions() -> dict[str, str]:
+    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _metadata_place(place: Place, deadlines: Deadlines) -> Place:
+    """On a Cloud TPU machine outside of GKE only its metadata server knows the place; JAX asks it."""
+    from jax._src import cloud_tpu_init, clusters
+
+    if place.scheduler != "none" or not cloud_tpu_init.running_in_cloud_tpu_vm:
+        return place
+    address, processes, index, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, None, round(deadlines.start)
+    )
+    if processes in (None, 1):
+        return place
+    return Place("tpu", address, processes, index, None, nodes=processes)

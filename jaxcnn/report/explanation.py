@@ -1,0 +1,312 @@
+"""Explanation: what a saved net sees, as pictures and one page: `jaxcnn explain`."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import markupsafe
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxcnn.data import imagenet
+from jaxcnn.errors import UserError
+from jaxcnn.explain import filters, overlay
+from jaxcnn.explain.boxes import box_of, iou
+from jaxcnn.explain.cam import cam, gradcam, upsample
+from jaxcnn.explain.deletion import Curve, deletion, insertion
+from jaxcnn.explain.occlusion import occlusion
+from jaxcnn.explain.receptive import SHARE, receptive_field
+from jaxcnn.report.page import make_folder, own_names, png, save_png, svg, write_page
+from jaxcnn.train.predict import Net, decode_file, load_net, prepare
+
+Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
+MAPS = ("cam", "gradcam", "occlusion")
+OF_THE_NET = ("filters", "templates")
+"""Methods that need no image."""
+TITLES = {
+    "cam": "Class activation maps",
+    "gradcam": "Grad-CAM",
+    "occlusion": "Occlusion",
+    "features": "Feature maps",
+    "receptive-field": "Receptive fields",
+    "filters": "First-layer filters",
+    "templates": "Templates",
+}
+SOURCES = {
+    "cam": "The final map weighted by the class's row of the last layer (Zhou et al. 2016). What is not above 0 is not "
+    "drawn.",
+    "gradcam": "The maps of an endpoint weighted by the mean gradient of the class's logit, cut off at 0 (Selvaraju et "
+    "al. 2017).",
+    "occlusion": "How much the class's probability falls when a square of the image's mean colour hides it (Zeiler & "
+    "Fergus 2014, section 4.2).",
+    "features": "What the channels of an endpoint answer to the image, each from dark (its least value) to bright.",
+    "receptive-field": "The box is what a position can see, counted from the net's layers; the colours are "
+    "the square root of that position's absolute gradient with respect to the image (Luo et al. 2016).",
+    "filters": "The weights of the first layer. One channel: blue is negative, white 0, red positive. Three channels: "
+    "a colour around grey.",
+    "templates": "The weights of a linear net, one image per class: blue speaks against the class, red for it.",
+}
+SCORES = (
+    "Deletion (lower is better) and insertion (higher is better) are the areas under the class's probability while "
+    "pixels are taken away, or shown, in the order of the map (Petsiuk et al. 2018)."
+)
+TILES = 64
+"""At most so many tiles of one grid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of the page, and the PNG file that holds it too, where there is one."""
+
+    image: markupsafe.Markup
+    caption: str
+    file: str = ""
+
+
+@dataclasses.dataclass
+class Section:
+    """What the page says of one image, or of the net."""
+
+    title: str
+    pictures: list[Picture] = dataclasses.field(default_factory=list)
+    lines: list[str] = dataclasses.field(default_factory=list)
+    classes: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    curves: markupsafe.Markup | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked of every image."""
+
+    method: Method
+    chosen: str | None = None
+    """A class by name or index; None: the predicted one."""
+    endpoint: str = "final"
+    box: tuple[float, ...] | None = None
+    """(left, top, right, bottom) of the object, in pixels of the image file."""
+
+
+def explain_run(
+    run: pathlib.Path,
+    images: list[pathlib.Path],
+    question: Question,
+    out: pathlib.Path | None = None,
+    *,
+    which: str = "latest",
+    averaged: bool = False,
+) -> list[str]:
+    """Writes METHOD.html and its pictures as PNG files to `out`, default RUN/explain; returns lines that say what.
+
+    Raises:
+      UserError: as load_net; an image cannot be read; the model has no such endpoint or class, or does not allow the
+        method; a box does not fit.
+    """
+    if question.method not in OF_THE_NET and not images:
+        raise UserError(f"--method {question.method} needs at least one image file")
+    if question.box is not None:
+        _check_box(question, images)
+    net = load_net(run, which, averaged=averaged)
+    out = out or run / "explain"
+    make_folder(out)
+    draw = _Draw(net, question, out)
+    if question.method in OF_THE_NET:
+        sections = [draw.net_itself(run.name)]
+    else:
+        sections = [draw.photo(name, path) for name, path in own_names(images)]
+    page = out / f"{question.method}.html"
+    write_page(
+        page,
+        "explanation.html",
+        title=f"{TITLES[question.method]} of {run.name or run}",
+        source=SOURCES[question.method],
+        scores=SCORES if question.method in MAPS else "",
+        weights=f"{run}, step {net.step:,}{', averaged weights' if averaged else ''}",
+        sections=sections,
+    )
+    return [*(f"{section.title}: {line}" for section in sections for line in section.lines), f"page {page}"]
+
+
+class _Draw:
+    """Draws the sections of one page."""
+
+    def __init__(self, net: Net, question: Question, out: pathlib.Path):
+        self.net, self.question, self.out = net, question, out
+        self.model = net.experiment.model
+        self.normalize = net.data.normalize
+
+    def net_itself(self, name: str) -> Section:
+        model, shape = self.model, self.net.data.image_shape
+        if self.question.method == "templates":
+            weights = filters.templates(model, self.net.variables, shape)
+            captions = [imagenet.spoken(label) for label in self.net.classes]
+            section = Section(name, lines=[f"{len(weights)} templates of {shape[0]}x{shape[1]}x{shape[2]}"])
+            largest = float(np.abs(weights).max())  # one scale for all, so that classes can be compared
+        else:
+            layer, weights = filters.first_filters(model, self.net.variables, shape)
+            count, (height, width, channels) = len(weights), weights.shape[1:]
+            section = Section(name, lines=[f"{count:,} filters of {height}x{width}x{channels} in {layer}"])
+            weights = weights[_strongest(np.abs(weights).mean((1, 2, 3)))]
+            if len(weights) < count:
+                section.lines.append(f"shown are the {len(weights)} with the largest weights")
+            captions, largest = [], None
+        tiles = [overlay.weights_image(weight, largest) for weight in weights]
+        tiles = [overlay.enlarge(tile, overlay.zoom(max(tile.shape[:2]), 64 if captions else 32)) for tile in tiles]
+        file = save_png(self.out, self.question.method, overlay.grid(tiles))
+        if captions:
+            pictures = zip(tiles, captions, strict=False)  # thousands of classes would be too many for a page
+            section.pictures = [Picture(png(tile, text, class_="pixels"), text) for tile, text in pictures]
+            section.lines.append(f"all of them in {file}, row by row")
+        else:
+            section.pictures = [self._picture(overlay.grid(tiles), "First-layer filters", file)]
+        return section
+
+    def photo(self, name: str, path: pathlib.Path) -> Section:
+        data = self.net.data
+        source = decode_file(path, data.image_shape[2])
+        pixels = prepare(source, data, path)
+        scores = self.net.probabilities(pixels[None])[0]
+        section = Section(name)
+        section.classes = [(imagenet.spoken(label), score) for label, score in self.net.most_probable(scores, 5)]
+        factor = overlay.zoom(min(pixels.shape[:2]))
+        large = overlay.rgb(overlay.enlarge(pixels, factor))
+        section.pictures.append(Picture(png(large, f"{name}, as the net sees it"), "as the net sees it"))
+        if self.question.method in MAPS:
+            self._map(section, pixels, scores, large, self._known_box(source, path))
+        elif self.question.method == "features":
+            self._features(section, pixels)
+        else:
+            self._receptive_field(section, pixels, large)
+        return section
+
+    def _map(
+        self, section: Section, pixels: np.ndarray, scores: np.ndarray, large: np.ndarray, known: np.ndarray | None
+    ) -> None:
+        """A map of one class over the image, with its box and scores."""
+        chosen = self.question.chosen
+        target = int(scores.argmax()) if chosen is None else self.net.index(chosen)
+        label = imagenet.spoken(self.net.classes[target])
+        section.lines.append(f"{label}, probability {scores[target]:.4f}{' (predicted)' if chosen is None else ''}")
+
+        def probability(images: np.ndarray) -> np.ndarray:
+            return self.net.probabilities(images)[:, target]
+
+        floats = pixels.astype(np.float32)
+        heat = self._heat(floats, target, probability)
+        if not np.isfinite(heat).all():
+            raise UserError(f"{section.title}: the map is not finite; the run's weights may have diverged")
+        factor = len(large) // len(pixels)
+        shown = np.asarray(upsample(jnp.asarray(heat)[None], large.shape[:2])[0])
+        picture, box = overlay.overlay(large, shown), box_of(heat)
+        if known is not None:
+            picture = overlay.draw_box(picture, factor * known, overlay.GIVEN)
+        if box is None:
+            where = "" if self.question.method == "occlusion" else f" at {self.question.endpoint!r}"
+            section.lines.append(f"the map is nowhere above 0: nothing{where} speaks for {label}; no box, no scores")
+        else:
+            picture = overlay.draw_box(picture, factor * box, overlay.FOUND)
+            edges = ",".join(f"{edge:.0f}" for edge in box)
+            section.lines.append(f"localisation box {edges} (left, top, right, bottom in the prepared image)")
+            curves = {
+                "deletion": deletion(probability, floats, heat),
+                "insertion": insertion(probability, floats, heat),
+            }
+            section.lines.append("  ".join(f"{name} {curve.area:.3f}" for name, curve in curves.items()))
+            section.curves = _plot(curves, label)
+        if known is not None:
+            overlap = 0.0 if box is None else float(iou(box[None], known[None])[0, 0])
+            section.lines.append(f"IoU with the given box {overlap:.3f}")
+        file = save_png(self.out, f"{section.title}_{self.question.method}", picture)
+        section.pictures.append(self._picture(picture, f"{TITLES[self.question.method]}: {label}", file))
+
+    def _heat(self, floats: np.ndarray, target: int, probability: Any) -> np.ndarray:
+        """The map at the image's size, [H, W]."""
+        if self.question.method == "occlusion":
+            return occlusion(probability, floats)
+        with jax.default_matmul_precision(self.net.experiment.precision):
+            maps = self._cam(self.net.variables, self.normalize(jnp.asarray(floats)[None]), jnp.array([target]))
+        return np.asarray(upsample(maps, floats.shape[:2])[0])
+
+    @functools.cached_property
+    def _cam(self) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+        if self.question.method == "cam":
+            return jax.jit(functools.partial(cam, self.model))
+        return jax.jit(functools.partial(gradcam, self.model, endpoint=self.question.endpoint))
+
+    def _features(self, section: Section, pixels: np.ndarray) -> None:
+        images = self.normalize(jnp.asarray(pixels)[None])
+        maps = np.asarray(filters.feature_maps(self.model, self.net.variables, images, self.question.endpoint)[0])
+        height, width, channels = maps.shape
+        chosen = _strongest(np.abs(maps).mean((0, 1)))
+        section.lines.append(f"{self.question.endpoint}: {channels:,} maps of {height}x{width}")
+        if len(chosen) < channels:
+            section.lines.append(f"shown are the {len(chosen)} with the largest mean absolute value")
+        factor = overlay.zoom(max(height, width), 64)
+        picture = overlay.grid([overlay.enlarge(overlay.map_image(maps[..., i]), factor) for i in chosen])
+        file = save_png(self.out, f"{section.title}_features_{self.question.endpoint}", picture)
+        section.pictures.append(self._picture(picture, f"{self.question.endpoint}, channel by channel", file))
+
+    def _receptive_field(self, section: Section, pixels: np.ndarray, large: np.ndarray) -> None:
+        image = self.normalize(jnp.asarray(pixels))
+        field = receptive_field(self.model, self.net.variables, image, self.question.endpoint)
+        sides = "the whole image" if np.inf in field.size else "x".join(f"{side:g}" for side in field.size) + " pixels"
+        section.lines.append(f"{self.question.endpoint}, position {field.position}: sees {sides}")
+        if field.effective:
+            section.lines.append(
+                f"of the {field.area:,} pixels of it that lie in the image {field.effective:,} have "
+                f"at least {SHARE:.2%} of the largest gradient: a square of {field.effective**0.5:.0f} pixels"
+            )
+        else:
+            section.lines.append("the gradient is zero everywhere: at this image the position answers to no pixel")
+        factor = len(large) // len(pixels)
+        # A few pixels have most of the gradient: their root shows the others as well.
+        picture = overlay.overlay(large // 2, overlay.enlarge(np.sqrt(field.heat), factor), opacity=1)
+        picture = overlay.draw_box(picture, factor * np.array(field.box), overlay.GIVEN)
+        file = save_png(self.out, f"{section.title}_receptive-field_{self.question.endpoint}", picture)
+        section.pictures.append(self._picture(picture, f"field of {self.question.endpoint} {field.position}", file))
+
+    def _known_box(self, source: np.ndarray, path: pathlib.Path) -> np.ndarray | None:
+        """The given box in the prepared image: a picture of the box is taken through the same transforms."""
+        if self.question.box is None:
+            return None
+        left, top, right, bottom = (round(edge) for edge in self.question.box)
+        mask = np.zeros_like(source)
+        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 255
+        inside = prepare(mask, self.net.data, path)[..., 0] > 127
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        if not len(rows):
+            raise UserError(f"--box {left},{top},{right},{bottom} has no part in what the net sees of {path}")
+        return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+
+    def _picture(self, picture: np.ndarray, caption: str, file: str) -> Picture:
+        return Picture(png(picture, caption), caption, file)
+
+
+def _check_box(question: Question, images: list[pathlib.Path]) -> None:
+    box = question.box
+    text = ",".join(f"{edge:g}" for edge in box)
+    if question.method not in MAPS:
+        raise UserError(f"--box goes with a map of one class: --method {', '.join(MAPS)}")
+    if len(images) != 1:
+        raise UserError(f"--box is the box of one image, and there are {len(images)}")
+    if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
+        raise UserError(f"--box {text} is no box: give left,top,right,bottom in pixels of the image file")
+
+
+def _strongest(strengths: np.ndarray) -> np.ndarray:
+    """The indices of the TILES largest, in their own order."""
+    return np.sort(np.argsort(-strengths, kind="stable")[:TILES])
+
+
+def _plot(curves: dict[str, Curve], label: str) -> markupsafe.Markup:
+    figure = Figure(figsize=(4.5, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(curve.shares, curve.probabilities, label=f"{name}, area {curve.area:.3f}")
+    axes.set(xlabel="share of the pixels", ylabel="probability", ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return svg(figure, f"Deletion and insertion curves of {label}")

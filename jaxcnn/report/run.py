@@ -1,0 +1,194 @@
+"""Run: report.html of a run directory: curves, final figures, confusions, confident mistakes, summary, environment."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import markupsafe
+import numpy as np
+from PIL import Image
+
+from jaxcnn import config
+from jaxcnn.data import imagenet
+from jaxcnn.errors import UserError
+from jaxcnn.explain import overlay
+from jaxcnn.explain.confusion import precision, recall
+from jaxcnn.explain.summary import Summary, summarize
+from jaxcnn.explain.table import cells, fold
+from jaxcnn.report.answers import IMAGES, SECONDS, Answers, answer
+from jaxcnn.report.page import png, svg, write_page
+from jaxcnn.train.compare import curves
+from jaxcnn.train.plan import open_evaluations
+from jaxcnn.train.predict import load_net
+from jaxcnn.train.progress import result_names
+from jaxcnn.train.record import REPORT, Record, open_run
+from jaxcnn.train.saved import load_experiment
+
+PANELS = ("loss", "accuracy", "learning_rate")
+FULL_MATRIX = 20
+"""Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
+LARGEST = 20
+"""How many of these."""
+DEEP = 60
+"""A summary with more layers has a row per block of the backbone."""
+THUMBNAIL = 128
+
+
+def write_report(
+    path: pathlib.Path,
+    *,
+    split: str | None = None,
+    data_dir: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> pathlib.Path:
+    """Writes report.html of a run directory, finished or not, and returns its path.
+
+    The figures and curves are the run's own. The confusions and mistakes come from answering examples of a split again
+    with the newest checkpoint, within the bounds of answers.py; where that is not possible, because the data is not
+    there any more, the page says why.
+
+    Args:
+      path: the run directory.
+      split: the one to answer, default the first of the evaluation splits.
+      data_dir: where prepared TFDS data lies, if not where the run found it.
+      stop: asked after every batch of answers, to leave it at those.
+
+    Raises:
+      UserError: this is no run, or it cannot be written.
+    """
+    record = open_run(path.absolute())
+    experiment, lines = load_experiment(record), record.metrics()
+    environment = record.environment()
+    classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
+    answers, missing = _answers(record, split, data_dir, stop)
+    summary, uncounted = _summary(experiment)
+    page = record.path / REPORT
+    try:
+        write_page(
+            page,
+            "run.html",
+            title=path.name or str(path),
+            status=record.status(),
+            result=record.result(),
+            names=result_names(record.result()),
+            curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
+            speed=_speed(lines),
+            classes=classes,
+            answers=answers,
+            missing=missing,
+            bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
+            matrix=_matrix(answers, classes) if answers else None,
+            per_class=_per_class(answers, classes) if answers else None,
+            mistakes=_mistakes(answers, classes) if answers else None,
+            summary=summary,
+            uncounted=uncounted,
+            layers=_layers(summary) if summary else None,
+            environment=_environment(environment),
+            config=config.flatten(record.config()),
+        )
+    except OSError as error:
+        raise UserError(f"{page} cannot be written: {error}") from error
+    return page
+
+
+def _answers(
+    record: Record, split: str | None, data_dir: str | None, stop: Callable[[], bool]
+) -> tuple[Answers | None, str]:
+    """The answers, or why there are none."""
+    if jax.process_count() > 1:
+        return None, "this page was written by one of several processes; `jaxcnn report` on one machine adds this part"
+    experiment = load_experiment(record)
+    names = experiment.data.evaluation_splits if split is None else (split,)
+    if not names:
+        return None, "the run has no evaluation split"
+    if data_dir is not None:
+        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+    try:
+        (examples,) = open_evaluations(experiment, names[:1]).values()
+        net = load_net(record.path)
+        if examples.classes != net.classes:
+            return None, f"{examples.name}/{examples.split} has other classes now than the run was trained on"
+        return answer(net, examples, stop), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _summary(experiment: Any) -> tuple[Summary | None, str]:
+    try:
+        return summarize(experiment.model, experiment.data.image_shape), ""
+    except (UserError, NotImplementedError) as error:  # a net of the user's own may do what trace.py cannot count
+        return None, str(error)
+
+
+def _speed(lines: list[dict[str, Any]]) -> float | None:
+    """The median of the logged images per second in training."""
+    speeds = [line["examples_per_second"] for line in lines if "examples_per_second" in line]
+    return float(np.median(speeds)) if speeds else None
+
+
+def _matrix(answers: Answers, classes: list[str]) -> dict[str, Any]:
+    """The confusion matrix as rows of (count, share of the row), or as a picture with its largest entries."""
+    matrix = answers.matrix
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    if len(classes) <= FULL_MATRIX:
+        return {"rows": [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), shares.tolist(), strict=True)]}
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
+    pairs = [divmod(int(place), len(classes)) for place in order]
+    picture = overlay.enlarge(overlay.map_image(shares), overlay.zoom(len(classes), 400))
+    return {
+        "picture": png(picture, "Confusion matrix", class_="pixels"),
+        "largest": [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]],
+    }
+
+
+def _per_class(answers: Answers, classes: list[str]) -> list[tuple[str, int, str, str]]:
+    """(class, examples, precision, recall)."""
+    text = lambda value: "–" if math.isnan(value) else f"{value:.1%}"  # noqa: E731, RUF001
+    rows = zip(classes, answers.matrix.sum(1), precision(answers.matrix), recall(answers.matrix), strict=True)
+    return [(name, int(count), text(p), text(r)) for name, count, p, r in rows]
+
+
+def _mistakes(answers: Answers, classes: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": _thumbnail(mistake.image, f"{classes[mistake.label]} taken for {classes[mistake.predicted]}"),
+            "label": classes[mistake.label],
+            "predicted": classes[mistake.predicted],
+            "probability": mistake.probability,
+            "where": mistake.where,
+        }
+        for mistake in answers.mistakes
+    ]
+
+
+def _thumbnail(image: np.ndarray, description: str) -> markupsafe.Markup:
+    if max(image.shape[:2]) > THUMBNAIL:
+        small = Image.fromarray(overlay.rgb(image))
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        return png(np.asarray(small), description)
+    return png(image, description, class_="pixels")
+
+
+def _layers(summary: Summary) -> list[list[str]]:
+    return [cells(layer) for layer in fold(summary.layers, 2 if len(summary.layers) > DEEP else None)]
+
+
+def _environment(environment: dict[str, Any]) -> dict[str, str]:
+    git, devices, dataset = environment["git"], environment["devices"], environment["dataset"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in dataset["splits"].items())
+    rows = {
+        "commit": "not in a git checkout" if git is None else git["commit"] + (" and changes" if git["dirty"] else ""),
+        "devices": f"{devices['count']} {devices['kind']} ({devices['platform']}), {environment['processes']} process",
+        "data": " ".join(filter(None, (dataset["name"], dataset["version"], splits and f"({splits})"))),
+        "label hash": dataset["label_hash"],
+        "machine": f"{environment['platform']}, {environment['cpus']} CPUs",
+        "python": environment["python"],
+        "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        "variables": ", ".join(f"{name}={value}" for name, value in environment["variables"].items()),
+        "starts": str(1 + len(environment.get("resumed", []))),
+    }
+    return {name: value for name, value in rows.items() if value}

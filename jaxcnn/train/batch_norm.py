@@ -1,0 +1,47 @@
+"""Batch norm over groups of examples of the global batch, so that its statistics do not depend on the devices.
+
+Small groups regularise and let the batch grow (Hoffer et al. 2017, "ghost" batch norm; Goyal et al. 2017, section 2.3,
+has 32). Elsewhere the group is what one device happens to hold.
+"""
+
+from typing import Any, Literal
+
+import jax
+from flax import linen as nn
+from flax.linen.module import InterceptorContext
+
+from jaxcnn.errors import UserError
+
+Group = int | Literal["global"]
+
+
+def check_group(group: Group, batch_size: int, accumulate: int) -> None:
+    """Raises UserError where the groups do not fill a microbatch."""
+    microbatch = batch_size // accumulate
+    if group != "global" and (group < 1 or microbatch % group):
+        of = f"a microbatch of {microbatch} (data.batch_size / accumulate)" if accumulate > 1 else f"{microbatch}"
+        fitting = max(size for size in range(1, microbatch + 1) if microbatch % size == 0 and size <= max(group, 1))
+        raise UserError(f"bn_group is {group}, which does not divide {of}; try {fitting} or global")
+
+
+def grouped(group: int) -> Any:
+    """A context in which every nn.BatchNorm in training takes its statistics over `group` examples in a row.
+
+    The running statistics move by the mean over the groups of what each of them would have made of them.
+    """
+
+    def intercept(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: InterceptorContext) -> Any:
+        norm = context.module
+        ours = isinstance(norm, nn.BatchNorm) and context.method_name == "__call__" and norm.path  # () is `alone` below
+        if not ours or kwargs.get("use_running_average", norm.use_running_average):
+            return call(*args, **kwargs)
+        (x,) = args
+        alone = norm.clone(parent=None, name=None)
+        variables = dict(norm.variables)
+        apply = lambda part: alone.apply(variables, part, mutable=["batch_stats"])  # noqa: E731
+        y, updated = jax.vmap(apply)(x.reshape(-1, group, *x.shape[1:]))
+        for name, value in updated["batch_stats"].items():
+            norm.put_variable("batch_stats", name, value.mean(0))
+        return y.reshape(x.shape)
+
+    return nn.intercept_methods(intercept)

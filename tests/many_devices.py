@@ -1,0 +1,69 @@
+"""python -m tests.many_devices FOLDER: 20 steps of the tiny experiment on the first 1, 2, 4 and 8 of 8 fake devices.
+
+One process for all of them, since most of a short run's time is the start of its process. Writes FOLDER/runs.json:
+{name: {"losses": [...], "test": {...}, "test_ema": {...}, "spec": how the largest parameter lies}}.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import jax
+from rich.console import Console
+
+from jaxcnn import config
+from jaxcnn.experiment import Experiment
+from jaxcnn.train.duration import steps
+from jaxcnn.train.loop import run
+from jaxcnn.train.mesh import Parallel, make_mesh
+from jaxcnn.train.plan import abstract_state, make_plan
+from jaxcnn.train.progress import Display
+from jaxcnn.train.record import start_run
+from tests.experiments.tiny import experiment
+
+# (accumulate, bn_group); one device runs all of them, each other number two.
+CASES = {2: [(1, 16), (2, "global")], 4: [(1, "global"), (2, 16)], 8: [(1, 16), (2, "global")]}
+CASES[1] = CASES[2] + CASES[4]
+
+
+def name_of(devices: int, fsdp: bool, accumulate: int, group: int | str) -> str:
+    return f"{devices}-{'fsdp' if fsdp else 'replicated'}-{accumulate}-{group}"
+
+
+def make(devices: int, fsdp: bool, accumulate: int, group: int | str) -> Experiment:
+    tiny = experiment()
+    return dataclasses.replace(
+        tiny,
+        data=dataclasses.replace(tiny.data, batch_size=64),
+        # Half of the devices, where there are enough, so that both axes of the mesh are used.
+        parallel=Parallel(fsdp=max(2, devices // 2) if fsdp else 1, shard_above=1),
+        accumulate=accumulate,
+        bn_group=group,
+        duration=steps(20),
+        log_every=steps(1),
+    )
+
+
+def cases() -> list[tuple[int, bool, tuple[int, int | str]]]:
+    """(devices, fsdp, case)."""
+    return [(devices, fsdp, each) for devices in CASES for fsdp in (False, True)[:devices] for each in CASES[devices]]
+
+
+def main(folder: pathlib.Path) -> None:
+    done = {}
+    for devices, fsdp, (accumulate, group) in cases():
+        name, made = name_of(devices, fsdp, accumulate, group), make(devices, fsdp, accumulate, group)
+        plan = dataclasses.replace(make_plan(made), mesh=make_mesh(made.parallel, jax.devices()[:devices]))
+        path = folder / name
+        quiet = Console(file=(folder / "output.txt").open("a"))
+        with start_run(path, config.encode(made), None, plan.dataset()) as record, Display(quiet) as display:
+            result = run(plan, record, display).result
+            losses = [line["loss"] for line in record.metrics() if line["split"] == "train"]
+        largest = max(jax.tree.leaves(abstract_state(made, plan.mesh).params), key=lambda x: x.size)
+        done[name] = {"losses": losses, **result, "spec": str(largest.sharding.spec)}
+    (folder / "runs.json").write_text(json.dumps(done))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]).absolute())

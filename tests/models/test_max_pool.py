@@ -1,0 +1,79 @@
+"""The gradient of max pooling, which is ours: against XLA's own without ties, against torch's with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxcnn.data.transforms import UNIT
+from jaxcnn.models import create_model
+from jaxcnn.models.layers import max_pool
+from jaxcnn.train.losses import CrossEntropy, make_classification_loss
+from tests.models.parity import to_torch, torch
+
+SHAPES = [(2, 2, 0, False), (3, 2, 0, True), (3, 2, 1, False), (3, 1, 1, False), (5, 3, 2, True)]
+
+
+def value_and_gradient(pool, x):
+    """The pooled maps, and the gradient of a sum of them with fixed random weights."""
+    y, back = jax.vjp(pool, x)
+    weights = np.random.default_rng(1).normal(size=y.shape).astype(y.dtype)
+    return y, back(jnp.asarray(weights))[0], weights
+
+
+@pytest.mark.parametrize("size, stride, padding, ceil_mode", SHAPES)
+def test_with_ties_the_first_maximum_has_the_gradient_as_in_torch(size, stride, padding, ceil_mode):
+    x = np.random.default_rng(0).integers(0, 3, (2, 11, 12, 3)).astype(np.float32)  # after a ReLU most are equal
+    kind = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    y, gradient, weights = value_and_gradient(lambda x: max_pool(x, size, **kind), jnp.asarray(x))
+    theirs = to_torch(x).requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(theirs, size, **kind)
+    pooled.backward(to_torch(weights))
+    np.testing.assert_array_equal(y, pooled.detach().numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+    assert np.count_nonzero(gradient) > 20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_without_ties_it_is_xlas_own_form(dtype):
+    x = jnp.asarray(np.random.default_rng(2).permutation(256).reshape(2, 8, 8, 2)).astype(dtype)
+    ours = value_and_gradient(lambda x: max_pool(x, 2, stride=2), x)
+    theirs = value_and_gradient(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == other.dtype == jnp.dtype(dtype)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_derivatives_of_a_derivative_and_forward_ones_agree():
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(1, 4, 4, 1)), jnp.float32)
+    energy = lambda x: (max_pool(jnp.tanh(x), 2, stride=2) ** 2).sum()  # noqa: E731
+    direction = jnp.ones_like(x)
+    forward = jax.jvp(jax.grad(energy), (x,), (direction,))[1]
+    reverse = jax.grad(lambda x: (jax.grad(energy)(x) * direction).sum())(x)
+    np.testing.assert_allclose(forward, reverse, atol=1e-6)
+    assert np.count_nonzero(forward) == 4
+
+
+def test_what_is_not_a_number_comes_through_training_as_through_evaluation():
+    x = jnp.ones((1, 4, 4, 1)).at[0, 0, 1, 0].set(jnp.nan).at[0, 3, 3, 0].set(jnp.inf)
+    pool = lambda x: max_pool(x, 2, stride=2)  # noqa: E731
+    expected = [[np.nan, 1], [1, np.inf]]
+    for y in (pool(x), jax.vjp(pool, x)[0]):
+        np.testing.assert_array_equal(y[0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "googlenet_bn"])
+def test_no_gradient_of_a_network_needs_select_and_scatter(name):
+    """XLA refuses to compile that one for a GPU when asked for deterministic operations."""
+    model = create_model(name, classes=4)
+    shape = (8, 64, 64, 3)
+    batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32)}
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape[1:])), train=False, method="outputs")
+    )
+    stats = {"batch_stats": variables["batch_stats"]}
+    loss = make_classification_loss(model, UNIT, CrossEntropy())
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    text = gradient.lower(variables["params"], stats, batch, jax.eval_shape(lambda: jax.random.key(0))).as_text()
+    assert "convolution" in text and "select_and_scatter" not in text

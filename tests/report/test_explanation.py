@@ -1,0 +1,184 @@
+"""`jaxcnn explain` and `jaxcnn kernels`: pictures and pages, through the front door."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import __main__ as command
+from jaxcnn.report.explanation import Method
+from tests.runs import ROOT, TINY, finish
+
+GAP_NET = '''"""A net with global average pooling, on made-up images."""
+
+from jaxcnn import Data, Experiment, create_model
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.transforms import CenterCrop, Resize
+from jaxcnn.models import GAP
+from jaxcnn.train.duration import steps
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        model=create_model("lenet5", head=GAP(classes=4), activation="relu"),
+        data=Data(
+            source=Synthetic(image_shape=(40, 40, 3), classes=4, train=64, test=16),
+            image_shape=(32, 32, 3),
+            augment=(CenterCrop(32),),
+            preprocess=(Resize(40), CenterCrop(32)),
+            batch_size=16,
+        ),
+        duration=steps(20),
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    (folder / "gap.py").write_text(GAP_NET)
+    finish(folder / "gap.py", "--workdir", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """80x160 pixels; the net sees its middle half."""
+    path = tmp_path_factory.mktemp("photo") / "a photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 160, 3), np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def call(capsys):
+    """The command in this process: (exit code, what it printed)."""
+
+    def call(*arguments):
+        code = command.main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    return call
+
+
+def test_the_front_door_writes_an_overlay_and_a_page(run, photo, tmp_path):
+    out = finish("explain", run, photo, "--method", "gradcam", "--out", tmp_path, module="jaxcnn").stdout
+    assert re.search(r"a photo: class\d, probability 0\.\d{4} \(predicted\)", out)
+    assert re.search(r"a photo: localisation box \d+,\d+,\d+,\d+ ", out)
+    assert re.search(r"a photo: deletion \d\.\d{3}  insertion \d\.\d{3}\n", out)
+    assert f"page {tmp_path / 'gradcam.html'}" in out
+    assert Image.open(tmp_path / "a photo_gradcam.png").size == (224, 224)
+    page = (tmp_path / "gradcam.html").read_text()
+    assert 'href="a%20photo_gradcam.png"' in page and page.count("data:image/png") == 2 and "<svg" in page
+    assert "most probable classes" in page and not re.search('(src|href)="http', page)
+
+
+def test_the_commands_choices_are_those_of_the_page():
+    assert command.ExplainMethod == Method
+
+
+@pytest.mark.parametrize("method", ["cam", "occlusion", "features", "receptive-field", "filters"])
+def test_every_method_draws(method, run, photo, tmp_path, call):
+    code, out = call("explain", run, photo, "--method", method, "--endpoint", "stage2", "--out", tmp_path)
+    assert code == 0, out
+    (picture,) = tmp_path.glob("*.png")
+    assert np.asarray(Image.open(picture)).std() > 5 and picture.name in (
+        tmp_path / f"{method}.html"
+    ).read_text().replace("%20", " ")
+    assert {
+        "cam": "localisation box",
+        "occlusion": "insertion",
+        "features": "stage2: 16 maps of 10x10",
+        "receptive-field": "stage2, position (5, 5): sees 14x14 pixels",
+        "filters": "6 filters of 5x5x3 in backbone/c1",
+    }[method] in out
+
+
+def test_templates_of_a_linear_net(tmp_path, call):
+    finish(ROOT / "experiments" / "linear_digits.py", "--debug", "--workdir", tmp_path / "run")
+    code, out = call("explain", tmp_path / "run", "--method", "templates")
+    assert code == 0 and "10 templates of 8x8x1" in out
+    page = (tmp_path / "run" / "explain" / "templates.html").read_text()
+    assert page.count("<figure>") == 10 and (tmp_path / "run" / "explain" / "templates.png").exists()
+
+
+def test_a_class_by_name_or_index_and_the_iou_of_a_given_box(run, photo, tmp_path, call):
+    _, by_name = call("explain", run, photo, "--method", "cam", "--class", "class2", "--out", tmp_path / "a")
+    _, by_index = call("explain", run, photo, "--method", "cam", "--class", "2", "--out", tmp_path / "b")
+    assert by_name.split("page")[0] == by_index.split("page")[0] and "class2, probability" in by_name
+    found = re.search(r"box (\d+),(\d+),(\d+),(\d+)", by_name)
+    if found is None:
+        assert "nowhere above 0" in by_name
+        return
+    left, top, right, bottom = map(int, found.groups())
+    # The same box in the photo, which the net sees at half its size from (44, 4) on.
+    edges = f"{2 * (left + 24)},{2 * (top + 4)},{2 * (right + 24)},{2 * (bottom + 4)}"
+    _, out = call("explain", run, photo, "--method", "cam", "--class", "2", "--box", edges, "--out", tmp_path)
+    assert "IoU with the given box 1.000" in out
+
+
+def test_a_map_of_zeros_is_said_and_not_drawn(run, photo, tmp_path, call, monkeypatch):
+    from jaxcnn.report import explanation
+
+    monkeypatch.setattr(explanation, "gradcam", lambda model, variables, images, classes, endpoint: images[..., 0] * 0)
+    code, out = call("explain", run, photo, "--method", "gradcam", "--box", "40,0,120,80", "--out", tmp_path)
+    assert (
+        code == 0 and "the map is nowhere above 0: nothing at 'final' speaks for" in out and "no box, no scores" in out
+    )
+    assert "IoU with the given box 0.000" in out and "nan" not in out.lower()
+    seen = np.asarray(Image.open(photo))  # the picture is the photo as the net sees it, with the given box around it
+    picture = np.asarray(Image.open(tmp_path / "a photo_gradcam.png"))
+    assert picture[10:-10, 10:-10].std() > 20 and seen.std() > 20
+
+
+def test_maps_that_are_not_finite_are_refused(run, photo, tmp_path, call, monkeypatch):
+    from jaxcnn.report import explanation
+
+    nan = lambda model, variables, images, classes, endpoint: images[..., 0] * np.nan  # noqa: E731
+    monkeypatch.setattr(explanation, "gradcam", nan)
+    code, out = call("explain", run, photo, "--method", "gradcam", "--out", tmp_path)
+    assert code == 1 and "the map is not finite" in out
+
+
+def test_mistakes_are_named(run, photo, tmp_path, call):
+    def refused(*arguments):
+        code, out = call("explain", *arguments, "--out", tmp_path)
+        assert code == 1, out
+        return out
+
+    assert "no class 'clas2'; did you mean" in refused(run, photo, "--method", "cam", "--class", "clas2")
+    assert "it has 4 classes, from 0" in refused(run, photo, "--method", "cam", "--class", "9")
+    assert "did you mean 'stage1'" in refused(run, photo, "--method", "gradcam", "--endpoint", "stage11")
+    assert "needs at least one image" in refused(run, "--method", "cam")
+    assert "only a linear net" in refused(run, "--method", "templates")
+    assert "--box goes with a map" in refused(run, photo, "--method", "features", "--box", "0,0,1,1")
+    assert "one image, and there are 2" in refused(run, photo, photo, "--method", "cam", "--box", "0,0,1,1")
+    assert "is no box" in refused(run, photo, "--method", "cam", "--box", "9,0,1,1")
+    assert "numbers with commas" in refused(run, photo, "--method", "cam", "--box", "a,b")
+    assert "no part in what the net sees" in refused(run, photo, "--method", "cam", "--box", "0,0,20,20")
+    assert "cannot be read as an image" in refused(run, run / "config.json", "--method", "cam")
+    (tmp_path / "file").write_text("")
+    code, out = call("explain", run, photo, "--method", "cam", "--out", tmp_path / "file")
+    assert code == 1 and "choose another --out" in out
+
+
+def test_a_net_without_feature_maps_still_has_filters_and_occlusion(photo, tmp_path, call):
+    finish(TINY, "--workdir", tmp_path / "run", "--duration", "10steps")
+    small = tmp_path / "small.png"
+    Image.open(photo).resize((9, 9)).save(small)
+    for method in ("filters", "occlusion"):
+        assert call("explain", tmp_path / "run", small, "--method", method)[0] == 0
+    code, out = call("explain", tmp_path / "run", small, "--method", "gradcam")
+    assert code == 1 and "TinyNet has no feature maps" in out
+
+
+def test_kernels_and_poolings_on_a_page(photo, tmp_path):
+    out = finish("kernels", photo, "--out", tmp_path, "--sizes", "2", "5", module="jaxcnn").stdout
+    assert f"page {tmp_path / 'kernels.html'}" in out
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        *(f"a photo_{name}.png" for name in ("sharpen", "emboss", "horizontal-line", "vertical-line")),
+        *(f"a photo_{kind}-pool-{size}.png" for kind in ("max", "average", "min") for size in (2, 5)),
+    }
+    page = (tmp_path / "kernels.html").read_text()
+    assert page.count("data:image/png") == 1 + 4 + 6 and "max: 80x160 to 16x32" in page

@@ -1,0 +1,190 @@
+"""A study through the front door: every cell in the table, pairs that are pairs, kills, shares, and wrong files."""
+
+import csv
+import json
+import random
+import re
+import signal
+import time
+
+import pytest
+
+from jaxcnn.errors import UserError
+from jaxcnn.studies.study import Claim, Study, folder
+from tests.experiments import tiny
+from tests.runs import ROOT, assert_same_run, call, finish, metrics, read, start, wait_until
+
+FILE = ROOT / "tests" / "experiments" / "study.py"
+CELLS = [f"{arm}/seed{seed}" for arm in ("none", "same", "half", "wild") for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The study run once, and what it printed."""
+    path = tmp_path_factory.mktemp("study") / "study"
+    return path, finish(FILE, "--workdir", path).stdout
+
+
+def test_every_cell_is_a_run_and_in_the_table(study):
+    path, _ = study
+    results = read(path, "study.json")
+    states = {f"{arm['folder']}/seed{c['seed']}": c["state"] for arm in results["arms"].values() for c in arm["cells"]}
+    assert states == {cell: "diverged" if cell.startswith("wild") else "done" for cell in CELLS}
+    for cell in CELLS:
+        losses = [line["loss"] for line in metrics(path / "cells" / cell) if line["split"] == "train"]
+        assert cell.startswith("wild") or losses[-1] < losses[0]
+    rows = list(csv.DictReader((path / "table.csv").open()))
+    assert [row["path"] for row in rows] == [f"cells/{cell}" for cell in CELLS]
+    assert float(rows[0]["test accuracy"]) == read(path / "cells" / CELLS[0], "result.json")["test"]["accuracy"]
+    assert rows[-1]["state"] == "diverged" and float(rows[-1]["test accuracy"]) == 0.25
+
+
+def test_equal_arms_differ_by_exactly_nothing(study):
+    path, _ = study
+    claim = read(path, "study.json")["claims"][1]
+    assert claim["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "values": [0.0, 0.0]}
+    assert claim["verdict"] == "inconclusive"
+    for seed in (0, 1):
+        assert_same_run(path / "cells" / "none" / f"seed{seed}", path / "cells" / "same" / f"seed{seed}")
+
+
+def test_the_page_the_table_and_the_terminal_have_every_part(study):
+    path, out = study
+    page, table = (path / "study.html").read_text(), (path / "table.md").read_text()
+    for text in (
+        "Does dropout slow a tiny net down?",
+        "diverged",
+        "Learning curves",
+        "none - wild &gt; 0",
+        "epochs to",
+    ):
+        assert text in page
+    assert page.count("<svg") == 4
+    assert not re.search(r"""(src|href)=["'](?!data:|cells/|#)""", page)  # nothing is fetched from elsewhere
+    assert "| wild |" in table and "0 of 2" in table and "diverged (seed 0), diverged (seed 1)" in table
+    for claim in read(path, "study.json")["claims"]:
+        assert f"**{claim['verdict']}**" in table and f"{claim['verdict']}: {claim['text']}" in out
+    assert all(f'href="cells/{cell}/' in page for cell in CELLS)
+
+
+def test_a_finished_study_runs_nothing_again(study):
+    path, _ = study
+    before = {file: file.stat().st_mtime_ns for file in (path / "cells").rglob("*") if file.is_file()}
+    table = (path / "table.md").read_text()
+    out = finish(FILE, "--workdir", path).stdout
+    assert out.count("finished before") == len(CELLS)
+    assert finish(FILE, "--workdir", path, "--report-only").stdout.count("finished before") == 0
+    assert {file: file.stat().st_mtime_ns for file in (path / "cells").rglob("*") if file.is_file()} == before
+    assert (path / "table.md").read_text() == table
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_table(study, tmp_path):
+    path, draw = study[0], random.Random(0)
+    killed = tmp_path / "study"
+    stamps = lambda: {file: file.stat().st_mtime_ns for file in killed.glob("cells/*/*/result.json")}  # noqa: E731
+    finished: dict = {}
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        process = start(FILE, "--workdir", killed)
+        target = min(len(finished) + draw.randrange(0, 2), 5)
+        wait_until(lambda goal=target: len(stamps()) >= goal and (killed / "cells").exists(), process)
+        time.sleep(draw.random() * 4)
+        process.send_signal(number)
+        process.communicate(timeout=120)
+        assert process.returncode in (0, 75, -number)  # -SIGTERM: it came before anything was done
+        after = stamps()
+        assert finished.items() <= after.items()  # no finished cell is run twice
+        finished = after
+    finish(FILE, "--workdir", killed)
+    assert table_without_speed(killed) == table_without_speed(path)
+
+
+def table_without_speed(path):
+    """study.json's arms and claims without images per second."""
+    results = json.loads((path / "study.json").read_text())
+    for arm in results["arms"].values():
+        arm["figures"].pop("images per second", None)
+        for cell in arm["cells"]:
+            cell["figures"].pop("images per second", None)
+    return results["arms"], results["claims"]
+
+
+def test_shares_of_the_cells_make_up_the_study(study, tmp_path):
+    shares = tmp_path / "study"
+    out = finish(FILE, "--workdir", shares, "--index", "1", "--of", "2").stdout
+    assert "share 1 of 2" in out and not (shares / "study.json").exists()
+    assert sorted(file.parent.name for file in shares.glob("cells/*/*/result.json")) == ["seed1"] * 3
+    finish(FILE, "--workdir", shares, "--index", "0", "--of", "2")
+    finish(FILE, "--workdir", shares, "--report-only")
+    assert table_without_speed(shares) == table_without_speed(study[0])
+
+
+def test_seeds_together_equal_seeds_one_by_one(study, tmp_path):
+    """The same figures to rounding, in run directories of the same form, and resumed after a kill."""
+    path, together = study[0], tmp_path / "study"
+    process = start(FILE, "--workdir", together, "--together", "yes")
+    wait_until(lambda: any(together.glob("cells/none/*/checkpoints/15")), process)
+    process.kill()
+    process.communicate()
+    out = finish(FILE, "--workdir", together, "--together", "yes").stdout
+    assert out.count("2 seeds together") == 4
+    for cell in CELLS:
+        one, other = path / "cells" / cell, together / "cells" / cell
+        assert read(one, "status.json")["state"] == read(other, "status.json")["state"]
+        if cell.startswith("wild"):
+            continue
+        expected, found = metrics(one), metrics(other)
+        assert [(line["step"], line["split"], line["count"]) for line in found] == [
+            (line["step"], line["split"], line["count"]) for line in expected
+        ]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-3)
+    finish("evaluate", together / "cells" / CELLS[0], module="jaxcnn")
+
+
+def test_a_changed_arm_in_an_old_directory_is_refused(study, tmp_path):
+    path, _ = study
+    changed = tmp_path / "study.py"
+    changed.write_text(FILE.read_text().replace("dropout=0.5", "dropout=0.6"))
+    done = call(changed, "--workdir", path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "model.dropout was 0.5 and is 0.6" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (('"half", "none", metric', '"haf", "none", metric'), "names no arm 'haf'; did you mean 'half'"),
+        (("seeds=(0, 1)", "seeds=()"), "there must be one at least"),
+        (("question=", "qestion="), "unexpected keyword argument 'qestion'"),
+        (("return Study(", "return dict("), "study() returned dict and not a Study"),
+    ],
+)
+def test_a_wrong_study_is_one_message(change, message, tmp_path):
+    file = tmp_path / "study.py"
+    file.write_text(FILE.read_text().replace(*change))
+    done = call(file, "--workdir", tmp_path / "run")
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_flags_are_one_message(tmp_path):
+    done = call(FILE, "--index", "3", "--of", "2", "--workdir", tmp_path / "run")
+    assert done.returncode == 2 and "--index is 3" in done.stderr
+    done = call(FILE, "--report-only", "--workdir", tmp_path / "run")
+    assert done.returncode == 2 and "no study to report on" in done.stderr
+
+
+def test_debug_shrinks_every_cell(tmp_path):
+    finish(FILE, "--debug", "--workdir", tmp_path / "run")
+    assert {status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"} == {6}
+
+
+def _statuses(path):
+    return [json.loads(file.read_text()) for file in path.glob("cells/*/*/status.json")]
+
+
+def test_arms_that_would_share_a_folder_are_refused():
+    assert folder("VGG A, no LRN") == "vgg-a-no-lrn"
+    arms = {"a b": tiny.experiment(), "a-b": tiny.experiment()}
+    with pytest.raises(UserError, match="same folder"):
+        Study("?", arms, (Claim("", "a b", "a-b"),))
