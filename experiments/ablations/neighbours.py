@@ -21,7 +21,7 @@ def study(quick: bool = False) -> Study:
     else:
         cnn = cifar10(create_model("resnet20_cifar"))
         metric, different = "test accuracy", "CIFAR-10"
-    arms = {"CNN": cnn} | {f"{k} nearest": Neighbours(cnn.data, k=k) for k in (1, 5)}
+    arms = {"CNN": cnn} | {f"{k} nearest": Neighbours(cnn, k=k) for k in (1, 5)}
     return Study(
         question="Do nearest neighbours need every training image and still lose to a CNN?",
         arms=arms,

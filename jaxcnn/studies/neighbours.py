@@ -7,25 +7,26 @@ import numpy as np
 
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.pipeline import transformed
-from jaxcnn.experiment import Data
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models.knn import KNN, Distance
 from jaxcnn.studies.probes import fastest
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """Memorises the training split as it is, without augmentation, and classifies the first evaluation split.
+    """Memorises the training split of a net's experiment, without augmentation, and classifies its evaluation split.
 
     Nothing is drawn, so that every seed measures the same accuracy. Figures: "SPLIT accuracy",
     "milliseconds per test image" (the fastest of three passes over one batch) and "megabytes kept", the images.
     """
 
-    data: Data
+    like: Experiment
+    """The run to compare with: its data is taken."""
     k: int = 1
     distance: Distance = "l2"
 
     def measure(self, seed: int) -> dict[str, float]:
-        data, split = self.data, self.data.evaluation_splits[0]
+        data, split = self.like.data, self.like.data.evaluation_splits[0]
         train = data.source.open(data.train_split, data.data_dir)
         images, labels = _read(train, data)
         queries, truth = _read(data.source.open(split, data.data_dir), data)

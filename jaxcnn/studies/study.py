@@ -106,6 +106,19 @@ def with_seed(arm: Arm, seed: int) -> Arm:
 
 
 def shrunk(study: Study) -> Study:
-    """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out."""
-    arms = {name: debug(arm) if isinstance(arm, Experiment) else arm for name, arm in study.arms.items()}
-    return dataclasses.replace(study, arms=arms, seeds=study.seeds[:2])
+    """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out.
+
+    An arm that is no run is shrunk in the experiments that it holds.
+    """
+    return dataclasses.replace(
+        study, arms={name: _shrunk(arm) for name, arm in study.arms.items()}, seeds=study.seeds[:2]
+    )
+
+
+def _shrunk(arm: Arm) -> Arm:
+    if isinstance(arm, Experiment):
+        return debug(arm)
+    held = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
+    return dataclasses.replace(
+        arm, **{name: debug(value) for name, value in held.items() if isinstance(value, Experiment)}
+    )
