@@ -29,9 +29,9 @@ def saved(tmp_path_factory):
     experiment = changed(digits(model), learning_rate=0.1, duration=epochs(3), train_split="train[:600]")
     plan = make_plan(experiment)
     path = tmp_path_factory.mktemp("run")
-    with start_run(path, config.encode(experiment), __file__, plan.dataset()) as record:
-        with Display(Console(quiet=True), lines=False) as display:
-            outcome = run(plan, record, display)
+    quiet = Display(Console(quiet=True), lines=False)
+    with start_run(path, config.encode(experiment), __file__, plan.dataset()) as record, quiet as display:
+        outcome = run(plan, record, display)
     assert outcome.result["test"]["accuracy"] > 0.5
     return load_run(path)
 
