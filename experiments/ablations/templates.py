@@ -13,6 +13,7 @@ from jaxcnn.studies.probes import Cropped, Shifted
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 from jaxcnn.studies.study import Claim, Study
 from jaxcnn.train.duration import epochs
+from jaxcnn.train.optimizers import Adam
 
 
 def study(quick: bool = False) -> Study:
@@ -23,11 +24,11 @@ def study(quick: bool = False) -> Study:
         "CNN, GAP head": create_model("vgg11_bn", head=create_model("resnet20_cifar").head, **vgg),
     }
     if quick:
-        base = changed(fashion_mnist(models["linear"]), learning_rate=0.02, evaluate_every=epochs(2))
+        base = changed(fashion_mnist(models["linear"]), optimizer=Adam(2e-3), evaluate_every=epochs(2))
         pixels, size, metric = 3, 22, "test[:2000] accuracy"
     else:
         # Centred images only: an augmentation that moves them would teach what is to be tested.
-        base = changed(cifar10(models["linear"]), augment=(), learning_rate=0.02, duration=epochs(30))
+        base = changed(cifar10(models["linear"]), augment=(), optimizer=Adam(1e-3), duration=epochs(30))
         pixels, size, metric = 4, 24, "test accuracy"
     different = "2,000 images of Fashion-MNIST; no augmentation" if quick else "CIFAR-10 without augmentation"
     claims = []

@@ -112,9 +112,11 @@ def imagenet(model: nn.Module, size: int = 224, rate: float = 0.1) -> Experiment
 
 def changed(experiment: Experiment, **fields: Any) -> Experiment:
     """The experiment with other fields; those of its data and its optimizer are named without their prefix."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in ("data", "optimizer"):
         part = getattr(experiment, name)
+        if name in fields:
+            continue
         own = {field.name for field in dataclasses.fields(part)} & fields.keys()
         parts[name] = dataclasses.replace(part, **{field: fields.pop(field) for field in own})
     return dataclasses.replace(experiment, **parts, **fields)
