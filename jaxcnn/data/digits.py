@@ -6,13 +6,16 @@ images of 13 writers, pixels 0..16.
 
 import functools
 import hashlib
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxcnn.data.examples import Example, check_index, check_split
+from jaxcnn.errors import UserError
 
 SPLITS = ("train", "test")
+SLICE = re.compile(r"\[(\d*):(\d*)\]")
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,11 @@ class Digits:
     """
 
     def open(self, split: str, data_dir: str | None = None) -> "DigitsExamples":
-        """Split "train" or "test"; `data_dir` is not used."""
-        check_split(split, SPLITS, "digits")
+        """Split "train" or "test", or a part of one by TFDS's rule, "train[:300]"; `data_dir` is not used."""
+        name, bracket, _ = split.partition("[")
+        check_split(name, SPLITS, "digits")
+        if bracket and not SLICE.fullmatch(split.removeprefix(name)):
+            raise UserError(f"digits: split {split!r} cannot be read; examples: 'train[:300]', 'train[1000:]'")
         return DigitsExamples(split)
 
 
@@ -37,7 +43,11 @@ class DigitsExamples:
     def __init__(self, split: str):
         images, labels, self.version = load()
         self.split = split
-        self._index = np.flatnonzero(in_test(labels) == (split == "test"))
+        name, bracket, _ = split.partition("[")
+        self._index = np.flatnonzero(in_test(labels) == (name == "test"))
+        if bracket:
+            first, last = SLICE.fullmatch(split.removeprefix(name)).groups()
+            self._index = self._index[int(first or 0) : int(last) if last else None]
         self._images, self._labels = images[self._index], labels[self._index]
 
     def __len__(self) -> int:

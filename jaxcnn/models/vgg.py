@@ -6,7 +6,8 @@ paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the log
 variance 0.01, with which no deep net trains).
 
 Not in the paper: `norm="batch"`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
-initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `pooling`, `width` and `stages`.
+initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `pooling`, `width`, `stages`; `stacked`
+is section 2.3's comparison.
 """
 
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jaxcnn.errors import UserError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
 from jaxcnn.models.layers import (
@@ -52,6 +54,8 @@ class VGG(nn.Module):
       pooling: after each stage; "overlapping" with sizes rounded up, so that it halves them as the others do.
       width: multiplies every width of Table 1; 1 in the paper.
       stages: how many of the five stages there are, for small images.
+      stacked: False puts one convolution of the same receptive field in the place of each stage's 3x3 ones (section
+        2.3): 5x5 for two, 7x7 for three.
       activation: after each convolution (and norm).
       kernel_init: of the convolutions' kernels; biases start at 0.
     """
@@ -61,6 +65,7 @@ class VGG(nn.Module):
     pooling: Pooling = "max"
     width: float = 1.0
     stages: int = 5
+    stacked: bool = True
     activation: Activation = "relu"
     kernel_init: Init = "glorot_uniform"
     dtype: Dtype = "float32"
@@ -72,6 +77,8 @@ class VGG(nn.Module):
         for _ in range(self.stages):
             smallest = pool_input(smallest, self.pooling, ceil_mode=True)
         check_window(x, smallest, f"the stack of {self.stages} poolings")
+        if not self.stacked and self.variant == "C":
+            raise UserError("stacked=False has no form of C, whose 1x1 convolutions widen no receptive field")
         ends = {}
         for number in range(1, self.stages + 1):
             x = ends[f"stage{number}"] = self.stage(x, number, train=train)
@@ -80,8 +87,11 @@ class VGG(nn.Module):
 
     def stage(self, x: jax.Array, number: int, *, train: bool) -> jax.Array:
         """The convolutions of one stage, counted from 1: [B, H, W, C] -> [B, H, W, C']."""
-        for layer, width in enumerate(TABLE_1[self.variant][number - 1], 1):
-            kernel = 1 if width < 0 else 3
+        widths, side = TABLE_1[self.variant][number - 1], 3
+        if not self.stacked:
+            widths, side = widths[-1:], 2 * len(widths) + 1
+        for layer, width in enumerate(widths, 1):
+            kernel = 1 if width < 0 else side
             x = conv(
                 max(1, round(abs(width) * self.width)),
                 kernel,

@@ -106,6 +106,32 @@ def with_seed(arm: Arm, seed: int) -> Arm:
 
 
 def shrunk(study: Study) -> Study:
-    """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out."""
-    arms = {name: debug(arm) if isinstance(arm, Experiment) else arm for name, arm in study.arms.items()}
-    return dataclasses.replace(study, arms=arms, seeds=study.seeds[:2])
+    """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out.
+
+    An arm that is no run is shrunk in the experiments that it holds. Figures of the first evaluation split are those of
+    the synthetic data's "test".
+    """
+    split = next(arm.data.evaluation_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
+
+    def renamed(figure: str) -> str:
+        return f"test {figure.removeprefix(f'{split} ')}" if figure.startswith(f"{split} ") else figure
+
+    return dataclasses.replace(
+        study,
+        arms={name: _shrunk(arm) for name, arm in study.arms.items()},
+        claims=tuple(
+            dataclasses.replace(claim, metric=renamed(claim.metric) if claim.metric else None) for claim in study.claims
+        ),
+        seeds=study.seeds[:2],
+        metric=renamed(study.metric),
+        diverged={renamed(figure): value for figure, value in study.diverged.items()},
+    )
+
+
+def _shrunk(arm: Arm) -> Arm:
+    if isinstance(arm, Experiment):
+        return debug(arm)
+    held = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
+    return dataclasses.replace(
+        arm, **{name: debug(value) for name, value in held.items() if isinstance(value, Experiment)}
+    )

@@ -160,8 +160,8 @@ class _Seeds:
         common = set.intersection(*(set(manager.all_steps()) for manager in self.managers))
         self._status("running", step=max(common, default=0))
         if not common:
-            create = [functools.partial(initial_state, one.experiment, one.optimizer) for one in self.plans]
-            states = [jax.jit(function)() for function in create]
+            create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
+            states = [create(np.uint32(one.experiment.seed)) for one in self.plans]
             for record in self.records:
                 record.cut_metrics(0)
         else:

@@ -23,7 +23,7 @@ from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled, compile_ahead
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.plan import abstract_batch, abstract_state, open_evaluations
-from jaxcnn.train.saved import load_run
+from jaxcnn.train.saved import Saved, load_run
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import make_evaluation_step
 from jaxcnn.train.xla_flags import compiler_options
@@ -143,12 +143,24 @@ def evaluate_run(
     if folder is not None:
         data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
     experiment = dataclasses.replace(experiment, data=data)
+    return evaluate_saved(saved, experiment, data.evaluation_splits if split is None else (split,))
+
+
+def evaluate_saved(saved: Saved, experiment: Experiment, splits: tuple[str, ...]) -> Metrics:
+    """Metrics of a saved state on `splits` by this experiment's model, data source and preprocessing.
+
+    They may be other ones than the run's, as long as the model takes the same variables.
+
+    Raises:
+      UserError: a split does not exist, or its classes are not those that the run was trained on.
+    """
+    data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
-    splits = open_evaluations(experiment, data.evaluation_splits if split is None else (split,))
+    opened = open_evaluations(experiment, splits)
     step = compile_evaluation_step(experiment, saved.mesh)
     nets = nets_of(saved.state)
     results: Metrics = {}
-    for name, examples in splits.items():
+    for name, examples in opened.items():
         if examples.classes != saved.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)

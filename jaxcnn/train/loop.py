@@ -224,8 +224,10 @@ class _Loop:
         if jax.process_count() > 1:
             devices += f" of {jax.process_count()} processes"
         if restored is None:
+            # The seed is an argument and no constant: the compile cache then serves all seeds.
             create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))()
+            seed = np.uint32(plan.experiment.seed)
+            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))(seed)
             self._init_from()
             self.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params))

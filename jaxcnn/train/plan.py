@@ -56,9 +56,14 @@ class Plan:
         }
 
 
-def initial_state(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step: a pure function of the experiment's model, parts and seed."""
-    weights, dropout = jax.random.split(jax.random.key(experiment.seed))
+def initial_state(
+    experiment: Experiment, optimizer: optax.GradientTransformation, seed: jax.Array | None = None
+) -> TrainState:
+    """The state before the first step: a pure function of the experiment's model, parts and seed.
+
+    `seed` is a uint32 in place of the experiment's, for a program that serves all seeds.
+    """
+    weights, dropout = jax.random.split(jax.random.key(experiment.seed if seed is None else seed))
     images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
     variables = experiment.model.init(weights, images, train=False, method="outputs")  # auxiliary heads too
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None

@@ -64,6 +64,18 @@ def test_examples_keep_the_contract():
     assert check(Digits().open("test"), threads=2) == []
 
 
+def test_a_slice_is_a_part_of_its_split():
+    images, labels = read("train")
+    for split, part in (("train[:300]", slice(300)), ("train[1400:]", slice(1400, None)), ("train[5:9]", slice(5, 9))):
+        np.testing.assert_array_equal(read(split)[0], images[part])
+        np.testing.assert_array_equal(read(split)[1], labels[part])
+    assert np.bincount(read("train[:300]")[1]).min() >= 25  # all classes, in equal parts
+    assert Digits().open("test[2:]").where(0) == "digits/test[2:][0]" + Digits().open("test").where(2)[14:]
+    for split in ("train[:x]", "train[:90%]", "train[", "train[3]"):
+        with pytest.raises(UserError, match="cannot be read; examples: 'train"):
+            Digits().open(split)
+
+
 def test_wrong_split_names_the_splits():
     with pytest.raises(UserError, match=r"no split 'tset'; did you mean 'test'\? it has train, test"):
         Digits().open("tset")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
+from jaxcnn.explain.summary import endpoints
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import Norm, Pooling, pool, pool_input
 from jaxcnn.models.vgg import torchvision_name
@@ -124,6 +125,24 @@ def test_smallest_input_of_vgg(pooling, smallest):
     assert ends["final"].shape[1:3] == (1, 1)
     with pytest.raises(UserError, match=f"needs {smallest}x{smallest}"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images[:, 1:], train=False))
+
+
+@pytest.mark.parametrize("name, kernels", [("vgg13", (5, 5, 5, 5, 5)), ("vgg16", (5, 5, 7, 7, 7))])
+def test_one_large_filter_sees_what_vggs_stack_sees(name, kernels):
+    stacked, single = endpoints(name), endpoints(name, stacked=False)
+    assert stacked == single  # shapes, strides and receptive fields
+    model = create_model(name, stacked=False)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False))["params"]
+    shapes = [params["backbone"][f"conv{stage}_1"]["kernel"].shape for stage in range(1, 6)]
+    widths = (3, 64, 128, 256, 512, 512)
+    assert shapes == [(k, k, i, o) for k, i, o in zip(kernels, widths, widths[1:], strict=False)]
+    assert len(params["backbone"]) == 5
+
+
+def test_a_single_filter_for_vggs_c_is_refused():
+    model = create_model("vgg16_c", stacked=False)
+    with pytest.raises(UserError, match="stacked=False has no form of C"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
 
 
 @pytest.mark.parametrize("kind", POOLINGS)

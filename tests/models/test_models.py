@@ -160,6 +160,14 @@ def test_batch_norm_study_net_with_and_without():
     assert "batch_stats" not in plain and size(plain["params"]) == 510794 - 896
 
 
+def test_batch_norm_study_net_in_other_widths_and_initialisations():
+    narrow = shapes("lecture_batchnorm", width=0.25)["params"]["backbone"]
+    assert [narrow[f"conv{layer}"]["kernel"].shape[-1] for layer in range(1, 7)] == [8, 16, 32, 8, 16, 32]
+    model = create_model("lecture_batchnorm", kernel_init="normal_0.01")
+    kernel = model.init(jax.random.key(0), jnp.zeros((1, 10, 10, 1)), train=False)["params"]["backbone"]["conv6"]
+    assert np.std(kernel["kernel"]) == pytest.approx(0.01, rel=0.02)
+
+
 @pytest.mark.parametrize("name", DISTINCT)
 def test_forward_and_composition(name):
     model, variables, images, _ = ran(name)

@@ -1,0 +1,56 @@
+"""C1: a CNN beats a multilayer perceptron with far fewer parameters.
+
+Source: the lectures, S3 to S5; LeCun et al. 1998, section II, for the argument.
+Command: python -m jaxcnn.launch experiments/ablations/cnn_vs_mlp.py --quick
+Expected: the CNNs are more accurate with a fraction of the parameters. Published: no figure in the lectures. Ours:
+docs/studies.md.
+"""
+
+import dataclasses
+
+from jaxcnn import create_model
+from jaxcnn.models import FC
+from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
+from jaxcnn.studies.study import Claim, Study
+from jaxcnn.train.duration import epochs
+
+
+def study(quick: bool = False) -> Study:
+    mlp = create_model("mlp")
+    if quick:
+        base = changed(fashion_mnist(mlp), learning_rate=0.02, duration=epochs(10), evaluate_every=epochs(2))
+        metric, different = "test[:2000] accuracy", "2,000 training images of Fashion-MNIST"
+        small_vgg = create_model("vgg11_bn", stages=3, width=0.125, head=FC(classes=10, widths=(64,)))
+        models = {"MLP": mlp, "the lectures' CNN": create_model("lecture_simple"), "small VGG": small_vgg}
+    else:
+        base = changed(cifar10(mlp), learning_rate=0.02)
+        metric, different = "test accuracy", "CIFAR-10"
+        vgg = create_model("vgg11_bn", stages=4, width=0.5, head=FC(classes=10, widths=(256,), dropout=0.5))
+        models = {"MLP": mlp, "the lectures' CNN": create_model("lecture_simple"), "small VGG": vgg}
+    claims = []
+    for cnn in ("the lectures' CNN", "small VGG"):
+        claims += [
+            Claim(
+                text=f"{cnn} has fewer parameters than the MLP",
+                higher="MLP",
+                lower=cnn,
+                metric="parameters",
+                published="28x28x1: MLP 3,716,106, the lectures' CNN 20,666",
+                different=different,
+            ),
+            Claim(
+                text=f"{cnn} is more accurate than the MLP",
+                higher=cnn,
+                lower="MLP",
+                published="claimed without a figure",
+                different=different,
+            ),
+        ]
+    return Study(
+        question="Does a CNN beat a multilayer perceptron with far fewer parameters?",
+        arms={name: dataclasses.replace(base, model=model) for name, model in models.items()},
+        claims=tuple(claims),
+        seeds=(0, 1, 2),
+        metric=metric,
+        note="Quick scale: 2,000 images of Fashion-MNIST to train, 2,000 to test." if quick else "",
+    )

@@ -1,0 +1,96 @@
+"""C13: degradation: a deeper plain net has a higher training error; shortcuts remove it.
+
+Paper: He et al. 2016 (ResNet), sections 1, 4.1 and 4.2, tables 2 and 6, figures 1, 4 and 6.
+Command: python -m jaxcnn.launch experiments/ablations/degradation.py --quick
+Expected: the deep plain net trains worse than the shallow one, the deep residual net does not. Published, top-1 error
+on ImageNet: plain-18 27.94, plain-34 28.54, ResNet-18 27.88, ResNet-34 25.03; on CIFAR-10: ResNet-20 8.75, ResNet-56
+6.97 (the plain nets' are only drawn). Ours: docs/studies.md.
+"""
+
+import dataclasses
+
+from jaxcnn import create_model
+from jaxcnn.studies.recipes import changed, cifar10, digits
+from jaxcnn.studies.study import Claim, Study
+from jaxcnn.train.duration import epochs
+from jaxcnn.train.schedules import StepDecay
+
+
+def study(quick: bool = False) -> Study:
+    # Blocks of two convolutions per stage; the number of layers is that of the paper's section 4.2.
+    depths = {10: (2, 2), 22: (5, 5), 42: (10, 10)} if quick else {20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
+    shallow, deep = min(depths), max(depths)
+    base = on_digits() if quick else on_cifar10()
+    arms = {
+        f"{kind}-{layers}": dataclasses.replace(base, model=net(depth, kind, quick))
+        for kind in ("plain", "ResNet")
+        for layers, depth in depths.items()
+    }
+    different = "two stages of 8 and 16 channels, on digits of 8x8 pixels" if quick else "CIFAR-10"
+    return Study(
+        question="Does depth harm a plain net's training, and do shortcuts remove the harm?",
+        arms=arms,
+        claims=(
+            Claim(
+                text="the deep plain net has the higher training loss",
+                higher=f"plain-{deep}",
+                lower=f"plain-{shallow}",
+                metric="train loss",
+                published="ImageNet, top-1 error: plain-18 27.94, plain-34 28.54; training error in figure 4 likewise",
+                different=different,
+            ),
+            Claim(
+                text="the deep residual net has a training loss at most 0.02 above the shallow one's",
+                higher=f"ResNet-{shallow}",
+                lower=f"ResNet-{deep}",
+                metric="train loss",
+                margin=-0.02,
+                published="CIFAR-10, test error: ResNet-20 8.75, ResNet-56 6.97; training error falls in figure 6",
+                different=different,
+            ),
+            Claim(
+                text="depth raises a plain net's training loss more than a residual net's",
+                higher=f"plain-{deep}",
+                lower=f"plain-{shallow}",
+                beyond=(f"ResNet-{deep}", f"ResNet-{shallow}"),
+                metric="train loss",
+                published="ImageNet, top-1 error: 0.60 up when plain, 2.85 down when residual",
+                different=different,
+            ),
+            Claim(
+                text="of the deep nets the residual one has the higher test accuracy",
+                higher=f"ResNet-{deep}",
+                lower=f"plain-{deep}",
+                published="ImageNet, top-1 error: plain-34 28.54, ResNet-34 25.03",
+                different=different,
+            ),
+        ),
+        seeds=(0, 1, 2),
+        note="Quick scale: two stages instead of three, half as wide, on scikit-learn's digits." if quick else "",
+    )
+
+
+def net(depth: tuple[int, ...], kind: str, quick: bool):
+    fields = {"width": 0.5} if quick else {}
+    shortcut = "none" if kind == "plain" else "A"
+    return create_model("resnet20_cifar", depth=depth, shortcut=shortcut, **fields)
+
+
+def on_digits():
+    return changed(
+        digits(create_model("resnet20_cifar")),
+        duration=epochs(6),
+        evaluate_every=epochs(2),
+        learning_rate=0.1,
+        weight_decay=1e-4,
+    )
+
+
+def on_cifar10():
+    """The paper's recipe: 64,000 steps of 128, the rate divided by ten at 32,000 and 48,000."""
+    return changed(
+        cifar10(create_model("resnet20_cifar")),
+        duration=epochs(164),
+        schedule=StepDecay(milestones=(epochs(82), epochs(123))),
+        weight_decay=1e-4,
+    )

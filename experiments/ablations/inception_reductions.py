@@ -1,0 +1,50 @@
+"""C10: 1x1 reductions cut the cost of inception without losing accuracy.
+
+Paper: Szegedy et al. 2015 (GoogLeNet), section 4 and figure 2; the lectures, S10, for the counts.
+Command: python -m jaxcnn.launch experiments/ablations/inception_reductions.py --quick
+Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against 5.3 M multiply-adds for a layer (the
+lectures); no accuracy. Ours: docs/studies.md.
+"""
+
+from jaxcnn import create_model
+from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
+from jaxcnn.studies.study import Claim, Study
+from jaxcnn.train.duration import epochs
+
+
+def study(quick: bool = False) -> Study:
+    arms = {}
+    for name, naive in {"with reductions": False, "naive": True}.items():
+        fields = {"modules": ("3a", "3b"), "width": 0.125, "classes": 10, "dropout": 0.0} if quick else {}
+        model = create_model("googlenet_bn", aux={}, naive=naive, large_kernel=5, **fields)
+        if quick:
+            base = fashion_mnist(model, size=56, train=1000, test=1000)
+            arms[name] = changed(base, duration=epochs(8), evaluate_every=epochs(2))
+        else:
+            arms[name] = imagenet(model)
+    different = "two modules, an eighth as wide, Fashion-MNIST at 56x56" if quick else "batch norm"
+    return Study(
+        question="Do 1x1 reductions cut the cost of inception without losing accuracy?",
+        arms=arms,
+        claims=(
+            Claim(
+                text="the naive net takes more multiply-adds",
+                higher="naive",
+                lower="with reductions",
+                metric="multiply-adds",
+                published="a layer: 112.9 M without, 5.3 M with a reduction (the lectures)",
+                different=different,
+            ),
+            Claim(
+                text="reductions lose at most one point",
+                higher="with reductions",
+                lower="naive",
+                margin=-0.01,
+                published="claimed without a figure",
+                different=different,
+            ),
+        ),
+        seeds=(0, 1, 2, 3, 4) if quick else (0, 1, 2),
+        metric="test[:1000] accuracy" if quick else "validation accuracy",
+        note="Quick scale: GoogLeNet's stem and its modules 3a and 3b." if quick else "",
+    )

@@ -1,0 +1,68 @@
+"""C4: local response normalisation buys little in deep nets.
+
+Papers: Simonyan & Zisserman 2015 (VGG), section 4.1 and table 3; Krizhevsky et al. 2012 (AlexNet), section 3.3.
+Command: python -m jaxcnn.launch experiments/ablations/lrn.py --quick
+Expected: no difference in VGG. Published, top-1 error on ImageNet: VGG A 29.6, A-LRN 29.7; in AlexNet LRN takes off 1.4
+points of top-1 and 1.2 of top-5 error. Ours: docs/studies.md.
+"""
+
+import dataclasses
+
+from jaxcnn import create_model
+from jaxcnn.data.transforms import MEAN_RGB, Normalize
+from jaxcnn.models import FC
+from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
+from jaxcnn.studies.study import Claim, Study
+from jaxcnn.train.duration import epochs
+
+
+def study(quick: bool = False) -> Study:
+    nets = {"VGG-A": "vgg11", "VGG-A-LRN": "vgg11_lrn"}
+    # The papers' input, pixels minus their mean: LRN's constants are made for activations of that size.
+    if quick:
+        fields = {"stages": 3, "width": 0.125, "head": FC(classes=10, widths=(64,), kernel_init="glorot_uniform")}
+        base = changed(
+            fashion_mnist(create_model("vgg11", **fields), size=16),
+            normalize=Normalize(mean=(72.9,), std=(1.0,)),
+            learning_rate=0.002,
+            evaluate_every=epochs(2),
+        )
+        models = {name: create_model(net, **fields) for name, net in nets.items()}
+    else:
+        nets |= {"AlexNet": "alexnet_single", "AlexNet-LRN": "alexnet_single"}
+        base = changed(
+            imagenet(create_model("vgg11"), rate=0.01), normalize=MEAN_RGB, weight_decay=5e-4, duration=epochs(74)
+        )
+        norms = {"AlexNet": "none", "AlexNet-LRN": "lrn"}
+        models = {
+            name: create_model(net, **({"norm": norms[name]} if name in norms else {})) for name, net in nets.items()
+        }
+    different = "VGG-A of three stages, an eighth as wide, on 2,000 images of Fashion-MNIST" if quick else "other crops"
+    claims = [
+        Claim(
+            text="LRN adds at most one point to VGG-A",
+            higher="VGG-A",
+            lower="VGG-A-LRN",
+            margin=-0.01,
+            published="ImageNet, top-1 error: A 29.6, A-LRN 29.7",
+            different=different,
+        )
+    ]
+    if not quick:
+        claims.append(
+            Claim(
+                text="LRN helps AlexNet",
+                higher="AlexNet-LRN",
+                lower="AlexNet",
+                published="ImageNet: top-1 error 1.4 lower, top-5 1.2 lower",
+                different="one tower at 224x224, other crops",
+            )
+        )
+    return Study(
+        question="What does local response normalisation buy?",
+        arms={name: dataclasses.replace(base, model=model) for name, model in models.items()},
+        claims=tuple(claims),
+        seeds=(0, 1, 2, 3, 4) if quick else (0, 1, 2),
+        metric="test[:2000] accuracy" if quick else "validation accuracy",
+        note="The input is the pixels minus their mean, not scaled, as in both papers.",
+    )

@@ -1,0 +1,65 @@
+"""C25: k-nearest neighbours need every training image at test time and still lose to a CNN.
+
+Source: the lectures, S1; Cover & Hart 1967.
+Command: python -m jaxcnn.launch experiments/ablations/neighbours.py --quick
+Expected: the CNN is more accurate, keeps less and classifies sooner. Published: no figure in the lectures. Ours:
+docs/studies.md.
+"""
+
+from jaxcnn import create_model
+from jaxcnn.studies.neighbours import Neighbours
+from jaxcnn.studies.probes import Cost
+from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
+from jaxcnn.studies.study import Claim, Study
+from jaxcnn.train.duration import epochs
+
+
+def study(quick: bool = False) -> Study:
+    if quick:
+        cnn = changed(fashion_mnist(create_model("lecture_simple"), train=5000), evaluate_every=epochs(2))
+        metric, different = "test[:2000] accuracy", "5,000 images of Fashion-MNIST, two CPU cores"
+    else:
+        cnn = cifar10(create_model("resnet20_cifar"))
+        metric, different = "test accuracy", "CIFAR-10"
+    arms = {"CNN": cnn} | {f"{k} nearest": Neighbours(cnn, k=k) for k in (1, 5)}
+    return Study(
+        question="Do nearest neighbours need every training image and still lose to a CNN?",
+        arms=arms,
+        claims=(
+            Claim(
+                text="the CNN is more accurate than the nearest neighbour",
+                higher="CNN",
+                lower="1 nearest",
+                published="claimed without a figure",
+                different=different,
+            ),
+            Claim(
+                text="the CNN is more accurate than five neighbours",
+                higher="CNN",
+                lower="5 nearest",
+                published="claimed without a figure",
+                different=different,
+            ),
+            Claim(
+                text="the neighbours keep more in memory",
+                higher="1 nearest",
+                lower="CNN",
+                metric="megabytes kept",
+                published="-",
+                different=different,
+            ),
+            Claim(
+                text="the neighbours take longer for a test image",
+                higher="1 nearest",
+                lower="CNN",
+                metric="milliseconds per test image",
+                published="-",
+                different=different,
+            ),
+        ),
+        seeds=(0, 1, 2),
+        metric=metric,
+        probes=(Cost(),),
+        note="Nothing is drawn in nearest neighbours: the seeds differ in the CNN alone. Times are of one batch of 250 "
+        "images, the fastest of several passes.",
+    )

@@ -1,0 +1,54 @@
+"""Neighbours: k-nearest neighbours as an arm of a study, with the time and the memory that it takes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.pipeline import transformed
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models.knn import KNN, Distance
+from jaxcnn.studies.probes import fastest
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """Memorises the training split of a net's experiment, without augmentation, and classifies its evaluation split.
+
+    Nothing is drawn, so that every seed measures the same accuracy. Figures: "SPLIT accuracy",
+    "milliseconds per test image" (the fastest of three passes over one batch) and "megabytes kept", the images.
+    """
+
+    like: Experiment
+    """The run to compare with: its data is taken."""
+    k: int = 1
+    distance: Distance = "l2"
+
+    def measure(self, seed: int) -> dict[str, float]:
+        data, split = self.like.data, self.like.data.evaluation_splits[0]
+        train = data.source.open(data.train_split, data.data_dir)
+        images, labels = _read(train, data)
+        queries, truth = _read(data.source.open(split, data.data_dir), data)
+        knn = KNN(classes=len(train.classes), k=self.k, distance=self.distance)
+        variables = knn.memorize(images, labels)
+        classify = jax.jit(lambda variables, images: knn.apply(variables, images, train=False))
+        batch = min(250, len(queries))
+        right = 0
+        for start in range(0, len(queries), batch):
+            part = slice(start, start + batch)
+            right += int((np.asarray(classify(variables, queries[part])).argmax(-1) == truth[part]).sum())
+        seconds = fastest(classify, variables, queries[:batch], repeats=3)
+        return {
+            f"{split} accuracy": right / len(queries),
+            "milliseconds per test image": 1000 * seconds / batch,
+            "megabytes kept": images.nbytes / 1e6,
+        }
+
+
+def _read(examples: Examples, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [n, H, W, C] after the evaluation's transforms, and labels [n]."""
+    rng = np.random.default_rng(0)
+    read = [examples[i] for i in range(len(examples))]
+    images = [transformed(one, examples, i, data.preprocess, data.image_shape, rng) for i, one in enumerate(read)]
+    return np.stack(images), np.array([one["label"] for one in read])

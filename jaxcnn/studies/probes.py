@@ -1,0 +1,179 @@
+"""Probes: what a study measures of a finished run once more (study.Probe). All use the newest checkpoint.
+
+Accuracies are those of the raw net on the experiment's first evaluation split.
+"""
+
+import dataclasses
+import time
+from typing import Literal
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn.data.transforms import CenterCrop, Resize, Transform, padded_window
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.train.evaluate import evaluate_saved
+from jaxcnn.train.saved import Saved
+
+DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """A transform: moves the image down by `rows` and to the right by `columns`; `value` comes in at the edges."""
+
+    rows: int
+    columns: int
+    value: int | tuple[int, ...] = 0
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return padded_window(self, image, -self.rows, -self.columns, *image.shape[:2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted:
+    """On test images moved by `pixels`, mean of the four directions.
+
+    Figures: "accuracy when shifted" and "accuracy lost to the shift", which is the unmoved images' minus that. The
+    images are moved after the experiment's preprocessing.
+    """
+
+    pixels: int
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
+        return _lost(saved, "shift", "shifted", [(shift,) for shift in moved])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropped:
+    """On the middle `size` x `size` pixels of the test images, enlarged to what the net takes.
+
+    Figures: "accuracy when cropped" and "accuracy lost to the crop".
+    """
+
+    size: int
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        shape = saved.experiment.data.image_shape
+        return _lost(saved, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Generalization:
+    """On the training images, without augmentation and dropout, and on the test images.
+
+    Figures: "fitted accuracy" and "fitted loss" (of the training images), "gap" (fitted accuracy minus the test's) and
+    "loss gap" (the test's loss minus the fitted one).
+    """
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        data = saved.experiment.data
+        splits = (data.train_split, data.evaluation_splits[0])
+        metrics = evaluate_saved(saved, saved.experiment, splits)
+        train, test = (metrics[split] for split in splits)
+        return {
+            "fitted accuracy": train["accuracy"],
+            "fitted loss": train["loss"],
+            "gap": train["accuracy"] - test["accuracy"],
+            "loss gap": test["loss"] - train["loss"],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class WithoutBlocks:
+    """With the residual branch of each block left out in turn, as Veit et al. 2016 did; in a plain net, the block.
+
+    Blocks that change the map's shape are kept: a plain net cannot go on without them. Needs a ResNet. Figures:
+    "accuracy without a block" and "accuracy lost with a block", means over the blocks, and the latter's largest,
+    "accuracy lost with the worst block".
+    """
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        model = saved.experiment.model
+        whole = _accuracy(saved, saved.experiment)
+        without = [
+            _accuracy(saved, dataclasses.replace(saved.experiment, model=_without(model, name)))
+            for name in deletable(model)
+        ]
+        return {
+            "accuracy without a block": float(np.mean(without)),
+            "accuracy lost with a block": whole - float(np.mean(without)),
+            "accuracy lost with the worst block": whole - min(without),
+        }
+
+
+def deletable(model: nn.Module) -> list[str]:
+    """The blocks of a ResNet that keep the map's shape; UserError for another net, or where there is none."""
+    if "without" not in {field.name for field in dataclasses.fields(getattr(model, "backbone", model))}:
+        raise UserError("only a ResNet can be measured without one of its blocks")
+    names = [
+        f"layer{stage}_{number}"
+        for stage, blocks in enumerate(model.backbone.depth, 1)
+        for number in range(blocks)
+        if number > 0 or (stage == 1 and model.backbone.block == "basic")
+    ]
+    if not names:
+        raise UserError(f"depth {model.backbone.depth}: every block changes the map's shape")
+    return names
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What classifying takes. Figures: "milliseconds per test image" and "megabytes kept" (parameters and statistics).
+
+    The time is the fastest of `repeats` passes over `batch` test images at once, compiled, transfers included.
+    """
+
+    batch: int = 250
+    repeats: int = 5
+
+    def measure(self, saved: Saved) -> dict[str, float]:
+        experiment = saved.experiment
+        variables = {"params": saved.state.params, **saved.state.stats}
+        images = np.zeros((self.batch, *experiment.data.image_shape), np.uint8)
+
+        def classify(variables, images):
+            return experiment.model.apply(variables, experiment.data.normalize(images), train=False)
+
+        kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
+        milliseconds = 1000 * fastest(jax.jit(classify), variables, images, repeats=self.repeats) / self.batch
+        return {"milliseconds per test image": milliseconds, "megabytes kept": kept / 1e6}
+
+
+def fastest(function, *arguments, repeats: int) -> float:
+    """Seconds of the fastest of `repeats` calls, after one that compiles."""
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _lost(
+    saved: Saved, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
+) -> dict[str, float]:
+    """What the accuracy is, on average, after each of these changes of the preprocessed images."""
+    data = saved.experiment.data
+    changed = [
+        dataclasses.replace(saved.experiment, data=dataclasses.replace(data, preprocess=(*data.preprocess, *change)))
+        for change in changes
+    ]
+    accuracy = float(np.mean([_accuracy(saved, experiment) for experiment in changed]))
+    return {
+        f"accuracy when {participle}": accuracy,
+        f"accuracy lost to the {noun}": _accuracy(saved, saved.experiment) - accuracy,
+    }
+
+
+def _accuracy(saved: Saved, experiment: Experiment) -> float:
+    split = experiment.data.evaluation_splits[0]
+    return evaluate_saved(saved, experiment, (split,))[split]["accuracy"]
+
+
+def _without(model: nn.Module, block: str) -> nn.Module:
+    return model.clone(backbone=model.backbone.clone(without=(block,)))

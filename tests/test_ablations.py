@@ -1,0 +1,78 @@
+"""Every study file builds, quick and full; some are run through the front door, and decide all their claims."""
+
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn import config
+from jaxcnn.experiment import Experiment
+from jaxcnn.studies.study import Study, Untrained, folder
+from tests.runs import ROOT, finish, read
+
+FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
+NAMES = [file.stem for file in FILES]
+WITHOUT_DOWNLOADS = ["depth", "degradation", "fc_vs_gap", "initialisation", "paths"]
+CLASSES = {"Digits": 10, "fashion_mnist": 10, "cifar10": 10, "imagenet2012": 1000}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"ablation_{name}", ROOT / "experiments" / "ablations" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_is_a_file_for_every_claim():
+    claims = {load(name).__doc__.split(":")[0] for name in NAMES}
+    assert claims == {f"C{number}" for number in [*range(1, 18), *range(24, 27)]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_has_every_part(name):
+    doc = load(name).__doc__
+    assert doc.splitlines()[0].endswith(".")
+    assert f"python -m jaxcnn.launch experiments/ablations/{name}.py --quick" in doc
+    for part in ("Paper", "Source"):
+        if part in doc:
+            break
+    else:
+        pytest.fail("names no source")
+    assert "Expected: " in doc and "Published" in doc and "docs/studies.md" in doc
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
+    study = load(name).study(quick=quick)
+    assert isinstance(study, Study) and study.claims and len(study.seeds) >= 3
+    for arm in study.arms.values():
+        assert config.decode(json.loads(json.dumps(config.encode(arm)))) == arm
+        if not isinstance(arm, Experiment):
+            assert isinstance(arm, Untrained)
+            continue
+        source = getattr(arm.data.source, "name", type(arm.data.source).__name__)
+        assert arm.model.classes == CLASSES[source]
+        images = jnp.zeros((1, *arm.data.image_shape))
+        logits = jax.eval_shape(
+            lambda arm=arm, images=images: arm.model.init_with_output(jax.random.key(0), images, train=False)[0]
+        )
+        assert logits.shape == (1, arm.model.classes)
+        if quick and name in WITHOUT_DOWNLOADS:
+            assert source == "Digits"
+
+
+@pytest.mark.parametrize("name", ["templates", "neighbours", "dropout"])
+def test_debug_decides_every_claim(name, tmp_path):
+    """The probes and the arms that are no runs are in these; a claim whose figure nobody measures has no difference."""
+    finish(ROOT / "experiments" / "ablations" / f"{name}.py", "--debug", "--workdir", tmp_path / "study")
+    results = read(tmp_path / "study", "study.json")
+    study = load(name).study(quick=True)
+    assert list(results["arms"]) == list(study.arms)
+    for arm in study.arms:
+        assert {cell["state"] for cell in results["arms"][arm]["cells"]} == {"done"}
+        assert (tmp_path / "study" / "cells" / folder(arm) / "seed1" / "config.json").exists()
+    for claim in results["claims"]:
+        assert claim["difference"] is not None and len(claim["difference"]["values"]) == 2, claim["metric"]
