@@ -1,6 +1,6 @@
 """What more devices change: step time on simulated devices, the collectives' share, FSDP's memory by compiled analysis.
 
-python benchmarks/scaling.py [--only memory|time|estimate] [--out FILE.json] [--models vgg16 ...] [--devices 1 8 64]
+python benchmarks/scaling.py [--only state|memory|time|estimate] [--out FILE.json] [--models ...] [--devices ...]
 
 Simulated devices are threads of one CPU: their times say how much work is added, not how fast a cluster is. Memory and
 collectives are read off the compiled program of one device, scheduled for memory as XLA does for GPUs, in float32.
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,19 @@ def memory(model: str, fsdp: int) -> dict[str, object]:
     }
 
 
+def state_sizes(model: str, counts: list[int]) -> list[dict[str, object]]:
+    """Bytes of parameters, momentum and statistics on each of so many devices, from the layout alone."""
+    made = Experiment(
+        create_model(model), Data((224, 224, 3), source=Synthetic((224, 224, 3))), optimizer=SGD(momentum=0.9)
+    )
+    rows = []
+    for devices in counts:
+        mesh = make_mesh(Parallel(fsdp=devices), jax.devices()[:devices])
+        size = meshes.device_bytes(abstract_state(made, mesh))
+        rows.append({"model": model, "fsdp": devices, "state, MiB": size / MIB})
+    return rows
+
+
 def step_time(batch: int, fsdp: int, rounds: int = 7) -> dict[str, object]:
     """Median seconds of a step of ResNet-20 at 32 x 32."""
     compiled, made, mesh = compile_for("resnet20_cifar", 32, batch, fsdp, "none")
@@ -141,7 +155,7 @@ def estimate(model: str, gpus: int, images_per_gpu: float, batch: int = 256) -> 
     }
 
 
-def in_process(devices: int, *arguments: object) -> dict[str, object]:
+def in_process(devices: int, *arguments: object) -> Any:
     """One measurement in a process with so many simulated devices."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
@@ -153,7 +167,7 @@ def in_process(devices: int, *arguments: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["memory", "time", "estimate"])
+    parser.add_argument("--only", choices=["state", "memory", "time", "estimate"])
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--models", nargs="+", default=["vgg16", "resnet152"])
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 8, 64])
@@ -161,7 +175,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         kind, *rest = arguments.one
-        print(json.dumps(memory(rest[0], int(rest[1])) if kind == "memory" else step_time(int(rest[0]), int(rest[1]))))
+        measured = {
+            "state": lambda: state_sizes(rest[0], [int(devices) for devices in rest[1:]]),
+            "memory": lambda: memory(rest[0], int(rest[1])),
+            "time": lambda: step_time(int(rest[0]), int(rest[1])),
+        }
+        print(json.dumps(measured[kind]()))
         return
     report = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {}
     report |= {"jax": jax.__version__, "cpus": os.cpu_count(), "examples per device": LOCAL}
@@ -181,6 +200,10 @@ def main() -> None:
         for model, images in ASSUMED_IMAGES.items():
             for gpus in (8, 64, 512):
                 add("estimate", estimate(model, gpus, images))
+    if arguments.only in (None, "state"):
+        for model in arguments.models:
+            for row in in_process(max(arguments.devices), "state", model, *arguments.devices):
+                add("state", row)
     if arguments.only in (None, "memory"):
         for model in arguments.models:
             for devices in arguments.devices:

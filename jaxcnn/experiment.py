@@ -1,6 +1,7 @@
 """Experiment: one run, as a tree of frozen dataclasses that hold real objects. Defaults live here and in its parts."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -126,6 +127,8 @@ class Experiment:
 def debug(experiment: Experiment) -> Experiment:
     """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
 
+    Sharding and groups of batch norm shrink to what the devices here and those batches allow.
+
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
     """
@@ -150,8 +153,13 @@ def debug(experiment: Experiment) -> Experiment:
         schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
+    group = experiment.bn_group
     return dataclasses.replace(
         experiment,
+        parallel=dataclasses.replace(
+            experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
+        ),
+        bn_group=group if group == "global" else math.gcd(group, batch // experiment.accumulate),
         data=data,
         schedule=schedule,
         duration=steps(6),

@@ -2,10 +2,21 @@
 
 import os
 import pathlib
+import sys
 import tempfile
+
+import pytest
 
 # Before JAX is imported, which reads these once.
 cache = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Between modules: kept, they take gigabytes by the end of the suite, and no module uses another's."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

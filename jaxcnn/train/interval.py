@@ -96,3 +96,5 @@ class Interval:
                 raise Diverged(bad_step, figures)
             if not all(map(math.isfinite, figures)):
                 self.skipped(step, *figures)
+        if bad_step:
+            raise Diverged(bad_step, (math.nan, math.nan))

@@ -62,7 +62,8 @@ def make_train_step(
         batch statistics go through them in turn, so batch norm normalises over a microbatch.
       ema: the moving average of the parameters.
       log_every: metric sums start anew after every multiple of it.
-      skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was.
+      skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was; the
+        optimizer's own count, by which its learning rate goes, does not move either.
 
     Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count) over steps that were not skipped,
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`

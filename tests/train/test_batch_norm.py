@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment, debug
 from jaxcnn.models import create_model
 from jaxcnn.train.batch_norm import check_group, grouped
+from jaxcnn.train.mesh import Parallel, make_mesh
+from tests.nets import TinyNet
 
 IMAGES = jax.random.normal(jax.random.key(1), (8, 16, 16, 3))
 
@@ -42,6 +46,14 @@ def test_groups_that_do_not_fill_a_microbatch_are_refused(group, batch, accumula
     with pytest.raises(UserError, match=message):
         check_group(group, batch, accumulate)
     check_group("global", batch, accumulate)
+
+
+def test_debug_shrinks_groups_and_sharding_to_what_fits():
+    data = Data((9, 9, 3), source=Synthetic((9, 9, 3), classes=4))
+    made = Experiment(TinyNet(), data, accumulate=2, bn_group=48, parallel=Parallel(data=8, fsdp=4))
+    small = debug(made)
+    check_group(small.bn_group, small.data.batch_size, small.accumulate)
+    assert small.bn_group == 4 and make_mesh(small.parallel).size == 1
 
 
 def test_gradients_of_a_group_do_not_see_the_others():
