@@ -27,6 +27,7 @@ from jaxcnn import config
 from jaxcnn.cluster.join import Company, Deadlines, join
 from jaxcnn.cluster.place import Flags
 from jaxcnn.cluster.preflight import check_collective, check_equal, digest
+from jaxcnn.cluster.rollcall import Missing
 from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = [_long(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     errors = Console(stderr=True)
+    stop = _stop_on_signals()
     try:
         file, flags = _split(arguments)
         place, deadlines, flags = _place_flags(flags)
@@ -57,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         company = join({} if alone else os.environ, place, deadlines)
     except UserError as error:
         _print(errors, f"error: {error}")
-        return WRONG_ARGUMENTS
+        return LOST if isinstance(error, Missing) else WRONG_ARGUMENTS
     if company.watch is None:
-        return _launch(file, flags, company, deadlines)[0]
+        return _launch(file, flags, company, deadlines, stop)[0]
     try:
-        code, message = _launch(file, flags, company, deadlines)
+        code, message = _launch(file, flags, company, deadlines, stop)
     except BaseException as error:
         if _of_a_collective(error):
             company.watch.explain()  # another process is lost, most likely, and then this call does not return
@@ -76,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _launch(file: pathlib.Path, flags: list[str], company: Company, deadlines: Deadlines) -> tuple[int, str]:
+def _launch(
+    file: pathlib.Path, flags: list[str], company: Company, deadlines: Deadlines, stop: Callable[[], bool]
+) -> tuple[int, str]:
     """The exit code and the message of one process."""
     errors = Console(stderr=True)
     process = company.place.index
@@ -87,7 +91,6 @@ def _launch(file: pathlib.Path, flags: list[str], company: Company, deadlines: D
                 return _study(function, file, flags, company)
             command = parse(file, flags)
             set_up_cache(errors)
-            stop = _stop_on_signals()
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights

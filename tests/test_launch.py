@@ -1,5 +1,6 @@
 """The front door: wrong flags, files and folders, disks that fill up. One message, no traceback, nothing lost."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT, TINY, call, finish, metrics, read, start
+from tests.runs import ROOT, TINY, call, finish, metrics, read, start, wait_until
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
@@ -275,6 +276,60 @@ def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
         assert "resumed at step 15" in out
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 100 MiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("not run: a tmpfs can only be mounted by root on Linux")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("not run: this container may not mount a tmpfs")
+    yield folder
+    while os.path.ismount(folder):
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_becomes_read_only_loses_nothing(disk):
+    run = disk / "run"
+    process = start(TINY, "--workdir", run, "--duration", "100000steps")
+    wait_until(lambda: (run / "checkpoints" / "30").is_dir(), process)
+    # A file system with open files does not become read-only; one that is mounted over it does.
+    subprocess.run(["mount", "--bind", disk, disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "/jaxcnn/" not in errors, errors  # a thread of orbax may say something
+    assert "Read-only file system" in errors and "intact" in errors
+    newest = max(int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit())
+    assert "cannot be written" in refused(TINY, "--workdir", run, "--duration", "100000steps")
+    subprocess.run(["umount", disk], check=True)
+    again = start(TINY, "--workdir", run, "--duration", "100000steps")
+    wait_until(lambda: read(run, "status.json")["state"] == "running", again)
+    again.terminate()
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 75 and f"resumed at step {newest:,}" in out, out + errors
+
+
+def test_a_disk_that_fills_up_inside_a_save_loses_nothing(disk):
+    """There was room when the save began: another program takes it while the save writes."""
+    run = disk / "run"
+    flags = ["--workdir", run, "--duration", "60steps", "--model.width", "60000"]
+    process = start(TINY, *flags)
+    wait_until(lambda: (run / "checkpoints" / "15").is_dir(), process)
+    wait_until(lambda: any("tmp" in entry.name for entry in (run / "checkpoints").iterdir()), process)
+    with contextlib.suppress(OSError), (disk / "other").open("wb") as other:
+        while True:
+            other.write(bytes(2**16))
+            other.flush()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "/jaxcnn/" not in errors, errors  # a thread of orbax may say something
+    assert "is intact; make room" in errors or "the checkpoints are intact" in errors, errors
+    kept = max(int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit())
+    (disk / "other").unlink()
+    subprocess.run(["mount", "-o", "remount,size=400m", disk], check=True)
+    assert f"resumed at step {kept}" in finish(TINY, *flags).stdout
 
 
 def test_a_write_that_fails_all_the_same_is_reported_with_the_systems_error(tmp_path):

@@ -16,6 +16,10 @@ from jaxcnn.cluster.place import Place, check_coordinator
 from jaxcnn.errors import UserError
 
 
+class Missing(UserError):
+    """A process did not come: another start may end better, unlike after other mistakes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Hello:
     """What a process says of itself."""
@@ -40,7 +44,8 @@ def roll_call(place: Place, versions: dict[str, str], seconds: float) -> tuple[H
       seconds: how long the slowest may take to start.
 
     Raises:
-      UserError: a process did not come, two claim one place, versions differ, or the coordinator cannot be reached.
+      Missing: a process did not come, process 0 included.
+      UserError: two claim one place, versions differ, or the port is taken.
     """
     assert place.coordinator is not None
     mine = Hello(place.index, socket.gethostname(), os.getpid(), place.processes, place.job, versions)
@@ -55,7 +60,7 @@ def _receive(place: Place, mine: Hello, port: int, deadline: float, seconds: flo
     """Process 0's side."""
     present = {0: mine}
     open_lines: list[socket.socket] = []
-    problem = ""
+    problem, absent = "", False
     with contextlib.ExitStack() as held:
         listener = held.enter_context(_listen(place, port))
         while len(present) < place.processes and not problem:
@@ -63,7 +68,7 @@ def _receive(place: Place, mine: Hello, port: int, deadline: float, seconds: flo
             try:
                 line, _ = listener.accept()
             except TimeoutError:
-                problem = _missing(place, present, seconds)
+                problem, absent = _missing(place, present, seconds), True
                 break
             held.enter_context(line)
             line.settimeout(5)
@@ -76,7 +81,7 @@ def _receive(place: Place, mine: Hello, port: int, deadline: float, seconds: flo
             present.setdefault(told.index, told)
         everyone = tuple(present[index] for index in sorted(present))
         problem = problem or _different_versions(everyone)
-        answer = {"problem": problem, "everyone": [dataclasses.asdict(hello) for hello in everyone]}
+        answer = {"problem": problem, "absent": absent, "everyone": [dataclasses.asdict(hello) for hello in everyone]}
         for line in open_lines:
             with contextlib.suppress(OSError):
                 line.sendall(json.dumps(answer).encode() + b"\n")
@@ -84,7 +89,7 @@ def _receive(place: Place, mine: Hello, port: int, deadline: float, seconds: flo
             with contextlib.suppress(OSError):
                 line.recv(1)
     if problem:
-        raise UserError(problem)
+        raise (Missing if absent else UserError)(problem)
     return everyone
 
 
@@ -104,14 +109,14 @@ def _report(place: Place, mine: Hello, host: str, port: int, deadline: float, se
         except (OSError, ValueError) as error:  # not there yet, or it died while it waited
             last = str(error) or type(error).__name__
         if time.monotonic() > deadline:
-            raise UserError(
+            raise Missing(
                 f"process {place.index}: the coordinator, process 0 at {place.coordinator}, did not answer within "
                 f"{seconds:g} s ({last}){_loopback_hint(host)}; see that process 0 started and that its port is open "
                 "between the nodes"
             )
         time.sleep(0.2)
     if answer["problem"]:
-        raise UserError(answer["problem"])
+        raise (Missing if answer["absent"] else UserError)(answer["problem"])
     return tuple(Hello(**hello) for hello in answer["everyone"])
 
 

@@ -120,8 +120,11 @@ def run(
             record.write_status("failed", loop.step, message=message)
         raise error
     finally:
-        if ended or jax.process_count() == 1:  # closing waits for the other processes, which may not come
+        if ended:
             loop.close()
+        elif jax.process_count() == 1:  # with several, closing waits for the others, which may not come
+            with contextlib.suppress(Exception):  # a save that failed raises here once more
+                loop.close()
     more = {} if outcome.state == "done" else {"message": outcome.message}
     record.write_status(outcome.state, outcome.step, **more)
     return outcome

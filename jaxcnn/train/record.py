@@ -118,7 +118,7 @@ class Record:
                 os.fsync(file.fileno())
             part.replace(self.path / name)
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be written: {error}") from error
+            raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
