@@ -85,8 +85,6 @@ class Experiment:
     bn_group: Group = "global"
     """Examples of the global batch, in a row, over which batch norm takes its statistics; "global": the microbatch."""
     rematerialize: bool = False
-    """Keep only the ends of blocks and stages for the backward pass and compute the rest anew."""
-    rematerialize: bool = False
     """Keep only what enters each block or stage for the backward pass and compute the rest anew."""
     clip_norm: float | None = None
     """Largest global norm of the gradient; None: no clipping."""
