@@ -1,4 +1,4 @@
-"""Probes: what a study measures of a finished run once more (study.Probe). All use the newest checkpoint.
+"""Probes: what a study measures of a finished run once more (study.Probe), with the run's last checkpoint.
 
 Accuracies are those of the raw net on the experiment's first evaluation split.
 """
@@ -14,7 +14,8 @@ from flax import linen as nn
 from jaxcnn.data.transforms import CenterCrop, Resize, Transform, padded_window
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.train.evaluate import evaluate_saved
+from jaxcnn.train.compilation import Compiled
+from jaxcnn.train.evaluate import compile_evaluation_step, evaluate_saved
 from jaxcnn.train.saved import Saved
 
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -93,7 +94,7 @@ class WithoutBlocks:
 
     def measure(self, saved: Saved) -> dict[str, float]:
         model = saved.experiment.model
-        whole = _accuracy(saved, saved.experiment)
+        whole = _measured(saved)
         without = [
             _accuracy(saved, dataclasses.replace(saved.experiment, model=_without(model, name)))
             for name in deletable(model)
@@ -163,16 +164,19 @@ def _lost(
         dataclasses.replace(saved.experiment, data=dataclasses.replace(data, preprocess=(*data.preprocess, *change)))
         for change in changes
     ]
-    accuracy = float(np.mean([_accuracy(saved, experiment) for experiment in changed]))
-    return {
-        f"accuracy when {participle}": accuracy,
-        f"accuracy lost to the {noun}": _accuracy(saved, saved.experiment) - accuracy,
-    }
+    step = compile_evaluation_step(saved.experiment, saved.mesh)
+    accuracy = float(np.mean([_accuracy(saved, experiment, step) for experiment in changed]))
+    return {f"accuracy when {participle}": accuracy, f"accuracy lost to the {noun}": _measured(saved) - accuracy}
 
 
-def _accuracy(saved: Saved, experiment: Experiment) -> float:
+def _measured(saved: Saved) -> float:
+    """The accuracy that the run itself has measured."""
+    return saved.record.result()[saved.experiment.data.evaluation_splits[0]]["accuracy"]
+
+
+def _accuracy(saved: Saved, experiment: Experiment, step: Compiled | None = None) -> float:
     split = experiment.data.evaluation_splits[0]
-    return evaluate_saved(saved, experiment, (split,))[split]["accuracy"]
+    return evaluate_saved(saved, experiment, (split,), step)[split]["accuracy"]
 
 
 def _without(model: nn.Module, block: str) -> nn.Module:

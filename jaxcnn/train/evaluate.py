@@ -146,10 +146,13 @@ def evaluate_run(
     return evaluate_saved(saved, experiment, data.evaluation_splits if split is None else (split,))
 
 
-def evaluate_saved(saved: Saved, experiment: Experiment, splits: tuple[str, ...]) -> Metrics:
+def evaluate_saved(
+    saved: Saved, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
+) -> Metrics:
     """Metrics of a saved state on `splits` by this experiment's model, data source and preprocessing.
 
-    They may be other ones than the run's, as long as the model takes the same variables.
+    They may be other ones than the run's, as long as the model takes the same variables. `step` is the evaluation step
+    where the caller has compiled it.
 
     Raises:
       UserError: a split does not exist, or its classes are not those that the run was trained on.
@@ -157,7 +160,7 @@ def evaluate_saved(saved: Saved, experiment: Experiment, splits: tuple[str, ...]
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
     opened = open_evaluations(experiment, splits)
-    step = compile_evaluation_step(experiment, saved.mesh)
+    step = step or compile_evaluation_step(experiment, saved.mesh)
     nets = nets_of(saved.state)
     results: Metrics = {}
     for name, examples in opened.items():
