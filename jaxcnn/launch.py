@@ -411,4 +411,11 @@ def _stop_on_signals() -> Callable[[], bool]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == FAILED:
+        # A save that failed leaves threads of orbax, for which an ordinary exit would wait until they give up.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

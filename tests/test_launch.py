@@ -306,7 +306,7 @@ def test_a_disk_that_becomes_read_only_loses_nothing(disk):
     assert "cannot be written" in refused(TINY, "--workdir", run, "--duration", "100000steps")
     subprocess.run(["umount", disk], check=True)
     again = start(TINY, "--workdir", run, "--duration", "100000steps")
-    wait_until(lambda: read(run, "status.json")["state"] == "running", again)
+    wait_until(lambda: (run / "checkpoints" / str(newest + 15)).is_dir(), again)
     again.terminate()
     out, errors = again.communicate(timeout=120)
     assert again.returncode == 75 and f"resumed at step {newest:,}" in out, out + errors

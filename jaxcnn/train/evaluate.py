@@ -89,11 +89,14 @@ def evaluate(
     return results
 
 
-def compile_evaluation_step(experiment: Experiment, mesh: Mesh) -> Compiled:
-    """The evaluation step for this mesh and the experiment's evaluation batch."""
+def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experiment | None = None) -> Compiled:
+    """The evaluation step for this mesh and the experiment's evaluation batch.
+
+    It reads the variables of `trained`, where that is another one: a net without one of its blocks is given them all.
+    """
     step = make_evaluation_step(experiment.model, experiment.data.normalize)
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
-    state = abstract_state(experiment, mesh)
+    state = abstract_state(trained or experiment, mesh)
     batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
     with jax.default_matmul_precision(experiment.precision):
         options = compiler_options(experiment.xla_flags, experiment.deterministic)
@@ -160,7 +163,7 @@ def evaluate_saved(
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
     opened = open_evaluations(experiment, splits)
-    step = step or compile_evaluation_step(experiment, saved.mesh)
+    step = step or compile_evaluation_step(experiment, saved.mesh, saved.experiment)
     nets = nets_of(saved.state)
     results: Metrics = {}
     for name, examples in opened.items():

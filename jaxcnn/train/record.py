@@ -73,9 +73,12 @@ class Record:
         """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
         if self.process:
             return 0
-        with (self.path / "metrics.jsonl").open("a") as file:
-            os.fsync(file.fileno())
-            return file.tell()
+        try:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise _not_written(self.path / "metrics.jsonl", error) from error
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after the checkpoint that the run resumes from."""
@@ -104,7 +107,7 @@ class Record:
             with (self.path / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
+            raise _not_written(self.path / name, error) from error
 
     def _write(self, name: str, value: Any) -> None:
         if self.process:
@@ -118,7 +121,7 @@ class Record:
                 os.fsync(file.fileno())
             part.replace(self.path / name)
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be written: {error}; the checkpoints are intact") from error
+            raise _not_written(self.path / name, error) from error
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -136,6 +139,10 @@ class Record:
         # A line without its end was cut by a kill; it belongs to a step that resume runs again.
         whole = text[: text.rfind("\n") + 1]
         return [json.loads(line) for line in whole.splitlines()]
+
+
+def _not_written(path: pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error}; the checkpoints are intact")
 
 
 def open_run(path: pathlib.Path) -> Record:
