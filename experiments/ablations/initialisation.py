@@ -66,8 +66,8 @@ def study(quick: bool = False) -> Study:
         diverged={"train loss": CHANCE, "test accuracy": 0.1},
         note="Plain nets without any normalisation. "
         + (
-            "Quick scale: one stage of 16 channels, on scikit-learn's digits; depth and rate are such that He's deep net "
-            "learns, as seen with another seed."
+            "Quick scale: one stage of 16 channels, on scikit-learn's digits; depth and rate are such that He's deep "
+            "net learns, as seen with another seed."
             if quick
             else ""
         ),
