@@ -22,10 +22,8 @@ def study(quick: bool = False) -> Study:
         for batch in (LARGE, SMALL):
             arms[f"{norm} norm, batch of {batch}"] = arm(norm, batch, quick)
     metric = "test[:2000] accuracy" if quick else "test accuracy"
-    different = (
-        f"the lectures' net{', a quarter as wide, 1,000 images of' if quick else ','} Fashion-MNIST; over all positions "
-        "of a map, two images still give many values"
-    )
+    net = "the lectures' net, a quarter as wide, 1,000 images of" if quick else "the lectures' net,"
+    different = f"{net} Fashion-MNIST; over all positions of a map two images still give many values"
     return Study(
         question="Does batch normalisation depend on the batch size, and layer normalisation not?",
         arms=arms,
