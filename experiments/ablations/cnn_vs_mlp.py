@@ -28,6 +28,8 @@ def study(quick: bool = False) -> Study:
         vgg = create_model("vgg11_bn", stages=4, width=0.5, head=FC(classes=10, widths=(256,), dropout=0.5))
         models = {"MLP": mlp, "the lectures' CNN": create_model("lecture_simple"), "small VGG": vgg}
     claims = []
+    # Seen after the run: the MLP has fitted its images by then, the sigmoid layer of the lectures' CNN has not.
+    late = {"the lectures' CNN": "; 400 steps, in which its sigmoid layer does not fit the training images"}
     for cnn in ("the lectures' CNN", "small VGG"):
         claims += [
             Claim(
@@ -43,7 +45,7 @@ def study(quick: bool = False) -> Study:
                 higher=cnn,
                 lower="MLP",
                 published="claimed without a figure",
-                different=different,
+                different=different + (late.get(cnn, "") if quick else ""),
             ),
         ]
     return Study(

@@ -42,7 +42,7 @@ def study(quick: bool = False) -> Study:
                     metric=f"accuracy lost to the {noun}",
                     margin=0.05,
                     published="claimed without a figure",
-                    different=different,
+                    different=different + ("; enlarging is no translation" if noun == "crop" else ""),
                 )
             )
     return Study(
