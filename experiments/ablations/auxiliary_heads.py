@@ -14,7 +14,9 @@ from jaxcnn.train.duration import epochs
 
 
 def study(quick: bool = False) -> Study:
-    different = "two stages of four modules, an eighth as wide, no LRN, Fashion-MNIST" if quick else "other crops"
+    different = (
+        "two stages of four modules, an eighth as wide, no LRN; Fashion-MNIST, 160 steps" if quick else "other crops"
+    )
     return Study(
         question="Do auxiliary classifiers ease training?",
         arms={"no auxiliary heads": arm(quick, auxiliary=False), "auxiliary heads": arm(quick, auxiliary=True)},

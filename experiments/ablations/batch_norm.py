@@ -30,6 +30,8 @@ def study(quick: bool = False) -> Study:
         arms[f"{words}, poor start"] = poor
     size = "a quarter as wide, 2,000 images of Fashion-MNIST" if quick else "Fashion-MNIST"
     different = f"the lectures' net of sigmoids, {size}"
+    # Seen after the run: with momentum 0.9 the rate 1 is beyond what either net bears.
+    too_high = "; momentum 0.9, with which the rate 1 is too high for both" if quick else ""
     metric = "test[:2000] accuracy" if quick else "test accuracy"
     return Study(
         question="Does batch normalisation speed up convergence and permit larger rates and worse initialisation?",
@@ -49,7 +51,7 @@ def study(quick: bool = False) -> Study:
                 lower="batch norm, rate 1",
                 metric=f"epochs to train accuracy {THRESHOLD:g}",
                 published="steps to 72.2%: 13.3 M, at five times the rate 2.1 M",
-                different=different,
+                different=different + too_high,
             ),
             Claim(
                 text="at the rate 1 the net with batch norm is at least ten points better",
@@ -57,7 +59,7 @@ def study(quick: bool = False) -> Study:
                 lower="no norm, rate 1",
                 margin=0.1,
                 published="Inception at five times the rate: parameters reach machine infinity",
-                different=different,
+                different=different + too_high,
             ),
             Claim(
                 text="from kernels of N(0, 0.01^2) the net with batch norm is at least ten points better",
