@@ -141,10 +141,10 @@ def test_a_job_that_is_ended_goes_on_and_is_equal(end, slurm, two, tmp_path):
 
 @LONG
 def test_a_job_that_reaches_its_time_limit_goes_on_and_is_equal(slurm, tmp_path):
-    """The signal comes 30 s before the limit of two minutes, or up to a minute earlier: Slurm's own accuracy."""
-    flags = ("--duration", "1000steps", "--lost-after", "20")
+    """The signal comes 30 s before the limit of three minutes, or up to a minute earlier: Slurm's own accuracy."""
+    flags = ("--duration", "2500steps", "--lost-after", "20")
     run = tmp_path / "run"
-    number = submit(run, "--time=2", "--signal=USR1@30", flags=(*flags, "--seconds", "0.01"))
+    number = submit(run, "--time=3", "--signal=USR1@30", flags=(*flags, "--seconds", "0.01"))
     state = wait(number, run, 1200)
     log = pathlib.Path(f"{run}.log").read_text()
     assert int(state["Restarts"]) >= 1 and "stopped with everything saved (exit code 75)" in log

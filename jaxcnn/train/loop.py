@@ -106,7 +106,7 @@ def run(
         message = (
             f"the loss or the gradient was not finite at step {error.step:,}"
             + (f", nor in the {skipped} before, which were skipped" if skipped else "")
-            + f"; status.json lists that step's examples, `jaxcnn replay {record.path} --step {error.step}` computes "
+            + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
             "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
         )
         ended = True  # on all processes, at this step
