@@ -51,7 +51,7 @@ def study(quick: bool = False) -> Study:
                 different=different,
             ),
             Claim(
-                text="E is better than D by less than one point",
+                text="E is at most one point better than D",
                 higher="VGG-D",
                 lower="VGG-E",
                 margin=-0.01,

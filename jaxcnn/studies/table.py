@@ -102,12 +102,12 @@ def _claim(claim: Claim, study: Study, cells: Sequence[Cell], measured: Mapping,
 
 
 def _changed(baseline: Any, arm: Any) -> dict[str, list[Any]]:
-    """{field: [the baseline's, the arm's]} of two arms' configs."""
-    return {
-        field: list(values)
-        for field, values in config.differences(config.encode(baseline), config.encode(arm)).items()
-        if field != "seed"
-    }
+    """{field: [the baseline's, the arm's]} of two arms' configs; of an arm of another kind its own plain fields."""
+    old, new = config.encode(baseline), config.encode(arm)
+    if old["class"] != new["class"]:
+        plain = {field: [None, value] for field, value in new.items() if not isinstance(value, dict | list)}
+        return plain | {"class": [old["class"], new["class"]]}
+    return {field: list(values) for field, values in config.differences(old, new).items() if field != "seed"}
 
 
 def _unreached(cell: Cell, study: Study) -> list[str]:
