@@ -61,8 +61,8 @@ def study(quick: bool = False) -> Study:
         ),
         seeds=(0, 1, 2, 3, 4) if quick else (0, 1, 2),
         metric="test accuracy" if quick else "validation accuracy",
-        note="Quick scale: VGG of three stages, an eighth as wide, on 300 of scikit-learn's digits, 355 to test. Seeds 3 "
-        "and 4 were run after the others had been looked at (all inconclusive)."
+        note="Quick scale: VGG of three stages, an eighth as wide, on 300 of scikit-learn's digits, 355 to test. Seeds "
+        "3 and 4 were run after the others had been looked at (all inconclusive)."
         if quick
         else "",
     )
