@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +90,7 @@ def save(
     try:
         manager.save(step, args=args, metrics=metrics, force=True)
     except Exception as error:
-        raise _not_written(manager, _short(error)) from error
+        raise _not_written(manager, cause_of(error)) from error
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
@@ -97,7 +98,16 @@ def wait(manager: ocp.CheckpointManager) -> None:
     try:
         manager.wait_until_finished()
     except Exception as error:
-        raise _not_written(manager, _short(error)) from error
+        raise _not_written(manager, cause_of(error)) from error
+
+
+def cause_of(error: Exception) -> str:
+    """The type and the end of the message's first line, which is where the system's error stands.
+
+    tensorstore writes the whole specification of the array behind it, in brackets.
+    """
+    text = str(error).strip().partition(" [tensorstore_spec")[0].partition("\n")[0]
+    return f"{type(error).__name__}: {text if len(text) < 200 else '...' + text[-200:]}"
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -131,7 +141,7 @@ def restore_latest(
             state, note = restore(manager, step, abstract)
             good = True
         except Exception as error:  # orbax and tensorstore raise many types on damaged files
-            good, cause = False, _short(error)
+            good, cause = False, cause_of(error)
         if not agree(good):
             failures[step] = f"checkpoint {step} cannot be read ({cause})"
             continue
@@ -163,12 +173,16 @@ def _not_written(manager: ocp.CheckpointManager, cause: str) -> UserError:
     )
 
 
-def _short(error: Exception) -> str:
-    """The type and the end of the message's first line, which is where orbax puts the system's error."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return f"{type(error).__name__}: {text if len(text) < 200 else '...' + text[-200:]}"
-
-
 def _quiet() -> None:
-    """Keeps orbax's log off the terminal: every save is a warning there, and errors come to us as exceptions too."""
+    """Keeps off the terminal what comes to us as an exception too.
+
+    That is orbax's log, where moreover every save is a warning, and a traceback for each array whose reading
+    tensorstore ends after another array of a damaged checkpoint has failed: nobody awaits them any longer.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(unraisable: Any) -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)

@@ -56,8 +56,8 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
     try:
         state, _ = checkpoint.restore(manager, int(chosen), abstract_state(experiment, mesh))
     except Exception as error:  # orbax and tensorstore raise many types on damaged files
-        text = str(error).splitlines()[0]
-        raise UserError(f"{path}: checkpoint {chosen} cannot be read: {text}; try another --checkpoint") from error
+        cause = checkpoint.cause_of(error)
+        raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
     finally:
         manager.close()
     return Saved(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
