@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.layers import check_choices
 
 
@@ -58,8 +59,16 @@ class Classifier(nn.Module):
         return self.head(final, train=train)
 
     def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Logits, and in training those of the auxiliary heads; `init` through this method makes their variables."""
+        """Logits, and in training those of the auxiliary heads; `init` through this method makes their variables.
+
+        Raises:
+          UserError: an auxiliary head reads an endpoint that the backbone, with these fields, does not make.
+        """
         ends = self.features(images, train=train)
+        for name in self.aux:
+            if name not in ends:
+                hint = did_you_mean(name, ends) or f"; there is {', '.join(ends)}"
+                raise UserError(f"aux: {type(self.backbone).__name__} makes no endpoint {name!r}{hint}")
         aux: dict[str, Any] = {}
         if train or self.is_initializing():
             aux = {name: head(ends[name], train=train) for name, head in self.aux.items()}

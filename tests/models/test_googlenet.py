@@ -239,3 +239,12 @@ def test_fields_reach_the_auxiliary_heads():
         assert (head.classes, head.dropout, head.norm, head.dtype, head.widths) == (7, 0.0, "batch", "bfloat16", (16,))
     with pytest.raises(UserError, match="no field 'widhts'; did you mean 'width"):
         create_model("googlenet", widhts=(16,))
+
+
+def test_an_auxiliary_head_whose_endpoint_is_left_out_is_answered():
+    model = create_model("googlenet", width=0.125, modules=("3a", "4a"))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    with pytest.raises(UserError, match="makes no endpoint 'inception4d'; did you mean 'inception4a'"):
+        jax.eval_shape(
+            lambda key, image: model.init(key, image, train=True, method="outputs"), jax.random.key(0), image
+        )
