@@ -63,7 +63,9 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
             values = np.stack([points[:length, 1] for points in found])
             mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
             axes.plot(epochs, mean, color=f"C{number % 10}", label=arm)
-            axes.fill_between(epochs, mean - deviation, mean + deviation, color=f"C{number % 10}", alpha=0.2)
+            # Not below the lowest run: on the loss's logarithmic axis a band that reaches 0 would fill the picture.
+            low = np.maximum(mean - deviation, values.min(0))
+            axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
     if not left.lines:
         return {}
     if min(line.get_ydata().min() for line in left.lines) > 0:

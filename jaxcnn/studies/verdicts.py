@@ -30,6 +30,10 @@ A verdict is decided by the 95% interval of the differences, paired by seed, and
 **supported** where all of it lies above, **contradicted** where all of it lies below, else **inconclusive**. Counted
 figures need no interval. The quick nets and data sets are small, so that a contradiction says that the effect does not
 show there, not that the paper is wrong; the last column says what is different.
+
+What was settled after a look at results: the reasons in the last column; and the recipes or seeds that the notes under
+"The runs" name, where a verdict is weaker evidence than its interval says. The images/s of the stored tables were
+measured beside other work and are no benchmark.
 """
 
 
@@ -52,6 +56,7 @@ def page(root: pathlib.Path = ROOT) -> str:
     lines += ["", "## The runs", "", "| study | command | seeds | arms | commit | machine | JAX | data |"]
     lines.append("|" + "---|" * 8)
     lines += [run(name, results) for name, results in ran]
+    lines += ["", *(f"- {name}: {results['note']}" for name, results in ran if results["note"])]
     return "\n".join(lines) + "\n"
 
 
