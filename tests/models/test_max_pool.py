@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxcnn.data.transforms import UNIT
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import max_pool
-from jaxcnn.train.losses import CrossEntropy, make_classification_loss
+from jaxcnn.train.mesh import make_mesh
+from jaxcnn.train.optimizers import SGD, build_optimizer
+from jaxcnn.train.plan import abstract_batch, abstract_state
+from jaxcnn.train.program import train_step
 from tests.models.parity import to_torch, torch
 
 SHAPES = [(2, 2, 0, False), (3, 2, 0, True), (3, 2, 1, False), (3, 1, 1, False), (5, 3, 2, True)]
@@ -63,17 +67,19 @@ def test_what_is_not_a_number_comes_through_training_as_through_evaluation():
         np.testing.assert_array_equal(y[0, :, :, 0], expected)
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "googlenet_bn"])
-def test_no_gradient_of_a_network_needs_select_and_scatter(name):
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "googlenet_bn"])
+def test_no_train_step_for_a_gpu_needs_select_and_scatter(name):
     """XLA refuses to compile that one for a GPU when asked for deterministic operations."""
-    model = create_model(name, classes=4)
-    shape = (8, 64, 64, 3)
-    batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32)}
-    variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape[1:])), train=False, method="outputs")
+    shape = (96, 96, 3)
+    made = Experiment(
+        create_model(name, classes=4), Data(shape, source=Synthetic(shape), batch_size=8), optimizer=SGD(momentum=0.9)
     )
-    stats = {"batch_stats": variables["batch_stats"]}
-    loss = make_classification_loss(model, UNIT, CrossEntropy())
-    gradient = jax.jit(jax.grad(loss, has_aux=True))
-    text = gradient.lower(variables["params"], stats, batch, jax.eval_shape(lambda: jax.random.key(0))).as_text()
+    mesh = make_mesh(made.parallel)
+    rate = lambda step: jnp.float32(0.1)  # noqa: E731
+    step = train_step(made, build_optimizer(made.optimizer, rate, None), rate, log_every=1)
+    state, batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),  # of no device: this one is no GPU
+        (abstract_state(made, mesh), abstract_batch(made, mesh, 8, masked=False)),
+    )
+    text = jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
     assert "convolution" in text and "select_and_scatter" not in text
