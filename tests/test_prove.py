@@ -7,11 +7,18 @@ from tests.runs import TINY, call, finish
 SHORT = ("--duration", "24steps", "--log-every", "4steps", "--checkpoints.every", "5steps")
 
 
-def test_interruptions_of_every_phase_are_survived(tmp_path):
-    out = finish("prove-resume", TINY, "--kills", 6, "--workdir", tmp_path / "proof", *SHORT, module="jaxcnn").stdout
-    assert out.count("equal") >= 6 and "FAIL" not in out
-    for phase in ("start", "compile", "step", "evaluation", "save", "end"):
-        assert re.search(rf"│ {phase} +│ 1 +│ [01] +│ [01] +│ 1 +│ pass", out)
+def test_interruptions_of_every_phase_and_changes_of_size_are_survived(tmp_path):
+    flags = ("--kills", 6, "--resizes", 2, "--workdir", tmp_path / "proof", *SHORT)
+    out = finish("prove-resume", TINY, *flags, module="jaxcnn").stdout
+    assert "FAIL" not in out and "resumed on 4 -> 2 processes: equal" in out and "2 -> 1 processes: equal" in out
+    for phase, count in {"start": 1, "compile": 1, "step": 3, "evaluation": 1, "save": 1, "end": 2}.items():
+        assert re.search(rf"│ {phase} +│ {count} +│ [01] +│ [0123] +│ {count} +│ pass", out)
+
+
+def test_more_changes_of_size_than_steps_are_refused(tmp_path):
+    flags = ("--kills", 0, "--resizes", 24, "--workdir", tmp_path / "proof", *SHORT)
+    done = call("prove-resume", TINY, *flags, module="jaxcnn")
+    assert done.returncode == 1 and "takes 24 steps with these flags, too few for 24 changes" in done.stderr
 
 
 def test_a_run_that_cannot_be_repeated_fails_the_proof(tmp_path):

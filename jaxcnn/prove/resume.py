@@ -123,12 +123,13 @@ class Prover:
         moment = f"{phase if phase == 'start' else f'{phase} {call + 1}'} + {1000 * delay:,.0f} ms"
         # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
         expected = {-int(chosen)} if chosen == signal.SIGKILL else {-int(chosen), 75}
-        if phase == "end" and chosen != signal.SIGKILL:
-            expected.add(0)  # nothing is left to be saved
+        status = Record(path).status()
+        if status.get("state") == "done" and chosen != signal.SIGKILL:
+            expected.add(0)  # the signal came behind the last step: nothing was left to be stopped
         if chosen == signal.SIGINT:
             expected |= {1, 130}  # Python's own KeyboardInterrupt, while it imports
         problem = "" if code in expected else f"exit code {code}: {text.strip()[-300:]}"
-        saved = Record(path).status().get("step", 0)
+        saved = status.get("step", 0)
         again, text = self._wait(self._start(path, then))
         if not problem:
             problem = (
@@ -136,7 +137,8 @@ class Prover:
                 if again
                 else self._compare(path, then == devices)
             )
-        shutil.rmtree(path, ignore_errors=True)
+        if not problem:
+            shutil.rmtree(path)
         changed = f"{devices} -> {then} devices" if then != devices else f"{devices}"
         return Proof(phase, chosen.name, f"{moment}, saved {saved}", (code, again), changed, problem)
 
@@ -242,7 +244,7 @@ def prove_resume(
       seed: of the random moments.
 
     Raises:
-      UserError: the folder is not empty, or the uninterrupted run fails.
+      UserError: the folder is not empty, the uninterrupted run fails, or it has too few steps to be resized so often.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose another --workdir")
@@ -256,6 +258,11 @@ def prove_resume(
     console.print(
         f"uninterrupted run: hash {whole.hash()}, batches {whole.batches()}; {lengths}", highlight=False, soft_wrap=True
     )
+    if resizes >= len(whole.examples):
+        raise UserError(
+            f"{file} takes {len(whole.examples)} steps with these flags, too few for {resizes} changes of the number "
+            "of processes, each after another step; make it longer (--duration) or take fewer --resizes"
+        )
     proofs = []
     for number in range(kills):
         proofs.append(prover.interrupt(number, devices[0], devices[1:]))
