@@ -7,8 +7,8 @@ import numpy as np
 
 # Red, green and blue of the boxes: the map's own, and the one to compare it with.
 FOUND, GIVEN = (255, 255, 255), (60, 220, 90)
-GAP = 1
-"""Pixels between the tiles of a grid."""
+GAP, LINE = 2, 150
+"""Pixels between the tiles of a grid, and their grey: weights of 0 are white."""
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -70,12 +70,13 @@ def map_image(values: np.ndarray) -> np.ndarray:
 
 
 def grid(tiles: list[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Pictures [h, w, 3] of one size, row by row, with white lines between them; default about as wide as high."""
+    """Pictures [h, w, 3] of one size, row by row, with grey lines between them; default about as wide as high."""
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     height, width = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
-    picture = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-    for number, tile in enumerate(tiles):
+    picture = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), LINE, np.uint8)
+    blank = np.full_like(tiles[0], 255)
+    for number, tile in enumerate([*tiles, *[blank] * (rows * columns - len(tiles))]):
         top, left = number // columns * (height + GAP), number % columns * (width + GAP)
         picture[top : top + height, left : left + width] = tile
     return picture

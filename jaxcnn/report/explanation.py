@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
@@ -155,7 +156,8 @@ class _Draw:
                 section.lines.append(f"shown are the {len(weights)} with the largest weights")
             captions, largest = [], None
         tiles = [overlay.weights_image(weight, largest) for weight in weights]
-        tiles = [overlay.enlarge(tile, overlay.zoom(max(tile.shape[:2]), 64 if captions else 32)) for tile in tiles]
+        side = max(32, min(96, 640 // math.isqrt(len(tiles))))  # few are drawn large, many in a picture of 640 pixels
+        tiles = [overlay.enlarge(tile, overlay.zoom(max(tile.shape[:2]), side)) for tile in tiles]
         file = save_png(self.out, self.question.method, overlay.grid(tiles))
         if captions:
             pictures = zip(tiles, captions, strict=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcnn.explain.overlay import draw_box, enlarge, grid, map_image, overlay, weights_image, zoom
+from jaxcnn.explain.overlay import LINE, draw_box, enlarge, grid, map_image, overlay, weights_image, zoom
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
 
@@ -49,7 +49,7 @@ def test_a_map_without_contrast_is_dark():
 def test_grids_and_enlargement():
     tiles = [np.full((2, 3, 3), n, np.uint8) for n in range(5)]
     picture = grid(tiles)
-    assert picture.shape == (2 * 3 - 1, 3 * 4 - 1, 3)
-    assert picture[3, 4, 0] == 4 and (picture[2] == 255).all() and (picture[3:, 8:] == 255).all()
+    assert picture.shape == (2 * 4 - 2, 3 * 5 - 2, 3)
+    assert picture[4, 5, 0] == 4 and (picture[2:4] == LINE).all() and (picture[4:, 10:] == 255).all()
     np.testing.assert_array_equal(enlarge(np.array([[1, 2]]), 2), [[1, 1, 2, 2], [1, 1, 2, 2]])
     assert zoom(8) == 28 and zoom(224) == zoom(500) == 1
