@@ -169,6 +169,8 @@ class Prover:
         ends = list(map(self._wait, processes))
         problem = self._compare(path, False) if all(code == 0 for code, _ in ends) else f"did not end well: {ends}"
         proofs.append(Proof("end", "", "", tuple(code for code, _ in ends), f"{size} processes", problem))
+        verdict = problem or "the same batches, equal metrics"
+        self.console.print(f"the run at its end, on {size} processes: {verdict}", highlight=False, markup=False)
         return proofs
 
     def _compare(self, path: pathlib.Path, exact: bool) -> str:
