@@ -103,7 +103,8 @@ class Prover:
         """One interruption in the phase whose turn it is, and its resume; every fourth on another number of devices."""
         phase = PHASES[number % len(PHASES)]
         chosen = self.draw.choice(SIGNALS)
-        then = self.draw.choice(others) if others and number % 4 == 3 else devices
+        turn = number + number // len(PHASES)  # so that every phase has its turn on other devices
+        then = self.draw.choice(others) if others and turn % 4 == 3 else devices
         for attempt in range(20):
             path = self.folder / f"{number}_{attempt}"
             calls = self.seconds.get(phase, [1.0])
