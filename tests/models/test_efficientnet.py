@@ -97,7 +97,9 @@ def test_every_efficientnet_equals_torchvisions(b):
 @pytest.mark.parametrize("b", SIZES)
 def test_training_every_efficientnet_equals_torchvisions(b):
     name = f"efficientnet_{b}"
-    check_training(name, reference(name), (97, 113), compiled=True, dropout=0.0, drop_path=0.0)
+    # Compiled whole, the float64 gradient of B5 takes XLA more than 16 GB.
+    whole = b < "b5"
+    check_training(name, reference(name), (97, 113), compiled=whole, dropout=0.0, drop_path=0.0)
 
 
 def test_tensorflows_padding_equals_timms():
