@@ -30,7 +30,7 @@ def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str 
       data_dir: Where prepared TFDS data lies.
     """
     from jaxcnn.data.examples import check as broken_in
-    from jaxcnn.launch import parse
+    from jaxcnn.flags import parse
 
     data = parse(file, []).experiment.data
     console, found = Console(), 0

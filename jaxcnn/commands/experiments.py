@@ -28,7 +28,7 @@ def fit_batch(
       memory: Per device, such as 16GiB; default what this machine's devices have.
       json: Print JSON.
     """
-    from jaxcnn.launch import parse
+    from jaxcnn.flags import parse
     from jaxcnn.train.fit_batch import fit_batch as fit
     from jaxcnn.train.memory import parse_bytes
 
