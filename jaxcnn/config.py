@@ -2,10 +2,7 @@
 
 import dataclasses
 import importlib
-import importlib.util
-import pathlib
 import sys
-from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,27 +11,11 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 
-# The name under which an experiment file is loaded, so that classes defined there are found again.
-EXPERIMENT_MODULE = "jaxcnn_experiment_file"
-
 # Where and how a run computes, but not what: these may change between its starts (docs/design.md says why each may).
 FREE = (
     *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
-
-
-def load_module(file: pathlib.Path) -> ModuleType:
-    """Runs an experiment file as the module EXPERIMENT_MODULE. Raises whatever the file raises."""
-    import cloudpickle
-
-    spec = importlib.util.spec_from_file_location(EXPERIMENT_MODULE, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[EXPERIMENT_MODULE] = module
-    spec.loader.exec_module(module)
-    # Grain's worker processes cannot import this module, so its classes are sent to them whole.
-    cloudpickle.register_pickle_by_value(module)
-    return module
 
 
 def encode(value: Any, path: str = "") -> Any:

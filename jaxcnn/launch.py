@@ -8,8 +8,6 @@ was lost; after 75 and 69 the same command goes on.
 """
 
 import contextlib
-import dataclasses
-import inspect
 import os
 import pathlib
 import re
@@ -17,21 +15,19 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import jax
-import tyro
 from rich.console import Console
 
-from jaxcnn import config
+from jaxcnn import config, experiment_file
 from jaxcnn.cluster.join import Company, Deadlines, join
-from jaxcnn.cluster.place import Flags
 from jaxcnn.cluster.preflight import check_collective, check_equal, digest
 from jaxcnn.cluster.rollcall import Missing
 from jaxcnn.cluster.watch import LOST
-from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.experiment import Experiment, debug
-from jaxcnn.train import checkpoint, duration
+from jaxcnn.errors import UserError
+from jaxcnn.flags import parse, place_flags, spelled_out
+from jaxcnn.train import checkpoint
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
@@ -40,8 +36,6 @@ from jaxcnn.train.saved import check_init_from
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
-SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
-LAUNCH_FIELDS = ("workdir", "debug", "coordinator", "processes", "process", "start_timeout", "lost_after")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     One of several processes that fails ends at once instead, after telling the others.
     """
-    arguments = [_long(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    arguments = [spelled_out(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     errors = Console(stderr=True)
     stop = _stop_on_signals()
     try:
         file, flags = _split(arguments)
-        place, deadlines, flags = _place_flags(flags)
+        place, deadlines, flags = place_flags(flags)
         alone = bool({"-h", "--help"} & set(flags))
         company = join({} if alone else os.environ, place, deadlines)
     except UserError as error:
@@ -86,7 +80,7 @@ def _launch(
     process = company.place.index
     with contextlib.ExitStack() as held:
         try:
-            function = load_file(file)
+            function = experiment_file.load_function(file)
             if function.__name__ == "study":
                 return _study(function, file, flags, company)
             command = parse(file, flags)
@@ -156,11 +150,11 @@ def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], c
     if company.watch is not None:
         raise UserError(f"{file}: a study is one process; several jobs share its cells with --index I --of N")
     try:
-        chosen, study = parse_flags(function, file, flags, _docstring())
+        chosen, study = parse_flags(function, file, flags, experiment_file.docstring())
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
+        raise experiment_file.failure(file, error) from error
     set_up_cache(errors)
     ended = run_study(chosen, study, file, console, _stop_on_signals())
     if not ended.finished:
@@ -189,168 +183,6 @@ def _print(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """What the command line asks for."""
-
-    experiment: Experiment
-    workdir: str | None
-    debug: bool
-
-
-def load_file(file: pathlib.Path) -> Callable[..., Any]:
-    """The `experiment` function of an experiment file, or the `study` function of a study file.
-
-    Raises:
-      UserError: there is no such file, it fails when it is run, or it has no such function.
-    """
-    if not file.is_file():
-        near = [str(other) for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        raise UserError(f"{file}: no such file{did_you_mean(str(file), near)}")
-    if file.suffix != ".py":
-        raise UserError(f"{file}: an experiment is a Python file, NAME.py, with a function experiment() -> Experiment")
-    try:
-        module = config.load_module(file)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except Exception as error:
-        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
-    if callable(getattr(module, "study", None)):
-        return module.study
-    function = getattr(module, "experiment", None)
-    if not callable(function):
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
-        raise UserError(
-            f"{file}: not an experiment: it has no function experiment() -> Experiment"
-            + did_you_mean("experiment", functions)
-        )
-    return function
-
-
-def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
-    """The experiment that the file and the flags describe.
-
-    The arguments of experiment(...) are flags too: they are read first, since the fields and their defaults depend on
-    them. `--help` prints every field and leaves through SystemExit(0); a wrong flag through SystemExit(2).
-
-    Raises:
-      UserError: the file or a value is wrong.
-    """
-    function = load_file(file)
-    if function.__name__ == "study":
-        raise UserError(f"{file}: this is a study of many experiments; it needs a file with one")
-    choices = _choices(function, file)
-    program = f"python -m jaxcnn.launch {file}"
-    values: dict[str, Any] = {}
-    if choices:
-        chosen, _ = tyro.cli(
-            dataclasses.make_dataclass("Choices", choices),
-            args=[flag for flag in flags if flag not in ("-h", "--help")],
-            prog=program,
-            return_unknown_args=True,
-            add_help=False,
-        )
-        values = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
-    try:
-        experiment = function(**values)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except Exception as error:
-        raise UserError(f"{file}: {_where(error, file)}{type(error).__name__}: {error}") from error
-    if not isinstance(experiment, Experiment):
-        raise UserError(f"{file}: experiment() returned {type(experiment).__name__} and not an Experiment")
-
-    fields = [
-        ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
-        ("workdir", Annotated[str | None, tyro.conf.arg(help="Run directory; default runs/NAME_OF_THE_FILE.")], None),
-        ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
-        *_PLACE_FIELDS,
-        *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
-    ]
-    everything, unknown = tyro.cli(
-        dataclasses.make_dataclass("Everything", fields),
-        args=flags,
-        prog=program,
-        return_unknown_args=True,
-        description=_docstring(),
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
-        registry=_registry(),
-    )
-    if unknown:
-        raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
-    chosen = everything.experiment
-    return Command(debug(chosen) if everything.debug else chosen, everything.workdir, everything.debug)
-
-
-_PLACE_FIELDS: list[tuple[str, Any, Any]] = [
-    ("coordinator", Annotated[str | None, tyro.conf.arg(help="HOST:PORT of process 0; a scheduler tells it.")], None),
-    ("processes", Annotated[int | None, tyro.conf.arg(help="How many processes; 1 ignores the scheduler.")], None),
-    ("process", Annotated[int | None, tyro.conf.arg(help="Which of them this is, from 0.")], None),
-    ("start_timeout", Annotated[float, tyro.conf.arg(help="Seconds for the slowest process to start.")], 300.0),
-    (
-        "lost_after",
-        Annotated[float, tyro.conf.arg(help="Seconds after which a silent or stuck process counts as lost.")],
-        120.0,
-    ),
-]
-
-
-def _place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
-    """What the flags say of this process's place, and the flags without it: it is needed before the file is run."""
-    chosen, rest = tyro.cli(
-        dataclasses.make_dataclass(
-            "Place", [(name, kind, dataclasses.field(default=d)) for name, kind, d in _PLACE_FIELDS]
-        ),
-        args=flags,
-        prog="python -m jaxcnn.launch",
-        return_unknown_args=True,
-        add_help=False,
-    )
-    deadlines = Deadlines(chosen.start_timeout, chosen.lost_after)
-    return Flags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
-
-
-def _choices(function: Callable[..., Any], file: pathlib.Path) -> list[tuple[str, Any, Any]]:
-    """(name, type, default) of the arguments of experiment(...), as dataclass fields."""
-    taken = {field.name for field in dataclasses.fields(Experiment)} | set(LAUNCH_FIELDS)
-    choices = []
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if parameter.default is parameter.empty:
-            raise UserError(f"{file}: the argument {name!r} of experiment() needs a default")
-        if name in taken:
-            raise UserError(f"{file}: the argument {name!r} of experiment() is a flag already; give it another name")
-        kind = type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
-        choices.append((name, kind, dataclasses.field(default=parameter.default)))
-    return choices
-
-
-def _unknown_flag(file: pathlib.Path, flag: str, others: list[str], experiment: Experiment) -> UserError:
-    if not flag.startswith("--"):
-        return UserError(f"{file}: {flag!r} belongs to no flag; flags are written --name value")
-    fields = [name for name in config.flatten(config.encode(experiment)) if not name.endswith("class")]
-    known = [*SHORT, *(f"--{name.replace('_', '-')}" for name in [*others, *fields])]
-    hint = did_you_mean(flag.partition("=")[0].replace("_", "-"), known)
-    return UserError(f"{file}: no flag {flag}{hint or '; --help lists them all'}")
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not duration.Duration:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="N{epochs|steps|examples}",
-            instance_from_str=lambda words: duration.parse(words[0]),
-            is_instance=lambda value: isinstance(value, duration.Duration),
-            str_from_instance=lambda value: [str(value).replace(" ", "")],
-        )
-
-    return registry
-
-
 def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: python -m jaxcnn.launch EXPERIMENT.py [flags]\n\n{__doc__}")
@@ -359,21 +191,6 @@ def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
     if arguments[0].startswith("-"):
         raise UserError(f"the experiment file comes first: python -m jaxcnn.launch EXPERIMENT.py {arguments[0]} ...")
     return pathlib.Path(arguments[0]), arguments[1:]
-
-
-def _long(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return SHORT.get(name, name) + equals + value
-
-
-def _docstring() -> str:
-    """Of the experiment or study file."""
-    return inspect.getdoc(sys.modules[config.EXPERIMENT_MODULE]) or ""
-
-
-def _where(error: Exception, file: pathlib.Path) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"line {lines[-1]}: " if lines else ""
 
 
 def set_up_cache(errors: Console) -> None:

@@ -12,7 +12,7 @@ from jaxcnn.config import decode, differences, encode, flatten
 from jaxcnn.data.transforms import HorizontalFlip, Pad
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
-from jaxcnn.launch import parse
+from jaxcnn.flags import parse
 from jaxcnn.train.schedules import StepDecay
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))

@@ -1,4 +1,4 @@
-"""Command: what `python -m jaxcnn.launch STUDY.py` does with its flags; the file and signals are launch.py's."""
+"""Command: what `python -m jaxcnn.launch STUDY.py` does with its flags; signals and exit codes are launch.py's."""
 
 import dataclasses
 import pathlib

@@ -6,7 +6,7 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from jaxcnn import config
+from jaxcnn import config, experiment_file
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint
@@ -32,8 +32,8 @@ class Saved:
 def load_experiment(record: Record) -> Experiment:
     """The experiment of a run, from its config.json; classes of its own file come from its experiment.py."""
     encoded = record.config()
-    if config.EXPERIMENT_MODULE in json.dumps(encoded):
-        config.load_module(record.path / "experiment.py")
+    if experiment_file.MODULE in json.dumps(encoded):
+        experiment_file.load_module(record.path / "experiment.py")
     return config.decode(encoded)
 
 

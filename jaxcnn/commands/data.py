@@ -1,0 +1,44 @@
+"""Commands about data sets: `jaxcnn data prepare` and `jaxcnn data check`."""
+
+import pathlib
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from jaxcnn.commands.output import show_lines
+from jaxcnn.errors import UserError
+
+
+def prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
+    """Download and prepare a TFDS data set, once; training never does.
+
+    Args:
+      name: Such as fashion_mnist or imagenet2012.
+      data_dir: Where to; default TFDS_DATA_DIR, else TFDS's own.
+    """
+    from jaxcnn.data.tfds import prepare as prepare_dataset
+
+    print(prepare_dataset(name, data_dir))
+
+
+def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
+    """Read every example that an experiment uses, and list the broken ones.
+
+    Args:
+      file: An experiment file.
+      data_dir: Where prepared TFDS data lies.
+    """
+    from jaxcnn.data.examples import check as broken_in
+    from jaxcnn.flags import parse
+
+    data = parse(file, []).experiment.data
+    console, found = Console(), 0
+    for split in dict.fromkeys((data.train_split, *data.evaluation_splits)):
+        examples = data.source.open(split, data_dir or data.data_dir)
+        broken = broken_in(examples)
+        found += len(broken)
+        console.print(f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken", highlight=False)
+        show_lines(*(f"  {error}" for error in broken))
+    if found:
+        raise UserError(f"{found} broken images")

@@ -1,0 +1,91 @@
+"""Commands about experiments, by their files: what memory allows, and whether interruptions change a run."""
+
+import dataclasses
+import pathlib
+import tempfile
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn.commands.output import show
+from jaxcnn.errors import UserError
+
+
+def fit_batch(
+    file: Annotated[pathlib.Path, tyro.conf.Positional],
+    flags: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    /,
+    memory: str | None = None,
+    json: bool = False,
+) -> None:
+    """The largest batch whose train step fits into the devices' memory; compiles only, reads no data.
+
+    Args:
+      file: An experiment file.
+      flags: Flags of the experiment, after `--`.
+      memory: Per device, such as 16GiB; default what this machine's devices have.
+      json: Print JSON.
+    """
+    from jaxcnn.flags import parse
+    from jaxcnn.train.fit_batch import fit_batch as fit
+    from jaxcnn.train.memory import parse_bytes
+
+    found = fit(parse(file, list(flags)).experiment, None if memory is None else parse_bytes(memory))
+    table = Table("batch size", "per device, MiB", f"of {found.limit / 2**20:,.0f} MiB")
+    for size, needed in found.needed.items():
+        table.add_row(f"{size:,}", f"{needed / 2**20:,.1f}", "fits" if needed <= found.limit else "does not fit")
+    show(dataclasses.asdict(found), table, json)
+    if not json:
+        print(f"largest batch {found.batch_size:,} on {found.devices} devices, as compiled for {found.platform}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProveResume:
+    """Interrupt an experiment at random moments of every phase, go on, and compare with an uninterrupted run.
+
+    All other flags are the experiment's, --debug too.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    kills: int = 12
+    """Interruptions: the phases start, compile, step, evaluation, save and end in turn."""
+    resizes: int = 0
+    """Changes of the number of processes of one run, through 4, 2 and 1."""
+    devices: tuple[int, ...] = (1, 2)
+    """The first is what runs use; every fourth goes on with one of the others."""
+    workdir: pathlib.Path | None = None
+    """Where the runs are made and left; default a temporary folder."""
+    draw: int = 0
+    """Seed of the random moments."""
+
+
+def prove_resume(arguments: list[str]) -> None:
+    """Runs `jaxcnn prove-resume`; UserError where an interruption was not survived."""
+    from jaxcnn.prove import resume
+
+    arguments = arguments or ["--help"]
+    chosen, flags = tyro.cli(
+        ProveResume,
+        args=arguments,
+        prog="jaxcnn prove-resume",
+        return_unknown_args=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (chosen.workdir or pathlib.Path(temporary)).absolute()
+        proofs = resume.prove_resume(
+            chosen.file,
+            flags,
+            folder,
+            kills=chosen.kills,
+            resizes=chosen.resizes,
+            devices=chosen.devices,
+            seed=chosen.draw,
+        )
+    Console().print(resume.proof_table(proofs))
+    failed = sum(bool(proof.problem) for proof in proofs)
+    if failed:
+        raise UserError(f"{failed} of {len(proofs)} interruptions changed the run")

@@ -1,0 +1,167 @@
+"""Commands about runs: what a run directory has, and what its net says of data and images."""
+
+import pathlib
+from typing import Annotated, Literal
+
+import tyro
+from rich.table import Table
+
+from jaxcnn.commands.output import show, show_lines
+from jaxcnn.errors import UserError
+
+Run = Annotated[pathlib.Path, tyro.conf.Positional]
+Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
+ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
+
+
+def evaluate(
+    run: Run,
+    /,
+    split: str | None = None,
+    checkpoint: Checkpoint = "latest",
+    data_dir: str | None = None,
+    folder: str | None = None,
+    json: bool = False,
+) -> None:
+    """Evaluate a run on a split; on its own evaluation splits the figures are the training's, exactly.
+
+    Args:
+      run: A run directory.
+      split: A split of the run's data; default its evaluation splits.
+      checkpoint: latest, best or a step.
+      data_dir: Where prepared TFDS data lies, if not where the run found it.
+      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
+      json: Print JSON.
+    """
+    from jaxcnn.train.evaluate import evaluate_run
+    from jaxcnn.train.progress import result_table
+
+    result = evaluate_run(run, split, checkpoint, data_dir, folder)
+    show(result, result_table(result), json)
+
+
+def predict(
+    run: Run,
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
+    /,
+    checkpoint: Checkpoint = "latest",
+    ema: bool = False,
+    top: int = 5,
+    json: bool = False,
+) -> None:
+    """The most probable classes of image files, by name.
+
+    Args:
+      run: A run directory.
+      images: Image files of any common format.
+      checkpoint: latest, best or a step.
+      ema: Use the averaged weights.
+      top: How many classes.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
+    """
+    from jaxcnn.train.predict import predict_run
+
+    if not images:
+        raise UserError("name at least one image file")
+    predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    table = Table("image", "class", "probability")
+    for prediction in predictions:
+        for place, (name, probability) in enumerate(prediction.spoken()):
+            table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
+    show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
+
+
+def explain(
+    run: Run,
+    images: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional] = (),
+    /,
+    *,
+    method: ExplainMethod,
+    class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None,
+    endpoint: str = "final",
+    box: Annotated[str | None, tyro.conf.arg(metavar="L,T,R,B")] = None,
+    out: pathlib.Path | None = None,
+    checkpoint: Checkpoint = "latest",
+    ema: bool = False,
+) -> None:
+    """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    Args:
+      run: A run directory, or what import-weights wrote.
+      images: Image files of any common format.
+      method: What to show.
+      class_: A class by name or index; default the predicted one of each image.
+      endpoint: The map to look at: a name of `features()`, such as stage3.
+      box: Where the object is, left,top,right,bottom in pixels of the image file: prints the IoU with the map's box.
+      out: The folder to write to; default RUN/explain.
+      checkpoint: latest, best or a step.
+      ema: Use the averaged weights.
+    """
+    from jaxcnn.report.explanation import Question, explain_run
+
+    question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
+    show_lines(*explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
+
+
+def compare(
+    runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional],
+    /,
+    plot: pathlib.Path | None = None,
+    json: bool = False,
+) -> None:
+    """Runs side by side: state, final figures, and the fields in which their configs differ.
+
+    Args:
+      runs: Run directories.
+      plot: Draw the learning curves into this file (.png, .svg, .pdf).
+      json: Print JSON.
+    """
+    from jaxcnn.train.compare import compare_runs, comparison_table, plot_runs
+
+    if not runs:
+        raise UserError("name at least one run directory")
+    rows = compare_runs(list(runs))
+    show(rows, comparison_table(rows), json)
+    if plot is not None:
+        plot_runs(list(runs), plot)
+
+
+def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -> None:
+    """Write report.html of a run again: curves, final figures, confusions, mistakes, summary, environment.
+
+    Args:
+      run: A run directory, of a finished run or not.
+      split: The split whose images are answered; default the first of the run's evaluation splits.
+      data_dir: Where prepared TFDS data lies, if not where the run found it.
+    """
+    from jaxcnn.report.run import write_report
+
+    show_lines(f"page {write_report(run, split=split, data_dir=data_dir)}")
+
+
+def replay(run: Run, /, step: int, json: bool = False) -> None:
+    """Compute one training step of a run again, such as the one that was not finite, from the checkpoint before it.
+
+    Args:
+      run: A run directory.
+      step: Counted from 1, as in status.json, skipped.jsonl and metrics.jsonl.
+      json: Print JSON.
+    """
+    from jaxcnn.train.replay import replay as replay_step
+
+    found = replay_step(run, step)
+    table = Table("", f"step {step:,}")
+    for name in ("loss", "grad_norm", "recorded"):
+        table.add_row({"recorded": "loss that the run noted"}.get(name, name), str(found[name]))
+    table.add_row("computed from checkpoint", str(found["from"] or "none: from the start"))
+    table.add_row("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16)))
+    # Text, because JSON has no nan.
+    show(found | {name: repr(found[name]) for name in ("loss", "grad_norm")}, table, json)
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    """ "1,2,3,4" -> (1.0, 2.0, 3.0, 4.0)."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise UserError(f"{flag} {text}: give numbers with commas between them") from None

@@ -1,0 +1,157 @@
+"""Flags: an experiment file and the command line -> the experiment; and this process's place among the others."""
+
+import dataclasses
+import inspect
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from jaxcnn import config, experiment_file
+from jaxcnn.cluster.join import Deadlines
+from jaxcnn.cluster.place import Flags
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.experiment import Experiment, debug
+from jaxcnn.train import duration
+
+SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
+
+# (name, type, default), as dataclasses.make_dataclass takes them: what a start has beside its experiment.
+_RUN_FIELDS: list[tuple[str, Any, Any]] = [
+    ("workdir", Annotated[str | None, tyro.conf.arg(help="Run directory; default runs/NAME_OF_THE_FILE.")], None),
+    ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
+]
+_PLACE_FIELDS: list[tuple[str, Any, Any]] = [
+    ("coordinator", Annotated[str | None, tyro.conf.arg(help="HOST:PORT of process 0; a scheduler tells it.")], None),
+    ("processes", Annotated[int | None, tyro.conf.arg(help="How many processes; 1 ignores the scheduler.")], None),
+    ("process", Annotated[int | None, tyro.conf.arg(help="Which of them this is, from 0.")], None),
+    ("start_timeout", Annotated[float, tyro.conf.arg(help="Seconds for the slowest process to start.")], 300.0),
+    (
+        "lost_after",
+        Annotated[float, tyro.conf.arg(help="Seconds after which a silent or stuck process counts as lost.")],
+        120.0,
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the command line asks for."""
+
+    experiment: Experiment
+    workdir: str | None
+    debug: bool
+
+
+def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
+    """The experiment that the file and the flags describe.
+
+    The arguments of experiment(...) are flags too: they are read first, since the fields and their defaults depend on
+    them. `--help` prints every field and leaves through SystemExit(0); a wrong flag through SystemExit(2).
+
+    Raises:
+      UserError: the file or a value is wrong.
+    """
+    function = experiment_file.load_function(file)
+    if function.__name__ == "study":
+        raise UserError(f"{file}: this is a study of many experiments; it needs a file with one")
+    choices = _choices(function, file)
+    program = f"python -m jaxcnn.launch {file}"
+    values: dict[str, Any] = {}
+    if choices:
+        chosen, _ = tyro.cli(
+            dataclasses.make_dataclass("Choices", choices),
+            args=[flag for flag in flags if flag not in ("-h", "--help")],
+            prog=program,
+            return_unknown_args=True,
+            add_help=False,
+        )
+        values = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
+    try:
+        experiment = function(**values)
+    except Exception as error:
+        raise experiment_file.failure(file, error) from error
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{file}: experiment() returned {type(experiment).__name__} and not an Experiment")
+
+    fields = [
+        ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
+        *_RUN_FIELDS,
+        *_PLACE_FIELDS,
+        *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
+    ]
+    everything, unknown = tyro.cli(
+        dataclasses.make_dataclass("Everything", fields),
+        args=flags,
+        prog=program,
+        return_unknown_args=True,
+        description=experiment_file.docstring(),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        registry=_registry(),
+    )
+    if unknown:
+        raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
+    chosen = everything.experiment
+    return Command(debug(chosen) if everything.debug else chosen, everything.workdir, everything.debug)
+
+
+def place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
+    """What the flags say of this process's place, and the flags without it: it is needed before the file is run."""
+    chosen, rest = tyro.cli(
+        dataclasses.make_dataclass("Place", _PLACE_FIELDS),
+        args=flags,
+        prog="python -m jaxcnn.launch",
+        return_unknown_args=True,
+        add_help=False,
+    )
+    deadlines = Deadlines(chosen.start_timeout, chosen.lost_after)
+    return Flags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
+
+
+def spelled_out(argument: str) -> str:
+    """An argument with the long name of its flag, where SHORT has its short one."""
+    name, equals, value = argument.partition("=")
+    return SHORT.get(name, name) + equals + value
+
+
+def _choices(function: Callable[..., Any], file: pathlib.Path) -> list[tuple[str, Any, Any]]:
+    """(name, type, default) of the arguments of experiment(...), as dataclass fields."""
+    taken = {field.name for field in dataclasses.fields(Experiment)}
+    taken |= {name for name, *_ in (*_RUN_FIELDS, *_PLACE_FIELDS)}
+    choices = []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if parameter.default is parameter.empty:
+            raise UserError(f"{file}: the argument {name!r} of experiment() needs a default")
+        if name in taken:
+            raise UserError(f"{file}: the argument {name!r} of experiment() is a flag already; give it another name")
+        kind = type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
+        choices.append((name, kind, dataclasses.field(default=parameter.default)))
+    return choices
+
+
+def _unknown_flag(file: pathlib.Path, flag: str, others: list[str], experiment: Experiment) -> UserError:
+    if not flag.startswith("--"):
+        return UserError(f"{file}: {flag!r} belongs to no flag; flags are written --name value")
+    fields = [name for name in config.flatten(config.encode(experiment)) if not name.endswith("class")]
+    known = [*SHORT, *(f"--{name.replace('_', '-')}" for name in [*others, *fields])]
+    hint = did_you_mean(flag.partition("=")[0].replace("_", "-"), known)
+    return UserError(f"{file}: no flag {flag}{hint or '; --help lists them all'}")
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not duration.Duration:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="N{epochs|steps|examples}",
+            instance_from_str=lambda words: duration.parse(words[0]),
+            is_instance=lambda value: isinstance(value, duration.Duration),
+            str_from_instance=lambda value: [str(value).replace(" ", "")],
+        )
+
+    return registry
