@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn import __main__ as command
+from jaxcnn.commands.runs import ExplainMethod
 from jaxcnn.explain.overlay import GIVEN, enlarge
 from jaxcnn.report.explanation import Method
 from jaxcnn.train.predict import decode_file, load_net, prepare
@@ -77,7 +78,7 @@ def test_the_front_door_writes_an_overlay_and_a_page(run, photo, tmp_path):
 
 
 def test_the_commands_choices_are_those_of_the_page():
-    assert command.ExplainMethod == Method
+    assert ExplainMethod == Method
 
 
 @pytest.mark.parametrize("method", ["cam", "occlusion", "features", "receptive-field", "filters"])
