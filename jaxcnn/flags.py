@@ -58,6 +58,7 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         raise UserError(f"{file}: this is a study of many experiments; it needs a file with one")
     choices = _choices(function, file)
     program = f"python -m jaxcnn.launch {file}"
+    flags = [_spelled_out(flag) for flag in flags]
     values: dict[str, Any] = {}
     if choices:
         chosen, _ = tyro.cli(
@@ -109,7 +110,7 @@ def place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
     return Flags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
 
 
-def spelled_out(argument: str) -> str:
+def _spelled_out(argument: str) -> str:
     """An argument with the long name of its flag, where SHORT has its short one."""
     name, equals, value = argument.partition("=")
     return SHORT.get(name, name) + equals + value

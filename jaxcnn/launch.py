@@ -26,7 +26,7 @@ from jaxcnn.cluster.preflight import check_collective, check_equal, digest
 from jaxcnn.cluster.rollcall import Missing
 from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError
-from jaxcnn.flags import parse, place_flags, spelled_out
+from jaxcnn.flags import parse, place_flags
 from jaxcnn.train import checkpoint
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     One of several processes that fails ends at once instead, after telling the others.
     """
-    arguments = [spelled_out(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True)
     stop = _stop_on_signals()
     try:
