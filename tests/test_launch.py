@@ -259,19 +259,19 @@ def test_a_folder_with_one_broken_image(tolerated, tmp_path):
 def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip("not run: this container may not mount a tmpfs")
     try:
         run = disk / "run"
-        flags = ["--workdir", run, "--duration", "60steps", "--model.width", "60000"]
+        flags = ["--workdir", run, "--duration", "45steps", "--model.width", "10000"]
         done = call(TINY, *flags)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stderr and "MiB are free); checkpoint 15 is intact; make room" in done.stderr
         assert read(run, "status.json")["state"] == "failed"
         kept = [int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit()]
         assert kept == [15]
-        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         out = finish(TINY, *flags).stdout
         assert "resumed at step 15" in out
     finally:
@@ -280,12 +280,12 @@ def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 100 MiB of its own."""
+    """A file system of 34 MiB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0 or sys.platform != "linux":
         pytest.skip("not run: a tmpfs can only be mounted by root on Linux")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=34m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("not run: this container may not mount a tmpfs")
     yield folder
     while os.path.ismount(folder):
@@ -315,7 +315,7 @@ def test_a_disk_that_becomes_read_only_loses_nothing(disk):
 def test_a_disk_that_fills_up_inside_a_save_loses_nothing(disk):
     """There was room when the save began: another program takes it while the save writes."""
     run = disk / "run"
-    flags = ["--workdir", run, "--duration", "60steps", "--model.width", "60000"]
+    flags = ["--workdir", run, "--duration", "45steps", "--model.width", "20000"]
     process = start(TINY, *flags)
     wait_until(lambda: (run / "checkpoints" / "15").is_dir(), process)
     wait_until(lambda: any("tmp" in entry.name for entry in (run / "checkpoints").iterdir()), process)
@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_inside_a_save_loses_nothing(disk):
     assert "is intact; make room" in errors or "the checkpoints are intact" in errors, errors
     kept = max(int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit())
     (disk / "other").unlink()
-    subprocess.run(["mount", "-o", "remount,size=400m", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,size=140m", disk], check=True)
     assert f"resumed at step {kept}" in finish(TINY, *flags).stdout
 
 

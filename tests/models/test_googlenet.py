@@ -175,12 +175,12 @@ def last_map(net, images):
 
 def test_torchvisions_form_equals_torchvisions():
     net = randomize(torchvision().googlenet(weights=None, init_weights=False, aux_logits=True))
-    check_evaluation("googlenet_bn", net, [(224, 224), (193, 225)], features=last_map)
+    check_evaluation("googlenet_bn", net, [(224, 224), (193, 225)], features=last_map, compiled=True)
 
     def outputs(out):
         return out.logits, {"inception4a": out.aux_logits1, "inception4d": out.aux_logits2}
 
-    check_training("googlenet_bn", net, (97, 113), outputs=outputs, dropout=0.0)
+    check_training("googlenet_bn", net, (97, 113), outputs=outputs, compiled=True, dropout=0.0)
 
 
 def test_auxiliary_head_is_the_papers():
