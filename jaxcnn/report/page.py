@@ -3,6 +3,7 @@
 import base64
 import io
 import pathlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,8 +27,12 @@ TEMPLATES = jinja2.Environment(
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
     """Renders templates/`template` to a file, which appears whole or not at all."""
-    text = TEMPLATES.get_template(template).render(**values)
-    files.write_text(path, text)
+    files.write_text(path, whole(TEMPLATES.get_template(template).render(**values)))
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for the bytes of file and class names that are not UTF-8, which no page can hold."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def svg(figure: Figure, description: str) -> markupsafe.Markup:
