@@ -32,15 +32,13 @@ PACKAGES = [
 class Record:
     """One run directory. Files that must be whole are written beside their place and renamed.
 
-    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
-    own part of the data, which go to quarantine.PROCESS.jsonl.
+    Of several processes only number 0 writes; the others' calls do nothing.
     """
 
     def __init__(self, path: pathlib.Path, process: int = 0):
         self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
-        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
-        self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
+        self.quarantined = {(line["split"], line["index"]) for line in self._lines("quarantine.jsonl")}
         self.skipped = {line["step"]: line for line in self._lines("skipped.jsonl")}
 
     def config(self) -> dict[str, Any]:
@@ -93,11 +91,14 @@ class Record:
             if file.tell() > size:
                 file.truncate(size)
 
-    def quarantine(self, split: str, index: int, where: str, cause: str) -> None:
-        """Records an unreadable example, once."""
-        if (split, index) not in self.quarantined:
-            self.quarantined.add((split, index))
-            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
+    def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
+        """Records an example that was passed over; false if it is recorded already."""
+        if (split, index) in self.quarantined:
+            return False
+        self.quarantined.add((split, index))
+        if self.process == 0:
+            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+        return True
 
     def skip(self, step: int, figures: dict[str, Any]) -> bool:
         """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
