@@ -27,6 +27,7 @@ from jaxcnn.cluster.rollcall import Missing
 from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError
 from jaxcnn.flags import parse, place_flags
+from jaxcnn.text import print_plain, replace_unknown
 from jaxcnn.train import checkpoint
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     One of several processes that fails ends at once instead, after telling the others.
     """
+    replace_unknown(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True)
     stop = _stop_on_signals()
@@ -180,7 +182,7 @@ def _report(workdir: pathlib.Path, console: Console, errors: Console, stop: Call
 
 
 def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    print_plain(console, text)
 
 
 def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:

@@ -4,7 +4,6 @@ import pathlib
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jaxcnn.commands.output import show_lines
 from jaxcnn.errors import UserError
@@ -33,12 +32,14 @@ def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str 
     from jaxcnn.flags import parse
 
     data = parse(file, []).experiment.data
-    console, found = Console(), 0
+    found = 0
     for split in dict.fromkeys((data.train_split, *data.evaluation_splits)):
         examples = data.source.open(split, data_dir or data.data_dir)
         broken = broken_in(examples)
         found += len(broken)
-        console.print(f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken", highlight=False)
-        show_lines(*(f"  {error}" for error in broken))
+        show_lines(
+            f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
+            *(f"  {error}" for error in broken),
+        )
     if found:
         raise UserError(f"{found} broken images")

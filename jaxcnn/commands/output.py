@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from jaxcnn.text import print_plain
+
 
 def show(value: Any, table: RenderableType, as_json: bool) -> None:
     """Prints the table, or the value as JSON."""
@@ -17,4 +19,4 @@ def show(value: Any, table: RenderableType, as_json: bool) -> None:
 def show_lines(*lines: str) -> None:
     """Prints the lines as they are, whatever the terminal's width: they hold paths and names, to be copied."""
     for line in lines:
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+        print_plain(Console(), line)

@@ -4,10 +4,10 @@ import pathlib
 from typing import Annotated, Literal
 
 import tyro
-from rich.table import Table
 
 from jaxcnn.commands.output import show, show_lines
 from jaxcnn.errors import UserError
+from jaxcnn.text import table
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
@@ -64,11 +64,13 @@ def predict(
     if not images:
         raise UserError("name at least one image file")
     predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
-    table = Table("image", "class", "probability")
-    for prediction in predictions:
-        for place, (name, probability) in enumerate(prediction.spoken()):
-            table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
-    show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
+    rows = [
+        ("" if place else prediction.image, name, f"{probability:.4f}")
+        for prediction in predictions
+        for place, (name, probability) in enumerate(prediction.spoken())
+    ]
+    shown = table(("image", "class", "probability"), rows)
+    show([{"image": p.image, "classes": p.classes} for p in predictions], shown, json)
 
 
 def explain(
@@ -150,13 +152,16 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     from jaxcnn.train.replay import replay as replay_step
 
     found = replay_step(run, step)
-    table = Table("", f"step {step:,}")
-    for name in ("loss", "grad_norm", "recorded"):
-        table.add_row({"recorded": "loss that the run noted"}.get(name, name), str(found[name]))
-    table.add_row("computed from checkpoint", str(found["from"] or "none: from the start"))
-    table.add_row("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16)))
+    rows = [
+        ("loss", found["loss"]),
+        ("grad_norm", found["grad_norm"]),
+        ("loss that the run noted", found["recorded"]),
+        ("computed from checkpoint", found["from"] or "none: from the start"),
+        ("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16))),
+    ]
     # Text, because JSON has no nan.
-    show(found | {name: repr(found[name]) for name in ("loss", "grad_norm")}, table, json)
+    shown = found | {name: repr(found[name]) for name in ("loss", "grad_norm")}
+    show(shown, table(("", f"step {step:,}"), rows), json)
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:

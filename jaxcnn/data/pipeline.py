@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.transforms import Transform
@@ -30,7 +31,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
     Sorted raw Philox words, and not Generator.permutation, because NumPy promises the former's stream for ever.
     """
-    words = np.random.Philox(key=[seed, epoch]).random_raw(n)
+    words = np.random.Philox(key=philox_key(seed, epoch)).random_raw(n)
     order = np.argsort(words, kind="stable")
     order.flags.writeable = False
     return order
@@ -81,10 +82,9 @@ class TrainBatches:
             batch = _gather(self.examples, indices)
         else:
             batch = _empty(part, self.shape, indices)
-            for row, index in enumerate(indices):
-                position = step * self.batch_size + first + row
-                rng = np.random.Generator(np.random.Philox(key=[self.seed ^ _AUGMENT, position]))
-                self._read(batch, row, int(index), rng)
+            draws = Draws(self.seed ^ AUGMENTATION)
+            for row, index in enumerate(indices.tolist()):
+                self._read(batch, row, index, draws.at(step * self.batch_size + first + row))
             batch["mask"][:] = True
         return batch
 
@@ -131,17 +131,17 @@ class EvaluationBatches:
             for name, rows in _gather(self.examples, indices).items():
                 batch[name][: len(indices)] = rows
             return batch
-        # Evaluation transforms draw nothing; one generator serves for all.
-        rng = np.random.Generator(np.random.Philox(key=[0, 0]))
-        for row, index in enumerate(indices):
+        draws = Draws(EVALUATION)
+        for row, index in enumerate(indices.tolist()):
             try:
-                example = self.examples[int(index)]
+                example = self.examples[index]
             except BrokenExample:
                 if not self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
                 continue
-            batch["image"][row] = transformed(example, self.examples, int(index), self.transforms, self.shape, rng)
+            rng = draws.at(index)  # few evaluations draw; what one does is the same in every batch and at every step
+            batch["image"][row] = transformed(example, self.examples, index, self.transforms, self.shape, rng)
             batch["label"][row] = example["label"]
             batch["mask"][row] = True
         return batch
@@ -200,9 +200,6 @@ def transformed(
             f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
         )
     return image
-
-
-_AUGMENT = 0x9E3779B97F4A7C15  # keeps the augmentation stream apart from the shuffle's
 
 
 def _resident(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> bool:

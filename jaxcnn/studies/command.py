@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from jaxcnn.errors import UserError
 from jaxcnn.studies.cell import cells, counts
@@ -17,6 +16,7 @@ from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import Results, rows
 from jaxcnn.studies.together import SMALL
 from jaxcnn.studies.write import write_study
+from jaxcnn.text import print_plain, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
     if not flags.report_only:
         check(everything)
         _make(path)
-        console.print(f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds", highlight=False)
+        print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
         finished = conduct(study, share, file, console, stop, _together(flags, study))
     elif not path.is_dir():
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
@@ -109,12 +109,9 @@ def show(results: Results, console: Console) -> None:
     """The table and the verdicts, on the terminal."""
     lines = rows(results)
     columns = [name for name in lines[0] if name not in ("images per second", "multiply-adds")]
-    table = Table(*columns)
-    for row in lines:
-        table.add_row(*(row[name] for name in columns))
-    console.print(table)
+    console.print(table(columns, [[row[name] for name in columns] for row in lines]))
     for claim in results["claims"]:
-        console.print(f"{claim['verdict']}: {claim['text']}", highlight=False, markup=False, soft_wrap=True)
+        print_plain(console, f"{claim['verdict']}: {claim['text']}")
 
 
 def _together(flags: Flags, study: Study) -> bool:

@@ -14,6 +14,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell, figures, probe
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.together import fits, run_together
+from jaxcnn.text import print_plain
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
@@ -133,4 +134,4 @@ def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bo
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    print_plain(console, text)

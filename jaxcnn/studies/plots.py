@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from jaxcnn.studies.cell import Cell
+from jaxcnn.text import in_figure
 from jaxcnn.train.record import Record
 
 Plots = dict[str, Figure]
@@ -41,7 +42,7 @@ def values_plots(results: dict[str, Any]) -> Plots:
             if versus["low"] is not None:
                 right.plot([versus["low"], versus["high"]], [row, row], color=color, linewidth=2)
     for axes in (left, right):
-        axes.set_yticks(range(len(arms)), list(arms))
+        axes.set_yticks(range(len(arms)), [*map(in_figure, arms)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=6)
     return {"values": values, "differences": differences}
@@ -62,7 +63,7 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
             epochs = found[0][:length, 0]
             values = np.stack([points[:length, 1] for points in found])
             mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
-            axes.plot(epochs, mean, color=f"C{number % 10}", label=arm)
+            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm))
             # Not below the lowest run: on the loss's logarithmic axis a band that reaches 0 would fill the picture.
             low = np.maximum(mean - deviation, values.min(0))
             axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
@@ -90,7 +91,9 @@ def cost_plots(results: dict[str, Any]) -> Plots:
             seen.add(arm["counts"][count])
             error = found["deviation"] or 0
             color = f"C{number % 10}"
-            axes.errorbar(arm["counts"][count], found["mean"], error, fmt="o", color=color, label=name, capsize=3)
+            axes.errorbar(
+                arm["counts"][count], found["mean"], error, fmt="o", color=color, label=in_figure(name), capsize=3
+            )
         differ |= len(seen) > 1
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -104,7 +107,7 @@ def cost_plots(results: dict[str, Any]) -> Plots:
 def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5, height), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y)
+    axes.set(xlabel=in_figure(x), ylabel=in_figure(y))
     axes.grid(alpha=0.3)
     return figure, axes
 

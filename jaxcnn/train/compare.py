@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from jaxcnn import config
+from jaxcnn import config, text
 from jaxcnn.train.record import open_run
 
 CURVES = ("loss", "accuracy")
@@ -30,10 +30,8 @@ def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
 
 def comparison_table(rows: dict[str, dict[str, Any]]) -> Table:
     """A column per run and a row per figure or differing field; '-' where a run has none."""
-    table = Table("", *rows)
-    for name in dict.fromkeys(name for row in rows.values() for name in row):
-        table.add_row(name, *(_cell(row.get(name)) for row in rows.values()))
-    return table
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return text.table(["", *rows], [[name, *(_cell(row.get(name)) for row in rows.values())] for name in names])
 
 
 def plot_runs(paths: list[pathlib.Path], file: pathlib.Path) -> None:
@@ -54,7 +52,9 @@ def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CUR
                 style = {"linestyle": "-"} if split == "train" else {"linestyle": ":", "marker": "."}
                 alpha = 0.5 if split.endswith("_ema") else 1.0
                 label = f"{name} {split}".strip()
-                axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label, alpha=alpha, **style)
+                axis.plot(
+                    *zip(*points, strict=True), color=f"C{number}", label=text.in_figure(label), alpha=alpha, **style
+                )
     for axis, metric in zip(panels, metrics, strict=True):
         axis.set(xlabel="optimizer step", ylabel=metric.replace("_", " "))
         axis.set_yscale("log" if metric == "loss" else "linear")

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxcnn import text
+
 
 class Display:
     """Shows the run's lines and its position. A context manager, so that the bar is always taken down.
@@ -18,10 +20,10 @@ class Display:
     def __init__(self, console: Console, lines: bool = True):
         self.console, self.lines = console, lines
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -35,14 +37,14 @@ class Display:
     def __exit__(self, *exception: Any) -> None:
         self._bars.stop()
 
-    def line(self, text: str) -> None:
+    def line(self, line: str) -> None:
         if self.lines:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            text.print_plain(self.console, line)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
         """A bar for `total` units; yields a function (units done so far, figures)."""
-        task = self._bars.add_task(name, total=total, completed=done, figures="")
+        task = self._bars.add_task(text.plain(name), total=total, completed=done, figures="")
         try:
             yield lambda completed, figures="": self._bars.update(task, completed=completed, figures=figures)
         finally:
@@ -77,8 +79,8 @@ def result_names(result: dict[str, dict[str, float]]) -> list[str]:
 def result_table(result: dict[str, dict[str, float]]) -> Table:
     """The final metrics, a row per split."""
     names = result_names(result)
-    table = Table("split", *names)
-    for split, metrics in result.items():
-        cells = [f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names]
-        table.add_row(split, *cells)
-    return table
+    rows = [
+        [split, *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names)]
+        for split, metrics in result.items()
+    ]
+    return text.table(["split", *names], rows)
