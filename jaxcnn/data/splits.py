@@ -19,7 +19,9 @@ import numpy as np
 from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
 from jaxcnn.errors import UserError
 
-SYNTAX = "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', 'a+b'"
+SYNTAX = (
+    "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', 'a+b'"
+)
 _NUMBER = r"-?\d[\d_]*(?:\.\d+(?=%))?%?"
 _PART = re.compile(rf"\s*([^\[\]+]+?)\s*(?:\[\s*({_NUMBER})?\s*:\s*({_NUMBER})?\s*\])?\s*")
 _KEY = (0x73706C6974, 1)  # of the pseudo-random order: never change it

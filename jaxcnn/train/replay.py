@@ -12,7 +12,7 @@ from jaxcnn.train import mesh as meshes
 from jaxcnn.train.loop import train_batches
 from jaxcnn.train.plan import abstract_state, initial_state, make_plan
 from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.record import open_run
+from jaxcnn.train.record import is_training, open_run
 from jaxcnn.train.saved import load_experiment
 from jaxcnn.train.schedules import Plateau
 
@@ -71,7 +71,7 @@ def _evaluated(state: Any, plan: Any, lines: list[dict[str, Any]], step: int) ->
     """The state after the plateau schedule has seen the run's evaluation at this step, where there was one."""
     split = next(iter(plan.evaluations))
     for line in lines:
-        if line["step"] == step and line["split"] == split:
+        if line["step"] == step and line["split"] == split and not is_training(line):
             observed = plan.experiment.schedule.observe(state.plateau, line)
             return state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
     return state
