@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -39,11 +40,11 @@ from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.memory import advice, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.progress import Display, evaluation_line, figure, train_line
+from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
 from jaxcnn.train.record import Record, State
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.state import TrainState
+from jaxcnn.train.state import TrainState, all_finite
 
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
@@ -104,13 +105,14 @@ def run(
     except Diverged as error:
         skipped = plan.experiment.skip_bad_steps
         message = (
-            f"the loss or the gradient was not finite at step {error.step:,}"
-            + (f", nor in the {skipped} before, which were skipped" if skipped else "")
+            f"{error.cause} was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
             + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
-            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
+            + (" or --skip-bad-steps 3" if error.skippable else "")
         )
         ended = True  # on all processes, at this step
-        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, *error.figures))
+        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, error.figures))
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
         if is_out_of_memory(error):
@@ -321,6 +323,9 @@ class _Loop:
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
             self._log({"step": self.step, "split": split, **metrics})
+        for split, metrics in results.items():
+            if not math.isfinite(metrics["loss"]):
+                raise self._diverged(f"the loss on {split}")
         self.evaluations = results
         schedule = plan.experiment.schedule
         if isinstance(schedule, Plateau):
@@ -330,6 +335,8 @@ class _Loop:
     def _save(self, *, scored: bool = False) -> None:
         """Saves this step, with its metrics as the score by which the best are kept."""
         self.reached(f"the save at step {self.step}", patient=True)
+        if not all_finite(self.state, self.plan.mesh):
+            raise self._diverged("a parameter or a running statistic, after the update,")
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
             if not scored:
@@ -362,14 +369,18 @@ class _Loop:
                 f"they are listed in {self.record.path / 'quarantine.jsonl'}"
             )
 
-    def bad_step(self, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+    def _diverged(self, cause: str) -> Diverged:
+        """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""
+        return Diverged(self.step, self.interval.newest_figures(), cause, skippable=False)
+
+    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
         """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
-        indices = train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()
-        return {"loss": repr(loss), "grad_norm": repr(grad_norm), "examples": indices}
+        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
+        return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
 
     def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
         """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, loss, grad_norm)):
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
             self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -379,7 +390,7 @@ class _Loop:
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
             self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
-            self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+            self.figures += speed(line)
             if not self.display.console.is_terminal:
                 self.display.line(train_line(line, self.plan.total))
         if self.board is not None:
