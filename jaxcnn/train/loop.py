@@ -69,7 +69,7 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
         data.image_shape,
         data.batch_size,
         plan.experiment.seed,
-        data.tolerate_broken > 0,
+        data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
     )
@@ -179,7 +179,8 @@ class _Loop:
             self.splits[split] = self._load(examples, transforms)
         self.reached("the restored state", patient=True)
         self._restore()
-        batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
+        self.batches = train_batches(plan, *self.splits[_TRAIN])
+        batches = self._read(self.batches, self.step)
         try:
             with display.task("train", plan.total, self.step) as advance, contextlib.closing(batches):
                 if not self.evaluated:
@@ -214,7 +215,7 @@ class _Loop:
             loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self._quarantine(loaded, np.array(sorted(loaded.broken), np.int64))
+            self._quarantine(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
@@ -277,7 +278,7 @@ class _Loop:
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(self.splits[_TRAIN][0], batch["index"][batch["broken"]])
+            self._quarantine(plan.train.split, self.batches.broken(self.step, batch))
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -310,7 +311,8 @@ class _Loop:
         nets = nets_of(self.state)
         for split in plan.evaluations:
             examples, transforms = self.splits[split]
-            with contextlib.closing(self._read(evaluation_batches(data, examples, transforms))) as batches:
+            made = evaluation_batches(data, examples, transforms)
+            with contextlib.closing(self._read(made)) as batches:
                 figures = evaluate(
                     self.evaluation_step.call,
                     list(nets.values()),
@@ -318,7 +320,7 @@ class _Loop:
                     examples,
                     plan.mesh,
                     stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=functools.partial(self._quarantine, examples),
+                    on_broken=lambda indices, made=made, split=split: self._quarantine(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
@@ -352,20 +354,16 @@ class _Loop:
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
         self.record.write_status("running", self.step)
 
-    def _quarantine(self, examples: Examples, indices: np.ndarray) -> None:
-        """Records unreadable examples; raises UserError where there are more than the experiment tolerates."""
+    def _quarantine(self, split: str, broken: list[BrokenExample]) -> None:
+        """Records examples that were passed over; raises UserError for more than the experiment tolerates."""
         tolerated = self.plan.experiment.data.tolerate_broken
-        for index in indices.tolist():
-            if (examples.split, index) in self.record.quarantined:
-                continue
-            try:
-                examples[index]
-            except BrokenExample as error:
-                self.record.quarantine(examples.split, index, error.where, error.cause)
-                self.display.line(f"warning: passed over {error.where}: {error.cause}")
+        for example in broken:
+            if (split, example.index) not in self.record.quarantined:
+                self.record.quarantine(split, example.index, example.where, example.cause)
+                self.display.line(f"warning: passed over {example.where}: {example.cause}")
         if len(self.record.quarantined) > tolerated:
             raise UserError(
-                f"{len(self.record.quarantined)} images cannot be read and data.tolerate_broken is {tolerated}; "
+                f"{len(self.record.quarantined)} images cannot be used and data.tolerate_broken is {tolerated}; "
                 f"they are listed in {self.record.path / 'quarantine.jsonl'}"
             )
 
