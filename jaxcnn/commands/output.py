@@ -1,17 +1,17 @@
 """Output: what a command prints, for a person or, with --json, for a program."""
 
-import json
 from typing import Any
 
 from rich.console import Console, RenderableType
 
+from jaxcnn.files import to_json
 from jaxcnn.text import print_plain
 
 
 def show(value: Any, table: RenderableType, as_json: bool) -> None:
     """Prints the table, or the value as JSON."""
     if as_json:
-        print(json.dumps(value, indent=2))
+        print(to_json(value, indent=2))
     else:
         Console().print(table)
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from jaxcnn import launch
+from jaxcnn.files import to_json
 from jaxcnn.train import checkpoint, loop
 from jaxcnn.train.record import Record
 
@@ -49,7 +50,7 @@ class Journal:
     def write(self, **event: Any) -> None:
         if self.file is None:
             self.file = pathlib.Path(f"{self.interruption.journal}.{jax.process_index()}").open("ab", buffering=0)  # noqa: SIM115
-        self.file.write(json.dumps(event).encode() + b"\n")
+        self.file.write(to_json(event).encode() + b"\n")
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import pathlib
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxcnn import files
 from jaxcnn.errors import UserError
 
 TEMPLATES = jinja2.Environment(
@@ -27,10 +27,7 @@ TEMPLATES = jinja2.Environment(
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
     """Renders templates/`template` to a file, which appears whole or not at all."""
-    text = whole(TEMPLATES.get_template(template).render(**values))
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    files.write_text(path, whole(TEMPLATES.get_template(template).render(**values)))
 
 
 def whole(text: str) -> str:
@@ -68,8 +65,10 @@ def make_folder(out: pathlib.Path) -> None:
 def save_png(out: pathlib.Path, name: str, picture: np.ndarray) -> str:
     """Writes a uint8 picture [H, W, 3] beside a page; returns the file's name. Raises UserError where it cannot."""
     file = f"{name}.png"
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
     try:
-        Image.fromarray(picture).save(out / file)
+        files.write_bytes(out / file, buffer.getvalue())
     except OSError as error:
         raise UserError(f"{out / file} cannot be written: {error}; choose another --out") from error
     return file

@@ -12,7 +12,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from jaxcnn import config
+from jaxcnn import config, files
 from jaxcnn.experiment import Experiment
 from jaxcnn.explain.summary import summarize
 from jaxcnn.studies.study import Arm, Study, folder, with_seed
@@ -122,9 +122,7 @@ def probe(cell: Cell, study: Study) -> None:
     measured: dict[str, float] = {}
     for each in study.probes:
         measured |= each.measure(saved)
-    unfinished = file.with_name(f".{PROBES}.part")
-    unfinished.write_text(json.dumps({"probes": asked, "figures": measured}, indent=2))
-    unfinished.replace(file)
+    files.write_json(file, {"probes": asked, "figures": measured})
 
 
 def probed(cell: Cell) -> dict[str, float]:

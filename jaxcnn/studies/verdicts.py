@@ -10,10 +10,10 @@ import ast
 import json
 import pathlib
 import re
-import shutil
 import sys
 from typing import Any
 
+from jaxcnn import files
 from jaxcnn.studies.table import measured, subject
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def keep(directory: pathlib.Path, root: pathlib.Path = ROOT) -> None:
     target = root / "docs" / "results" / "studies" / name
     target.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
-        shutil.copyfile(directory / file, target / file)
+        files.write_bytes(target / file, (directory / file).read_bytes())
 
 
 def _docstring(file: pathlib.Path) -> str:
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> None:
     )
     for directory in parser.parse_args(arguments).keep:
         keep(directory)
-    (ROOT / "docs" / "studies.md").write_text(page())
+    files.write_text(ROOT / "docs" / "studies.md", page())
 
 
 if __name__ == "__main__":

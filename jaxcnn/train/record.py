@@ -4,17 +4,17 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 
-from jaxcnn import config
+from jaxcnn import config, files
 from jaxcnn.errors import UserError
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
@@ -56,8 +56,12 @@ class Record:
         return self._json("status.json") if (self.path / "status.json").exists() else {}
 
     def result(self) -> dict[str, dict[str, float]]:
-        """The figures per split, {} before the end."""
-        return {split: figures for split, figures in self._result().items() if split != SELECTION}
+        """The final metrics per split; {} before the end. What is null in the file is NaN here."""
+        return {
+            split: {name: math.nan if value is None else value for name, value in metrics.items()}
+            for split, metrics in self._result().items()
+            if split != SELECTION
+        }
 
     def selection(self) -> dict[str, Any]:
         """Which split chose what (selection.py), {} before the end."""
@@ -121,21 +125,21 @@ class Record:
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
             with (self.path / name).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(files.to_json(line) + "\n")
         except OSError as error:
             raise _not_written(self.path / name, error) from error
 
     def _write(self, name: str, value: Any) -> None:
         if self.process:
             return
-        part = self.path / f".{name}.part"
         try:
-            with part.open("w") as file:
-                json.dump(value, file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path / name)
+            files.write_json(self.path / name, value)
+        except OSError as error:
+            raise _not_written(self.path / name, error) from error
+
+    def _write_bytes(self, name: str, data: bytes) -> None:
+        try:
+            files.write_bytes(self.path / name, data)
         except OSError as error:
             raise _not_written(self.path / name, error) from error
 
@@ -227,7 +231,7 @@ def start_run(
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
             if file is not None:
-                shutil.copyfile(file, path / "experiment.py")
+                record._write_bytes("experiment.py", file.read_bytes())
             record._write("environment.json", environment(dataset, encoded))
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)

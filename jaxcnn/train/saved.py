@@ -1,12 +1,11 @@
 """Saved: one checkpoint of a run directory, read back."""
 
 import dataclasses
-import json
 import pathlib
 
 from jax.sharding import Mesh
 
-from jaxcnn import config, experiment_file
+from jaxcnn import config, experiment_file, files
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint
@@ -32,7 +31,7 @@ class Saved:
 def load_experiment(record: Record) -> Experiment:
     """The experiment of a run, from its config.json; classes of its own file come from its experiment.py."""
     encoded = record.config()
-    if experiment_file.MODULE in json.dumps(encoded):
+    if experiment_file.MODULE in files.to_json(encoded):
         experiment_file.load_module(record.path / "experiment.py")
     return config.decode(encoded)
 

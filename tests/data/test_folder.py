@@ -98,7 +98,9 @@ def test_a_missing_test_split_says_what_to_write(root, tmp_path):
     for path in (root, tmp_path / "flat"):
         message = refused(path, "test")
         assert "no split 'test'" in message and "test_splits=()" in message
-        assert 'train_split="train[:70%]", evaluation_splits=("train[70%:85%]",), test_splits=("train[85%:]",)' in message
+        assert (
+            'train_split="train[:70%]", evaluation_splits=("train[70%:85%]",), test_splits=("train[85%:]",)' in message
+        )
     save(root / "tests/cat/a.png")
     assert "did you mean 'tests'" in refused(root, "test")
 

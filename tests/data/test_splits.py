@@ -1,6 +1,9 @@
 """Parts of a split: nothing twice, nothing lost, every class in its share, whatever the source."""
 
 import dataclasses
+import functools
+import itertools
+import operator
 import pickle
 
 import numpy as np
@@ -56,7 +59,18 @@ def numbers(source, split):
     return [int(examples.where(i).split("/")[1].split(".")[0]) for i in range(len(examples))]
 
 
-CUTS = [("10%",), ("50%",), ("80%",), ("90%",), ("20%", "50%"), ("33.3%", "66.6%"), ("1",), ("40",), ("-30",), ("-10%",)]
+CUTS = [
+    ("10%",),
+    ("50%",),
+    ("80%",),
+    ("90%",),
+    ("20%", "50%"),
+    ("33.3%", "66.6%"),
+    ("1",),
+    ("40",),
+    ("-30",),
+    ("-10%",),
+]
 CUTS += [("5", "6", "70"), ("70%", "85%")]
 
 
@@ -64,8 +78,8 @@ CUTS += [("5", "6", "70"), ("70%", "85%")]
 @pytest.mark.parametrize("cuts", CUTS, ids="|".join)
 def test_slices_that_meet_never_overlap_and_together_are_the_whole(cuts, labels):
     ends = ["", *cuts, ""]
-    parts = [numbers(Own(labels), f"train[{a}:{b}]") for a, b in zip(ends, ends[1:], strict=False)]
-    assert sorted(sum(parts, [])) == list(range(sum(SIZES)))
+    parts = [numbers(Own(labels), f"train[{a}:{b}]") for a, b in itertools.pairwise(ends)]
+    assert sorted(functools.reduce(operator.iadd, parts, [])) == list(range(sum(SIZES)))
     assert all(part == sorted(part) for part in parts)  # in the split's own order
 
 
@@ -93,7 +107,7 @@ def test_classes_of_one_or_two_images_stay_in_training_and_the_others_are_named(
 
 def test_numbers_cut_the_same_order_as_percents():
     order = [numbers(Own(), f"train[:{count}]") for count in range(1, 79)]
-    for smaller, larger in zip(order, order[1:], strict=False):
+    for smaller, larger in itertools.pairwise(order):
         assert len(larger) == len(smaller) + 1 and set(smaller) < set(larger)
     share = numbers(Own(), "train[:80%]")
     assert numbers(Own(), f"train[:{len(share)}]") == share
@@ -140,7 +154,8 @@ def test_a_slice_is_resident_and_only_it():
 
 
 @pytest.mark.parametrize(
-    "split", ["train[", "train[3]", "train[:x]", "train[:90%", "train[:1.5]", "train[1:2:3]", "[:3]", "train[:3]x", "a++b"]
+    "split",
+    ["train[", "train[3]", "train[:x]", "train[:90%", "train[:1.5]", "train[1:2:3]", "[:3]", "train[:3]x", "a++b"],
 )
 @pytest.mark.parametrize("source", [Own(), Digits(), Synthetic()], ids=["own", "digits", "synthetic"])
 def test_wrong_slices_show_the_syntax(source, split):

@@ -105,7 +105,8 @@ def test_the_same_command_gives_a_finished_run_the_page_that_it_lacks(run):
 
 
 def test_a_page_that_cannot_be_written_leaves_the_run_done(tmp_path):
-    (tmp_path / "run" / ".report.html.tmp").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.html").symlink_to("missing/report.html")
     done = finish(TINY, "--workdir", tmp_path / "run", "--duration", "10steps")
     assert "warning: report.html was not written" in done.stderr and "jaxcnn report" in done.stderr
     assert "Traceback" not in done.stderr and read(tmp_path / "run", "status.json")["state"] == "done"

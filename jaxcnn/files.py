@@ -1,0 +1,90 @@
+"""Files: whole, valid and on disk. Every file of a run, a study or a page is written here, all JSON is made here."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import pathlib
+import secrets
+from typing import Any
+
+import numpy as np
+
+# What a file system answers that cannot flush a folder; it has no need to, or no way.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON, which any reader takes: NaN and infinities are null, numpy's scalars and arrays their values.
+
+    Raises:
+      TypeError: it holds something else than numbers, strings, None, lists, tuples and dicts of these.
+    """
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes the value as indented JSON with a newline at the end. Raises OSError as `write_bytes`."""
+    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text as UTF-8; what has no UTF-8, such as a part of a strange file name, becomes "?".
+
+    Raises OSError as `write_bytes`.
+    """
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all, also after a crash of the machine.
+
+    It is written to a hidden file beside its place, flushed to the disk and renamed; then the folder is flushed. A
+    device or a pipe is written to directly.
+
+    Raises:
+      OSError: it could not be written; what was there before is still there.
+    """
+    path = pathlib.Path(os.path.realpath(path))  # a link stays a link
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    # A name of its own, for two processes may write the report of one study at the same time.
+    part = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Flushes a folder's list of names to the disk, where its file system can. Raises OSError where that fails."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
