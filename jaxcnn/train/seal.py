@@ -46,7 +46,7 @@ def check(folder: pathlib.Path) -> bool:
         good = sealed["digest"] == _digest(digests)
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{SEAL} cannot be read: {type(error).__name__}") from error
     if not good:
         raise Damaged(f"{SEAL} has changed")
@@ -62,7 +62,7 @@ def check(folder: pathlib.Path) -> bool:
 
 
 def _digest(digests: Any) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(files.to_json(sorted(digests.items())).encode()).hexdigest()
 
 
 class Sealed(atomicity.AtomicRenameTemporaryPath):

@@ -40,7 +40,9 @@ def make_run(path, seed=0, steps=(1, 2), saved=True):
     files.write_json(path / "config.json", CONFIG | {"seed": seed})
     manager = checkpoint.open_manager(record.checkpoints, KEPT)
     for step in steps:
-        record.log({"step": step, "split": "train", "loss": 1 / step, "examples_per_second": random.random()})
+        record.log(
+            {"step": step, "split": "train", "loss": 1 / step, "examples_per_second": random.randrange(10**6, 10**7)}
+        )
         note = {"evaluated": True, "evaluations": {}, **record.position()}
         checkpoint.save(manager, step, state_at(step), note, {"accuracy": step / 10, "loss": 1.0})
     checkpoint.wait(manager)
