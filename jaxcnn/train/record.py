@@ -116,7 +116,7 @@ class Record:
         """
         if self.process:
             return {"config": self._fixed, "metrics_size": 0, "metrics_digest": ""}
-        for name in (self._quarantine, "skipped.jsonl"):
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
         try:
