@@ -94,6 +94,14 @@ def free(encoded: Any) -> tuple[str, ...]:
     return (*FREE, "data.source.path") if source.get("class") == "jaxcnn.data.folder:Folder" else FREE
 
 
+def place_data(encoded: Any, values: dict[str, Any]) -> None:
+    """Puts the places of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
+    data = encoded.get("data", {})
+    for path, part, field in (("data.data_dir", data, "data_dir"), ("data.source.path", data.get("source"), "path")):
+        if path in values and path in free(encoded):
+            part[field] = values[path]
+
+
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """The differences of two encoded configs that are not allowed between the starts of one run."""
     both = set(free(old)) & set(free(new))

@@ -52,6 +52,13 @@ class Record:
     def environment(self) -> dict[str, Any]:
         return self._json("environment.json")
 
+    def newest_start(self) -> dict[str, Any]:
+        """The environment of the newest start; {} of a run that has none yet."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        first = self.environment()
+        return [first, *first.get("resumed", [])][-1]
+
     def status(self) -> dict[str, Any]:
         return self._json("status.json") if (self.path / "status.json").exists() else {}
 
