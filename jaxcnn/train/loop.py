@@ -96,7 +96,7 @@ def run(
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
     """
-    if record.status().get("state") == "done":
+    if record.state() == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
     loop = _Loop(plan, record, display, stop, reached)
@@ -230,7 +230,7 @@ class _Loop:
         """Takes the state from the newest good checkpoint, or makes a new one."""
         plan = self.plan
         abstract = abstract_state(plan.experiment, plan.mesh)
-        restored = checkpoint.restore_latest(self.manager, abstract, self.stop.all)
+        restored = checkpoint.restore_latest(self.manager, abstract, self.record.recognize, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
@@ -247,9 +247,11 @@ class _Loop:
             return
         for line in restored.damaged:
             self.display.line(f"warning: {line}")
+        if not restored.sealed:
+            self.display.line(f"warning: {checkpoint.unsealed(restored.step)}")
         self.step, self.state = restored.step, restored.state
         self.evaluations = restored.note["evaluations"]
-        self.best = best_of(plan.experiment.checkpoints, restored.note["best"])
+        self.best = best_of(plan.experiment.checkpoints, restored.note.get("best", []))
         self.record.cut_metrics(restored.note["metrics_size"])
         self.record.write_status("running", self.step)
         self.evaluated = restored.note["evaluated"]
@@ -375,7 +377,7 @@ class _Loop:
             "evaluated": self.evaluated,
             "evaluations": self.evaluations,
             "best": self.best.note(),
-            "metrics_size": self.record.metrics_size(),
+            **self.record.position(),
         }
         metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
