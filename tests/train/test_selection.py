@@ -1,4 +1,4 @@
-"""Held-out data in training: what chooses is not what tests, the best is the best of all evaluations, names are free."""
+"""Held-out data in training: what chooses is not what tests, and the best is the best of all evaluations."""
 
 import contextlib
 import dataclasses
@@ -123,12 +123,16 @@ def test_result_says_which_split_chose_what(finished):
     stored = json.loads((path / "result.json").read_text())
     assert list(stored) == ["test", "train[90%:]", "selection"] and list(record.result()) == ["test", "train[90%:]"]
     best = max((line for line in record.metrics() if line["split"] == "train[90%:]"), key=lambda line: line["accuracy"])
-    assert stored["selection"] == record.selection() == {
-        "split": "train[90%:]",
-        "metric": "accuracy",
-        "best_step": best["step"],
-        "chose": ["best checkpoint"],
-    }
+    assert (
+        stored["selection"]
+        == record.selection()
+        == {
+            "split": "train[90%:]",
+            "metric": "accuracy",
+            "best_step": best["step"],
+            "chose": ["best checkpoint"],
+        }
+    )
     assert evaluate_run(path) == record.result()
     row = compare_runs([path])[str(path)]
     assert row["test accuracy"] == stored["test"]["accuracy"]
@@ -183,7 +187,9 @@ def test_without_an_evaluation_split_nothing_is_selected_and_it_is_said(tmp_path
     outcome, record = trained(experiment, tmp_path)
     assert list(outcome.result) == ["test"] and record.selection()["split"] is None
     assert record.selection()["chose"] == [] and "nothing was selected" in record.selection()["why"]
-    with pytest.raises(UserError, match=r"no checkpoint is the best, since data.evaluation_splits is empty; .* latest, 10"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint is the best, since data.evaluation_splits is empty; .* latest, 10"
+    ):
         load_run(tmp_path, "best")
 
 
@@ -269,7 +275,7 @@ def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path):
     with pytest.raises(UserError, match="was started with other data: version was"):
         trained(moved, tmp_path / "run")
     file.write_bytes(content)
-    with pytest.raises(UserError, match="holds a run with another config:\n  data.evaluation_splits"):
+    with pytest.raises(UserError, match=r"holds a run with another config:\n  data\.evaluation_splits"):
         trained(of_folder(tmp_path / "job2/pictures", evaluation_splits=("train[80%:]",)), tmp_path / "run")
     outcome, record = trained(moved, tmp_path / "run")
     assert outcome.state == "done" and record.result()["train[80%:]"]["count"] == 8
