@@ -125,7 +125,9 @@ class Experiment:
 def debug(experiment: Experiment) -> Experiment:
     """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
 
-    Sharding and groups of batch norm shrink to what the devices here and those batches allow.
+    The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much for
+    the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those batches
+    allow. Large images are evaluated and saved once, at the end.
 
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
@@ -152,8 +154,12 @@ def debug(experiment: Experiment) -> Experiment:
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group
+    optimizer = experiment.optimizer
+    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
+        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),
@@ -161,9 +167,9 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         schedule=schedule,
         duration=steps(6),
-        evaluate_every=steps(3),
+        evaluate_every=every,
         log_every=steps(2),
-        checkpoints=dataclasses.replace(experiment.checkpoints, every=steps(3)),
+        checkpoints=dataclasses.replace(experiment.checkpoints, every=every),
     )
 
 
