@@ -104,18 +104,28 @@ def test_compare_shows_figures_and_the_fields_that_differ(run, tmp_path):
     assert np.asarray(Image.open(tmp_path / "curves.png")).std() > 0
 
 
-def test_data_check_lists_broken_images(tmp_path):
+def test_data_check_lists_broken_images_and_those_that_a_transform_does_not_take(tmp_path):
     assert "200 images, 0 broken" in jaxcnn("data", "check", TINY)
     for split in ("train", "test"):
         for name in "ab":
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (9, 9)).save(tmp_path / split / name / "1.png")
     (tmp_path / "train" / "a" / "2.jpg").write_bytes(b"")
+    Image.new("RGB", (9, 5)).save(tmp_path / "train" / "b" / "3.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "b" / "4.png")
     text = TINY.read_text().replace("data.synthetic import Synthetic", "data.folder import Folder")
     source = "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)"
+    text = text.replace("PadAndCrop(1)", "RandomCrop(7), Pad(1)").replace(
+        "import HorizontalFlip, PadAndCrop", "import *"
+    )
     (tmp_path / "folder.py").write_text(text.replace(source, f"Folder({str(tmp_path)!r})"))
     done = call("data", "check", tmp_path / "folder.py", module="jaxcnn")
-    assert done.returncode == 1 and "2.jpg" in done.stdout and "1 broken images" in done.stderr
+    assert done.returncode == 1 and "3 broken images" in done.stderr
+    found = {line.split(": ")[0].strip(): line for line in done.stdout.splitlines() if line.startswith("  ")}
+    empty, small, other = (str(tmp_path / name) for name in ("train/a/2.jpg", "train/b/3.png", "test/b/4.png"))
+    assert [*found] == [empty, small, other]
+    assert "RandomCrop(size=7): the image of 5 x 9 (height x width) is smaller" in found[small]
+    assert "the image is (8, 8, 3), but data.image_shape is (9, 9, 3)" in found[other]
 
 
 def test_models_lists_names():

@@ -22,7 +22,7 @@ def prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None 
 
 
 def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
-    """Read every example that an experiment uses, and list the broken ones.
+    """Read every example that an experiment uses, take it through its transforms, and list the broken ones.
 
     Args:
       file: An experiment file.
@@ -33,9 +33,10 @@ def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str 
 
     data = parse(file, []).experiment.data
     found = 0
-    for split in dict.fromkeys((data.train_split, *data.evaluation_splits)):
+    uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in data.evaluation_splits)]
+    for split, transforms in dict.fromkeys(uses):
         examples = data.source.open(split, data_dir or data.data_dir)
-        broken = broken_in(examples)
+        broken = broken_in(examples, transforms, data.image_shape)
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",

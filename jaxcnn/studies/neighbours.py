@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from jaxcnn.data.examples import Examples
-from jaxcnn.data.pipeline import transformed
+from jaxcnn.data.draws import EVALUATION, Draws
+from jaxcnn.data.examples import Examples, read
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models.knn import KNN, Distance
 from jaxcnn.studies.probes import fastest
@@ -48,7 +48,6 @@ class Neighbours:
 
 def _read(examples: Examples, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, H, W, C] after the evaluation's transforms, and labels [n]."""
-    rng = np.random.default_rng(0)
-    read = [examples[i] for i in range(len(examples))]
-    images = [transformed(one, examples, i, data.preprocess, data.image_shape, rng) for i, one in enumerate(read)]
-    return np.stack(images), np.array([one["label"] for one in read])
+    draws = Draws(EVALUATION)
+    found = [read(examples, i, data.preprocess, draws.at(i), data.image_shape) for i in range(len(examples))]
+    return np.stack([one["image"] for one in found]), np.array([one["label"] for one in found])

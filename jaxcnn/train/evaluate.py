@@ -110,7 +110,7 @@ def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transfo
         transforms,
         data.image_shape,
         data.evaluation_batch_size,
-        data.tolerate_broken > 0,
+        data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
     )

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -39,11 +40,11 @@ from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.memory import advice, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.progress import Display, evaluation_line, figure, train_line
+from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
 from jaxcnn.train.record import Record, State
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.state import TrainState
+from jaxcnn.train.state import TrainState, all_finite
 
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
@@ -68,7 +69,7 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
         data.image_shape,
         data.batch_size,
         plan.experiment.seed,
-        data.tolerate_broken > 0,
+        data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
     )
@@ -104,13 +105,14 @@ def run(
     except Diverged as error:
         skipped = plan.experiment.skip_bad_steps
         message = (
-            f"the loss or the gradient was not finite at step {error.step:,}"
-            + (f", nor in the {skipped} before, which were skipped" if skipped else "")
+            f"{error.cause} was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
             + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
-            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
+            + (" or --skip-bad-steps 3" if error.skippable else "")
         )
         ended = True  # on all processes, at this step
-        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, *error.figures))
+        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, error.figures))
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
         if is_out_of_memory(error):
@@ -177,7 +179,8 @@ class _Loop:
             self.splits[split] = self._load(examples, transforms)
         self.reached("the restored state", patient=True)
         self._restore()
-        batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
+        self.batches = train_batches(plan, *self.splits[_TRAIN])
+        batches = self._read(self.batches, self.step)
         try:
             with display.task("train", plan.total, self.step) as advance, contextlib.closing(batches):
                 if not self.evaluated:
@@ -212,7 +215,7 @@ class _Loop:
             loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self._quarantine(loaded, np.array(sorted(loaded.broken), np.int64))
+            self._quarantine(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
@@ -275,7 +278,7 @@ class _Loop:
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(self.splits[_TRAIN][0], batch["index"][batch["broken"]])
+            self._quarantine(plan.train.split, self.batches.broken(self.step, batch))
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -308,7 +311,8 @@ class _Loop:
         nets = nets_of(self.state)
         for split in plan.evaluations:
             examples, transforms = self.splits[split]
-            with contextlib.closing(self._read(evaluation_batches(data, examples, transforms))) as batches:
+            made = evaluation_batches(data, examples, transforms)
+            with contextlib.closing(self._read(made)) as batches:
                 figures = evaluate(
                     self.evaluation_step.call,
                     list(nets.values()),
@@ -316,11 +320,14 @@ class _Loop:
                     examples,
                     plan.mesh,
                     stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=functools.partial(self._quarantine, examples),
+                    on_broken=lambda indices, made=made, split=split: self._quarantine(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
             self._log({"step": self.step, "split": split, **metrics})
+        for split, metrics in results.items():
+            if not math.isfinite(metrics["loss"]):
+                raise self._diverged(f"the loss on {split}")
         self.evaluations = results
         schedule = plan.experiment.schedule
         if isinstance(schedule, Plateau):
@@ -330,6 +337,8 @@ class _Loop:
     def _save(self, *, scored: bool = False) -> None:
         """Saves this step, with its metrics as the score by which the best are kept."""
         self.reached(f"the save at step {self.step}", patient=True)
+        if not all_finite(self.state, self.plan.mesh):
+            raise self._diverged("a parameter or a running statistic, after the update,")
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
             if not scored:
@@ -345,31 +354,31 @@ class _Loop:
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
         self.record.write_status("running", self.step)
 
-    def _quarantine(self, examples: Examples, indices: np.ndarray) -> None:
-        """Records unreadable examples; raises UserError where there are more than the experiment tolerates."""
+    def _quarantine(self, split: str, broken: list[BrokenExample]) -> None:
+        """Records examples that were passed over; raises UserError for more than the experiment tolerates."""
         tolerated = self.plan.experiment.data.tolerate_broken
-        for index in indices.tolist():
-            if (examples.split, index) in self.record.quarantined:
-                continue
-            try:
-                examples[index]
-            except BrokenExample as error:
-                self.record.quarantine(examples.split, index, error.where, error.cause)
-                self.display.line(f"warning: passed over {error.where}: {error.cause}")
+        for example in broken:
+            if (split, example.index) not in self.record.quarantined:
+                self.record.quarantine(split, example.index, example.where, example.cause)
+                self.display.line(f"warning: passed over {example.where}: {example.cause}")
         if len(self.record.quarantined) > tolerated:
             raise UserError(
-                f"{len(self.record.quarantined)} images cannot be read and data.tolerate_broken is {tolerated}; "
+                f"{len(self.record.quarantined)} images cannot be used and data.tolerate_broken is {tolerated}; "
                 f"they are listed in {self.record.path / 'quarantine.jsonl'}"
             )
 
-    def bad_step(self, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+    def _diverged(self, cause: str) -> Diverged:
+        """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""
+        return Diverged(self.step, self.interval.newest_figures(), cause, skippable=False)
+
+    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
         """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
-        indices = train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()
-        return {"loss": repr(loss), "grad_norm": repr(grad_norm), "examples": indices}
+        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
+        return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
 
     def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
         """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, loss, grad_norm)):
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
             self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -379,7 +388,7 @@ class _Loop:
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
             self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
-            self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+            self.figures += speed(line)
             if not self.display.console.is_terminal:
                 self.display.line(train_line(line, self.plan.total))
         if self.board is not None:

@@ -7,15 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxcnn.data.examples import BrokenExample, Examples, label_hash
-from jaxcnn.data.pipeline import transformed
+from jaxcnn.data.draws import EVALUATION, Draws
+from jaxcnn.data.examples import BrokenExample, Examples, label_hash, read
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
@@ -109,9 +108,9 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, examples in evaluations.items():
         if examples.classes != train.classes:
             raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
-    _check_images(train, data.augment, data.image_shape)
+    _check_images(train, data.augment, data)
     for examples in evaluations.values():
-        _check_images(examples, data.preprocess, data.image_shape)
+        _check_images(examples, data.preprocess, data)
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
     metric, known = experiment.checkpoints.metric, [*zero_sums(len(train.classes))][:-1]
@@ -154,12 +153,13 @@ def _check_classes(experiment: Experiment, examples: Examples) -> None:
         )
 
 
-def _check_images(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> None:
-    """Takes the first image of a split through its transforms. A broken one is met again where it is read."""
+def _check_images(examples: Examples, transforms: tuple[Transform, ...], data: Data) -> None:
+    """Takes the first image of a split through its transforms. A broken one that is tolerated is met again later."""
     if len(examples) == 0:
         raise UserError(f"split {examples.split!r} of {examples.name} is empty")
-    with contextlib.suppress(BrokenExample):
-        transformed(examples[0], examples, 0, transforms, shape, np.random.default_rng(0))
+    tolerated = (BrokenExample,) if data.tolerate_broken else ()
+    with contextlib.suppress(*tolerated):
+        read(examples, 0, transforms, Draws(EVALUATION).at(0), data.image_shape)
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

@@ -56,8 +56,14 @@ def train_line(line: dict[str, Any], total: int) -> str:
     return (
         f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
         f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
-        f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+        f"{speed(line)}"
     )
+
+
+def speed(line: dict[str, Any]) -> str:
+    """'3,635 images/s  data wait 12%'; '-' if the clock did not move."""
+    rate, wait = line["examples_per_second"], line["data_wait"]
+    return f"{'-' if rate is None else f'{rate:,.0f}'} images/s  data wait {'-' if wait is None else f'{wait:.0%}'}"
 
 
 def figure(value: float | None) -> str:
