@@ -94,17 +94,18 @@ def run_training(words: tuple[str, ...]) -> None:
 
 def check_placeholder(given: list[str]) -> None:
     """Fine-tuning from the run that the command names, by a file with the same net and ten classes."""
-    from jaxcnn.train.saved import check_init_from, load_run
+    from jaxcnn.train.saved import check_init_from
 
-    backbone = load_run(pathlib.Path(given[given.index("--init-from.run") + 1])).experiment.model.backbone
-    pathlib.Path("FILE.py").write_text(
-        f"""
-from jaxcnn import Data, Experiment, create_model
+    run = str(pathlib.Path(given[given.index("--init-from.run") + 1]).absolute())
+    pathlib.Path("FILE.py").write_text(f"""
+from jaxcnn import Data, Experiment
+from jaxcnn.train.record import open_run
+from jaxcnn.train.saved import load_experiment
+import pathlib
 def experiment():
-    return Experiment(model=create_model({type(backbone).__name__.lower() + str(getattr(backbone, "depth", ""))!r},
-                      classes=10), data=Data(image_shape=(64, 64, 3)))
-"""
-    )
+    model = load_experiment(open_run(pathlib.Path({run!r}))).model
+    return Experiment(model=model.clone(head=model.head.clone(classes=10)), data=Data(image_shape=(64, 64, 3)))
+""")
     made = flags.parse(pathlib.Path("FILE.py"), [*given, "--debug"]).experiment
     check_init_from(made, make_plan(made).mesh)
 
@@ -267,8 +268,9 @@ def test_every_experiment_runs_with_debug(file, here):
     run = here / "run"
     assert read(run, "status.json") == {"state": "done", "step": 6}
     assert any(line["split"] == "train" for line in metrics(run))
-    (split,) = (name for name, figures in read(run, "result.json").items() if "count" in figures)
-    assert read(run, "result.json")[split]["count"] == read(run, "environment.json")["dataset"]["splits"]["test"]
+    result, sizes = read(run, "result.json"), read(run, "environment.json")["dataset"]["splits"]
+    assert list(result) == ["test", "validation", "selection"] and result["selection"]["split"] == "validation"
+    assert all(result[split]["count"] == sizes[split] for split in ("test", "validation"))
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)

@@ -16,7 +16,7 @@ from jaxcnn import config, files
 from jaxcnn.experiment import Experiment
 from jaxcnn.explain.summary import summarize
 from jaxcnn.studies.study import Arm, Study, folder, with_seed
-from jaxcnn.train.record import Record
+from jaxcnn.train.record import Record, is_training, line_name
 from jaxcnn.train.saved import load_run
 
 PROBES = "probes.json"
@@ -37,7 +37,7 @@ class Cell:
 
     def state(self) -> str:
         """The run's state as status.json has it; "missing" where it has not begun."""
-        return Record(self.path).status().get("state", "missing")
+        return Record(self.path).state() or "missing"
 
     def message(self) -> str:
         """Why it failed or diverged, "" elsewhere."""
@@ -61,15 +61,19 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
     if state != "done":
         return {}
     record = Record(cell.path)
-    found = {f"{split} {name}": value for split, line in record.result().items() for name, value in line.items()}
+    found = {
+        f"{line_name({'split': split})} {name}": value
+        for split, line in record.result().items()
+        for name, value in line.items()
+    }
     found |= probed(cell)
     lines = record.metrics()
-    training = [line for line in lines if line["split"] == "train"]
+    training = [line for line in lines if is_training(line)]
     if training:
         found |= {f"train {name}": training[-1][name] for name in ("loss", "accuracy")}
         found["images per second"] = statistics.median(line["examples_per_second"] for line in training)
     for figure, threshold in study.reach.items():
-        split, _, name = figure.partition(" ")
+        split, _, name = figure.rpartition(" ")
         epoch = epochs_to(lines, split, name, threshold)
         if epoch is not None:
             found[f"epochs to {figure} {threshold:g}"] = epoch
@@ -84,14 +88,14 @@ def epochs_to(lines: list[dict[str, Any]], split: str, name: str, threshold: flo
     epoch, reached = None, lambda value: value <= threshold if name == "loss" else value >= threshold
     for line in lines:
         epoch = line.get("epoch", epoch)
-        if line["split"] == split and reached(line[name]) and epoch is not None:
+        if line_name(line) == split and reached(line[name]) and epoch is not None:
             return epoch
     return epoch
 
 
 def reaches(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> bool:
     """Whether a run ever reaches the threshold of `epochs_to`."""
-    values = [line[name] for line in lines if line["split"] == split]
+    values = [line[name] for line in lines if line_name(line) == split]
     return any(value <= threshold if name == "loss" else value >= threshold for value in values)
 
 

@@ -118,7 +118,7 @@ def _unreached(cell: Cell, study: Study) -> list[str]:
     return [
         f"epochs to {figure} {threshold:g}"
         for figure, threshold in study.reach.items()
-        if not reaches(lines, *figure.split(" ", 1), threshold)
+        if not reaches(lines, *figure.rsplit(" ", 1), threshold)
     ]
 
 
