@@ -22,11 +22,16 @@ REPORT = "report.html"
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
     *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
+    *("claims.json", "probes.json"),  # of a study's cell
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
     *("tensorflow-datasets", "pillow", "opencv-python-headless", "scikit-learn"),
 ]
+
+
+class InUse(UserError):
+    """Another process holds the run directory."""
 
 
 class Record:
@@ -183,7 +188,7 @@ def start_run(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
+            raise InUse(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
         others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES and entry.name[0] != ".")
         if not (path / "config.json").exists() and others:
             raise UserError(
