@@ -85,7 +85,19 @@ def flatten(encoded: Any, path: str = "") -> dict[str, Any]:
 
 def fixed(encoded: Any) -> dict[str, Any]:
     """An encoded config, flattened, without what may change between the starts of one run."""
-    return {path: value for path, value in flatten(encoded).items() if path not in FREE}
+    return {path: value for path, value in flatten(encoded).items() if path not in free(encoded)}
+
+
+def free(encoded: Any) -> tuple[str, ...]:
+    """FREE, and the path of a Folder: its images are compared by their names and sizes (plan.dataset), not by place."""
+    source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
+    return (*FREE, "data.source.path") if source.get("class") == "jaxcnn.data.folder:Folder" else FREE
+
+
+def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """The differences of two encoded configs that are not allowed between the starts of one run."""
+    both = set(free(old)) & set(free(new))
+    return {path: values for path, values in differences(old, new).items() if path not in both}
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from typing import Literal
 
 import jax
@@ -32,9 +33,13 @@ class Data:
     image_shape: tuple[int, int, int]
     """Height, width and channels of the model's input, after the transforms."""
     source: Source = Digits()
-    train_split: str = "train"
-    evaluation_splits: tuple[str, ...] = ("test",)
-    """The first one drives the best checkpoint and the plateau schedule."""
+    train_split: str = "train[:90%]"
+    """A split or a part of one (data/splits.py): "train", "train[:80%]", "train[:1000]", "train+extra"."""
+    evaluation_splits: tuple[str, ...] = ("train[90%:]",)
+    """Evaluated during training; the first one drives the best checkpoint and the plateau schedule."""
+    test_splits: tuple[str, ...] = ("test",)
+    """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
+    the user's own wish, is no test split any more."""
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
     preprocess: tuple[Transform, ...] = ()
@@ -52,7 +57,8 @@ class Data:
     workers: int = 0
     """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
     tolerate_broken: int = 0
-    """How many unreadable images may be passed over, each one recorded in quarantine.jsonl; 0 stops at the first."""
+    """How many images may be passed over that cannot be read or that a transform cannot take, each one recorded in
+    quarantine.jsonl; 0 stops at the first."""
 
     def __post_init__(self):
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
@@ -63,8 +69,21 @@ class Data:
         for field in ("workers", "tolerate_broken", "memory_limit"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
-        if len(set(self.evaluation_splits)) != len(self.evaluation_splits):
-            raise UserError(f"data.evaluation_splits names a split twice: {self.evaluation_splits}")
+        for field in ("evaluation_splits", "test_splits"):
+            names = getattr(self, field)
+            if isinstance(names, str):
+                raise UserError(f"data.{field} is {names!r}; it is a tuple: ({names!r},)")
+            if len(set(names)) != len(names):
+                raise UserError(f"data.{field} names a split twice: {names}")
+            if "selection" in names:
+                raise UserError(f"data.{field}: a split cannot be called 'selection', a key of result.json; rename it")
+        if self.data_dir is not None and "://" not in self.data_dir:  # a stored run finds its data from anywhere
+            object.__setattr__(self, "data_dir", os.path.abspath(os.path.expanduser(self.data_dir)))
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The splits that are evaluated at the end only."""
+        return tuple(name for name in self.test_splits if name not in self.evaluation_splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +160,8 @@ def debug(experiment: Experiment) -> Experiment:
         data,
         source=source,
         train_split="train",
-        evaluation_splits=("test",),
+        evaluation_splits=("validation",) if data.evaluation_splits else (),
+        test_splits=("test",) if data.test_splits else (),
         batch_size=batch,
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
-from jaxcnn.data.examples import BrokenExample, Example, Examples
+from jaxcnn.data.examples import BrokenExample, Examples, read
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -54,7 +54,8 @@ class TrainBatches:
 
     Process p of P holds the p-th of P equal parts, so that the global batch is the same for every P. An example's
     augmentation is drawn from (seed, its position in the stream), whatever process or worker computes it.
-    A broken example is replaced by the next readable one of the split and marked in "broken".
+    A broken example is replaced by the next good one of the split and marked in "broken"; BrokenExample is raised
+    where it is more than `tolerate_broken` examples away.
     """
 
     examples: Examples
@@ -62,7 +63,7 @@ class TrainBatches:
     shape: tuple[int, int, int]
     batch_size: int
     seed: int
-    tolerate_broken: bool = False
+    tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
 
@@ -92,16 +93,30 @@ class TrainBatches:
         n = len(self.examples)
         for candidate in range(index, index + n):
             try:
-                example = self.examples[candidate % n]
+                example = read(self.examples, candidate % n, self.transforms, rng, self.shape)
                 break
             except BrokenExample:
-                if not self.tolerate_broken:
+                if candidate - index >= self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
         else:
-            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be read")
-        batch["image"][row] = transformed(example, self.examples, candidate % n, self.transforms, self.shape, rng)
-        batch["label"][row] = example["label"]
+            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be used")
+        batch["image"][row], batch["label"][row] = example["image"], example["label"]
+
+    def broken(self, step: int, batch: Batch) -> list[BrokenExample]:
+        """Why the examples that are marked in this process's batch of this step could not be used.
+
+        They are read again, with the draws that they had; one that can be read now is left out.
+        """
+        first = step * self.batch_size + self.process * (self.batch_size // self.processes)
+        draws, found = Draws(self.seed ^ AUGMENTATION), []
+        for row in np.flatnonzero(batch["broken"]).tolist():
+            try:
+                index = int(batch["index"][row])
+                read(self.examples, index, self.transforms, draws.at(first + row), self.shape)
+            except BrokenExample as error:
+                found.append(error)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +130,7 @@ class EvaluationBatches:
     transforms: tuple[Transform, ...]
     shape: tuple[int, int, int]
     batch_size: int
-    tolerate_broken: bool = False
+    tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
 
@@ -134,17 +149,26 @@ class EvaluationBatches:
         draws = Draws(EVALUATION)
         for row, index in enumerate(indices.tolist()):
             try:
-                example = self.examples[index]
+                # Few evaluations draw; what one does is the same at every step and for every size of the batch.
+                example = read(self.examples, index, self.transforms, draws.at(index), self.shape)
             except BrokenExample:
                 if not self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
                 continue
-            rng = draws.at(index)  # few evaluations draw; what one does is the same in every batch and at every step
-            batch["image"][row] = transformed(example, self.examples, index, self.transforms, self.shape, rng)
-            batch["label"][row] = example["label"]
+            batch["image"][row], batch["label"][row] = example["image"], example["label"]
             batch["mask"][row] = True
         return batch
+
+    def broken(self, indices: np.ndarray) -> list[BrokenExample]:
+        """Why these examples could not be used: they are read again; one that can be read now is left out."""
+        draws, found = Draws(EVALUATION), []
+        for index in indices.tolist():
+            try:
+                read(self.examples, index, self.transforms, draws.at(index), self.shape)
+            except BrokenExample as error:
+                found.append(error)
+        return found
 
 
 def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
@@ -180,26 +204,6 @@ def _settle_in(parent: int, index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def transformed(
-    example: Example,
-    examples: Examples,
-    index: int,
-    transforms: tuple[Transform, ...],
-    shape: tuple[int, int, int],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """The image of example `index` after its transforms, uint8 of this shape. Raises UserError where it has another."""
-    image = example["image"]
-    for transform in transforms:
-        image = transform(image, rng)
-    if image.shape != shape:
-        raise UserError(
-            f"{examples.where(index)}: the image is {example['image'].shape} and after the transforms {image.shape}, "
-            f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
-        )
-    return image
 
 
 def _resident(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> bool:

@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.explain.summary import summarize
 from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
-from jaxcnn.train.record import Record
+from jaxcnn.train.record import Record, is_training, line_name
 from jaxcnn.train.saved import load_run
 
 PROBES = "probes.json"
@@ -66,14 +66,15 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
         return {}
     record = Record(cell.path)
     found = {
-        f"{split} {name}".rstrip(): value  # a figure of one word is kept without a second
+        # A figure of one word is kept without a second.
+        f"{line_name({'split': split})} {name}".rstrip(): value
         for split, line in record.result().items()
         for name, value in line.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     found |= probed(cell)
     lines = record.metrics()
-    training = [line for line in lines if line["split"] == "train" and "epoch" in line]
+    training = [line for line in lines if is_training(line)]
     if training:
         last = {f"train {name}": training[-1][name] for name in ("loss", "accuracy")}
         found |= {name: value for name, value in last.items() if value is not None}
@@ -98,7 +99,7 @@ def steps(cell: Cell, study: Study) -> dict[str, float]:
     if not isinstance(cell.arm, Experiment) or cell.state() != "done":
         return {}
     lines, found = Record(cell.path).metrics(), {}
-    training = [line for line in lines if line["split"] == "train" and "epoch" in line]
+    training = [line for line in lines if is_training(line)]
     if training and training[-1].get("count"):
         found["train accuracy"] = 1 / training[-1]["count"]
     for figure, threshold in study.reach.items():
@@ -118,7 +119,7 @@ def points(lines: list[dict[str, Any]], split: str, name: str) -> list[tuple[flo
     found = []
     for line in lines:
         epoch = line.get("epoch", None if rate is None else line["step"] * rate)
-        if line["split"] == split and line.get(name) is not None and epoch is not None:
+        if line_name(line) == split and line.get(name) is not None and epoch is not None:
             found.append((epoch, line[name]))
     return found
 
@@ -178,8 +179,7 @@ def names(arm: Arm, study: Study) -> list[str]:
     """
     if not isinstance(arm, Experiment):
         return [*_declared(arm)]
-    own = [*arm.data.evaluation_splits, *getattr(arm.data, "test_splits", ())]
-    splits = own + [f"{split}_ema" for split in own if arm.ema.decay]
+    splits = _with_averages(arm, (*arm.data.evaluation_splits, *arm.data.test_splits))
     found = [f"{split} {name}" for split in splits for name in ("accuracy", "loss", "top5", "count")]
     found += ["train loss", "train accuracy", "images per second"]
     found += [reach_name(figure, threshold) for figure, threshold in study.reach.items()]
@@ -199,8 +199,7 @@ def check_figures(study: Study) -> None:
         _known("study.diverged", figure, every)
     for arm in study.arms.values():
         if isinstance(arm, Experiment):
-            splits = [*arm.data.evaluation_splits]
-            splits += [f"{split}_ema" for split in splits if arm.ema.decay]
+            splits = _with_averages(arm, arm.data.evaluation_splits)
             logged = [f"{split} {name}" for split in ("train", *splits) for name in ("accuracy", "loss", "top5")]
             for figure in study.reach:
                 _known("study.reach", figure, logged)
@@ -210,6 +209,12 @@ def _known(what: str, figure: str, known: Sequence[str], of: str = "") -> None:
     if figure not in known:
         hint = did_you_mean(figure, known) or "; there is " + ", ".join(dict.fromkeys(known))
         raise UserError(f"{what} names no figure{of}: {figure!r}{hint}")
+
+
+def _with_averages(arm: Experiment, splits: Sequence[str]) -> list[str]:
+    """The names in lines and figures of these splits, and of the averaged weights on them."""
+    own = [line_name({"split": split}) for split in splits]
+    return own + [f"{split}_ema" for split in splits if arm.ema.decay]
 
 
 def _declared(measures: Any) -> Sequence[str]:

@@ -47,8 +47,7 @@ def check(cells: Sequence[Cell]) -> None:
     planned = set()
     for cell in cells:
         if (cell.path / "config.json").exists():
-            changed = config.differences(Record(cell.path).config(), config.encode(cell.arm))
-            changed = {field: values for field, values in changed.items() if field not in config.FREE}
+            changed = config.changes(Record(cell.path).config(), config.encode(cell.arm))
             if changed:
                 field, (old, new) = next(iter(changed.items()))
                 raise UserError(

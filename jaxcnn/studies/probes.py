@@ -1,6 +1,6 @@
 """Probes: what a study measures of a finished run once more (study.Probe), with the run's last checkpoint.
 
-Accuracies are those of the raw net on the experiment's first evaluation split.
+Accuracies are those of the raw net on the experiment's first test split.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ class Generalization:
 
     def measure(self, saved: Saved) -> dict[str, float]:
         data = saved.experiment.data
-        splits = (data.train_split, data.evaluation_splits[0])
+        splits = (data.train_split, data.test_splits[0])
         metrics = evaluate_saved(saved, saved.experiment, splits)
         train, test = (metrics[split] for split in splits)
         return {
@@ -185,11 +185,11 @@ def _lost(
 
 def _measured(saved: Saved) -> float:
     """The accuracy that the run itself has measured."""
-    return saved.record.result()[saved.experiment.data.evaluation_splits[0]]["accuracy"]
+    return saved.record.result()[saved.experiment.data.test_splits[0]]["accuracy"]
 
 
 def _accuracy(saved: Saved, experiment: Experiment, step: Compiled | None = None) -> float:
-    split = experiment.data.evaluation_splits[0]
+    split = experiment.data.test_splits[0]
     return evaluate_saved(saved, experiment, (split,), step)[split]["accuracy"]
 
 

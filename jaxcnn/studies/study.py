@@ -116,10 +116,10 @@ def with_seed(arm: Arm, seed: int) -> Arm:
 def shrunk(study: Study) -> Study:
     """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out.
 
-    An arm that is no run is shrunk in the experiments that it holds. Figures of the first evaluation split are those of
-    the synthetic data's "test".
+    An arm that is no run is shrunk in the experiments that it holds. Figures of the first test split are those of the
+    synthetic data's "test".
     """
-    split = next(arm.data.evaluation_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
+    split = next(arm.data.test_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
 
     def renamed(figure: str) -> str:
         return f"test {figure.removeprefix(f'{split} ')}" if figure.startswith(f"{split} ") else figure

@@ -30,6 +30,8 @@ class CrossEntropy:
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"loss.label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
+        if not 0 <= self.auxiliary_weight < float("inf"):
+            raise UserError(f"loss.auxiliary_weight is {self.auxiliary_weight}; it must be at least 0, and finite")
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits [B, K] of any float type and integer labels [B] -> losses [B], float32."""

@@ -9,7 +9,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -19,6 +19,9 @@ from jaxcnn.errors import UserError
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
+DATASET = ("name", "version", "versions", "label_hash", "splits")
+SELECTION = "selection"
+"""The key of result.json that is no split."""
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
     *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
@@ -59,11 +62,22 @@ class Record:
 
     def result(self) -> dict[str, dict[str, float]]:
         """The final metrics per split; {} before the end. What is null in the file is NaN here."""
-        result = self._json("result.json") if (self.path / "result.json").exists() else {}
         return {
             split: {name: math.nan if value is None else value for name, value in metrics.items()}
-            for split, metrics in result.items()
+            for split, metrics in self._result().items()
+            if split != SELECTION
         }
+
+    def selection(self) -> dict[str, Any]:
+        """Which split chose what (selection.py), {} before the end."""
+        return self._result().get(SELECTION, {})
+
+    def watched(self) -> tuple[str, ...]:
+        """The splits that were evaluated during training: no figure of theirs is a test's."""
+        return tuple(self.config().get("data", {}).get("evaluation_splits", ()))
+
+    def _result(self) -> dict[str, Any]:
+        return self._json("result.json") if (self.path / "result.json").exists() else {}
 
     def metrics(self) -> list[dict[str, Any]]:
         return self._lines("metrics.jsonl")
@@ -71,8 +85,9 @@ class Record:
     def write_status(self, state: State, step: int, **more: Any) -> None:
         self._write("status.json", {"state": state, "step": step, **more})
 
-    def write_result(self, result: dict[str, dict[str, float]]) -> None:
-        self._write("result.json", result)
+    def write_result(self, result: dict[str, dict[str, float]], selection: dict[str, Any] | None = None) -> None:
+        """The figures per split, and which split chose what."""
+        self._write("result.json", result | ({} if selection is None else {SELECTION: selection}))
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; on disk before the next checkpoint (see `metrics_size`)."""
@@ -151,6 +166,23 @@ class Record:
         return [json.loads(line) for line in whole.splitlines()]
 
 
+def is_training(line: dict[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is of a training interval; the others are evaluations, of a split of any name."""
+    return "epoch" in line
+
+
+def line_name(line: dict[str, Any]) -> str:
+    """What a line's curve and figures are called: "train" for training, else the split."""
+    if line["split"] == "train" and not is_training(line):
+        return "train (evaluated)"
+    return line["split"]
+
+
+def labeled(split: str, watched: Iterable[str]) -> str:
+    """A split's name in tables: "test", "train[90%:] (validation)" for one that was evaluated during training."""
+    return f"{split} (validation)" if split.removesuffix("_ema") in watched or split in watched else split
+
+
 def _not_written(path: pathlib.Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written: {error}; the checkpoints are intact")
 
@@ -197,7 +229,7 @@ def start_run(
         record = Record(path)
         if (path / "config.json").exists():
             _same_config(record, encoded)
-            _same_labels(record, dataset)
+            _same_data(record, encoded, dataset)
             now = environment(dataset, encoded)
             first = record.environment()
             starts = first.pop("resumed", [])
@@ -227,7 +259,7 @@ def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, A
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
-        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.FREE},
+        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.free(encoded)},
         "dataset": dataset,
     }
 
@@ -247,19 +279,16 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _same_config(record: Record, encoded: dict[str, Any]) -> None:
-    changed = {
-        field: values
-        for field, values in config.differences(record.config(), encoded).items()
-        if field not in config.FREE
-    }
+    changed = config.changes(record.config(), encoded)
     if changed:
         lines = "\n".join(f"  {field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items())
         raise UserError(f"{record.path} holds a run with another config:\n{lines}\nchoose another --workdir")
 
 
-def _same_labels(record: Record, dataset: dict[str, Any]) -> None:
+def _same_data(record: Record, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
     before = record.environment()["dataset"]
-    for field in ("name", "version", "label_hash", "splits"):
+    moved = "data.source.path" in config.free(encoded)  # a folder's name is where it lies, and not what is in it
+    for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)
         if old != new:
             raise UserError(f"{record.path} was started with other data: {field} was {old!r} and is {new!r}")

@@ -49,6 +49,17 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
     manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
     steps = sorted(manager.all_steps())
     chosen = {"latest": steps[-1], "best": manager.best_step()}.get(which, which)
+    if chosen is None:
+        why = (
+            "data.evaluation_splits is empty"
+            if not experiment.data.evaluation_splits
+            else "checkpoints.best is 0"
+            if not experiment.checkpoints.best
+            else "no evaluation has happened yet"
+        )
+        raise UserError(
+            f"{path}: no checkpoint is the best, since {why}; there are latest, {', '.join(map(str, steps))}"
+        )
     if not str(chosen).isdigit() or int(chosen) not in steps:
         raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
     mesh = meshes.make_mesh()
