@@ -41,7 +41,7 @@ class Cell:
 
     def state(self) -> str:
         """The run's state as status.json has it; "missing" where it has not begun."""
-        return Record(self.path).status().get("state", "missing")
+        return Record(self.path).state() or "missing"
 
     def message(self) -> str:
         """Why it failed or diverged, "" elsewhere."""

@@ -187,7 +187,7 @@ class _Seeds:
                 for newer in [saved for saved in manager.all_steps() if saved > self.step]:
                     manager.delete(newer)  # saved when another seed no longer could
                 abstract = abstract_state(self.plan.experiment, self.plan.mesh)
-                state, note = checkpoint.restore(manager, self.step, abstract)
+                state, note = checkpoint.restore(manager, self.step, abstract, record.recognize)
                 states.append(state)
                 record.cut_metrics(note["metrics_size"])
                 self.evaluations[seed] = note["evaluations"]
@@ -265,8 +265,7 @@ class _Seeds:
                 continue
             state = jax.tree.map(lambda x, i=seed: x[i], self.state)
             found = self.evaluations[seed]
-            note = {"evaluated": True, "evaluations": found, "best": self.best[seed].note()}
-            note["metrics_size"] = record.metrics_size()
+            note = {"evaluated": True, "evaluations": found, "best": self.best[seed].note(), **record.position()}
             checkpoint.save(manager, self.step, state, note, found[first] if seed in scored else None)
         for manager in self.managers:
             checkpoint.wait(manager)

@@ -21,7 +21,7 @@ def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
     rows = {}
     for path, record, flat in zip(paths, records, flats, strict=True):
         status = record.status()
-        row = {"state": status.get("state"), "step": status.get("step")} | {name: flat.get(name) for name in differing}
+        row = {"state": record.state(), "step": status.get("step")} | {name: flat.get(name) for name in differing}
         watched = record.watched()
         for split, metrics in record.result().items():
             row |= {f"{labeled(split, watched)} {name}": value for name, value in metrics.items()}

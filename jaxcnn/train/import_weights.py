@@ -132,7 +132,7 @@ def import_weights(
     with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
         manager = checkpoint.open_manager(record.checkpoints, experiment.checkpoints)
         try:
-            note = {"evaluated": True, "evaluations": {}, "best": [], "metrics_size": 0}
+            note = {"evaluated": True, "evaluations": {}, "best": [], **record.position()}
             checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)
             checkpoint.wait(manager)
         finally:

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import functools
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -16,6 +18,7 @@ import jax
 
 from jaxcnn import config, files
 from jaxcnn.errors import UserError
+from jaxcnn.train.seal import Damaged
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
@@ -40,16 +43,17 @@ class InUse(UserError):
 class Record:
     """One run directory. Files that must be whole are written beside their place and renamed.
 
-    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
-    own part of the data, which go to quarantine.PROCESS.jsonl.
+    Of several processes only number 0 writes; the others' calls do nothing.
     """
 
     def __init__(self, path: pathlib.Path, process: int = 0):
         self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
-        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
-        self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
-        self.skipped = {line["step"]: line for line in self._lines("skipped.jsonl")}
+        self._digested, self._digest = 0, hashlib.sha256()  # of metrics.jsonl, so far
+        self.quarantined = {
+            (line["split"], line["index"]) for line in self._readable_lines("quarantine.jsonl", "split", "index")
+        }
+        self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
     def config(self) -> dict[str, Any]:
         return self._json("config.json")
@@ -58,7 +62,22 @@ class Record:
         return self._json("environment.json")
 
     def status(self) -> dict[str, Any]:
-        return self._json("status.json") if (self.path / "status.json").exists() else {}
+        """State, step and what else is known; {} if the file is not there or damaged: a checkpoint has the step."""
+        try:
+            status = self._json("status.json")
+        except UserError:
+            return {}
+        return status if isinstance(status.get("state"), str) and isinstance(status.get("step"), int) else {}
+
+    def state(self) -> str | None:
+        """The state in status.json; a run that is "done" without a result there is "running": its end was lost."""
+        state = self.status().get("state")
+        if state != "done":
+            return state
+        try:
+            return "done" if self.result() else "running"
+        except UserError:
+            return "running"
 
     def result(self) -> dict[str, dict[str, float]]:
         """The final metrics per split; {} before the end. What is null in the file is NaN here."""
@@ -94,16 +113,47 @@ class Record:
         if self.process == 0:
             self._append("metrics.jsonl", line)
 
-    def metrics_size(self) -> int:
-        """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
+    def position(self) -> dict[str, Any]:
+        """Where the run is: what a checkpoint notes of it, and `recognize` knows again.
+
+        Its config, and the size and the digest of metrics.jsonl, all of which is on disk then, with the other lists.
+        Resume cuts metrics.jsonl to this size.
+        """
         if self.process:
-            return 0
-        try:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            return {"config": self._fixed, "metrics_size": 0, "metrics_digest": ""}
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
+            with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-                return file.tell()
+        try:
+            with (self.path / "metrics.jsonl").open("a+b") as file:
+                os.fsync(file.fileno())
+                size = file.tell()
+                file.seek(self._digested)
+                self._digest.update(file.read(size - self._digested))
+                self._digested = size
+            files.sync_folder(self.path)
         except OSError as error:
             raise _not_written(self.path / "metrics.jsonl", error) from error
+        return {"config": self._fixed, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
+
+    def recognize(self, note: dict[str, Any]) -> None:
+        """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
+        flat, free = config.flatten(self.config()), config.free(self.config())
+        for field, value in note["config"].items():
+            now = flat.get(field)
+            if field not in free and now != value:
+                raise Damaged(f"it is of another run: {field} is {value!r} there and {now!r} in config.json")
+        if self.process or not note["metrics_size"]:
+            return
+        try:
+            with (self.path / "metrics.jsonl").open("rb") as file:
+                logged = file.read(note["metrics_size"])
+        except OSError as error:
+            raise Damaged(f"metrics.jsonl, which belongs to it: {error.strerror}") from error
+        if len(logged) < note["metrics_size"]:
+            raise Damaged("metrics.jsonl is shorter than when it was saved")
+        if hashlib.sha256(logged).hexdigest() != note["metrics_digest"]:
+            raise Damaged("metrics.jsonl is another than when it was saved")
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after the checkpoint that the run resumes from."""
@@ -112,12 +162,20 @@ class Record:
         with (self.path / "metrics.jsonl").open("a") as file:
             if file.tell() > size:
                 file.truncate(size)
+        self._digested, self._digest = 0, hashlib.sha256()
 
-    def quarantine(self, split: str, index: int, where: str, cause: str) -> None:
-        """Records an unreadable example, once."""
-        if (split, index) not in self.quarantined:
-            self.quarantined.add((split, index))
-            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
+    @functools.cached_property
+    def _fixed(self) -> dict[str, Any]:
+        return config.fixed(self.config())
+
+    def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
+        """Records an example that was passed over; false if it is recorded already."""
+        if (split, index) in self.quarantined:
+            return False
+        self.quarantined.add((split, index))
+        if self.process == 0:
+            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+        return True
 
     def skip(self, step: int, figures: dict[str, Any]) -> bool:
         """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
@@ -150,20 +208,59 @@ class Record:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            return _object((self.path / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} is not a run directory: it has no {name}") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name} cannot be read: {error}") from error
+            cause = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{self.path / name} cannot be read: {cause}") from error
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file, [] if it is not there. Raises UserError with the number of one that cannot be read."""
+        found = []
+        for number, line in enumerate(self._whole_lines(name), 1):
+            try:
+                found.append(_object(line))
+            except ValueError as error:
+                raise UserError(
+                    f"{self.path / name}: line {number} cannot be read: {error}; launching the run's command again "
+                    "drops what was written after its newest checkpoint"
+                ) from error
+        return found
+
+    def _readable_lines(self, name: str, *fields: str) -> list[dict[str, Any]]:
+        """The lines of a file that can be read and have these fields; what the others said, the run meets again."""
+        found = []
+        for line in self._whole_lines(name):
+            with contextlib.suppress(ValueError):
+                value = _object(line)
+                found += [value] if all(field in value for field in fields) else []
+        return found
+
+    def _whole_lines(self, name: str) -> list[bytes]:
         try:
-            text = (self.path / name).read_text()
+            text = (self.path / name).read_bytes()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be read: {error.strerror}") from error
         # A line without its end was cut by a kill; it belongs to a step that resume runs again.
-        whole = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        return text[: text.rfind(b"\n") + 1].splitlines()
+
+    def _mend(self, name: str) -> None:
+        """Leaves out the lines that cannot be read, so that the next one begins a line of its own."""
+        lines = self._readable_lines(name)
+        whole = "".join(files.to_json(line) + "\n" for line in lines).encode()
+        if (self.path / name).exists() and whole != (self.path / name).read_bytes():
+            self._write_bytes(name, whole)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """One line of JSON, which holds an object. Raises ValueError."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not an object")
+    return value
 
 
 def is_training(line: dict[str, Any]) -> bool:
@@ -227,6 +324,8 @@ def start_run(
                 f"{path} is not a run directory but holds {', '.join(others[:5])}; choose another --workdir"
             )
         record = Record(path)
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
+            record._mend(name)
         if (path / "config.json").exists():
             _same_config(record, encoded)
             _same_data(record, encoded, dataset)

@@ -43,8 +43,15 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     compiled = compile_train_step(plan)
     if before:
         manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
-        state, note = checkpoint.restore(manager, before[-1], abstract)
-        manager.close()
+        try:
+            state, note = checkpoint.restore(manager, before[-1], abstract, record.recognize)
+        except Exception as error:  # orbax and tensorstore raise many types on damaged files
+            raise UserError(
+                f"{path}: checkpoint {before[-1]} cannot be read ({checkpoint.cause_of(error)}); start the run's "
+                "command again: it goes on from the one before"
+            ) from error
+        finally:
+            manager.close()
     else:
         create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
         state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}

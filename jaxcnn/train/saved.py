@@ -64,7 +64,7 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
         raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
     mesh = meshes.make_mesh()
     try:
-        state, _ = checkpoint.restore(manager, int(chosen), abstract_state(experiment, mesh))
+        state, _ = checkpoint.restore(manager, int(chosen), abstract_state(experiment, mesh), record.recognize)
     except Exception as error:  # orbax and tensorstore raise many types on damaged files
         cause = checkpoint.cause_of(error)
         raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
