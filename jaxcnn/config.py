@@ -28,7 +28,8 @@ def encode(value: Any, path: str = "") -> Any:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         skip = {"parent", "name"} if isinstance(value, nn.Module) else set()
-        fields = [field.name for field in dataclasses.fields(value) if field.init and field.name not in skip]
+        held = [field for field in dataclasses.fields(value) if field.init and field.metadata.get("stored", True)]
+        fields = [field.name for field in held if field.name not in skip]
         cls = type(value)
         return {"class": f"{cls.__module__}:{cls.__qualname__}"} | {
             name: encode(getattr(value, name), f"{path}.{name}" if path else name) for name in fields
