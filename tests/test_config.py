@@ -53,8 +53,10 @@ def test_flatten_numbers_what_is_in_a_tuple():
 
 
 def test_what_cannot_be_stored_is_named():
-    with pytest.raises(UserError, match=r"optimizer: <function"):
-        encode(dataclasses.replace(make(), optimizer=make))
+    model = make().model.clone()
+    object.__setattr__(model.head, "dropout", make)
+    with pytest.raises(UserError, match=r"model.head.dropout: <function"):
+        encode(dataclasses.replace(make(), model=model))
 
 
 def test_the_config_of_an_older_run_means_what_it_meant():

@@ -29,18 +29,21 @@ def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str 
       data_dir: Where prepared TFDS data lies.
     """
     from jaxcnn.data.examples import check as broken_in
+    from jaxcnn.data.splits import classes_without_images, open_split
     from jaxcnn.flags import parse
 
     data = parse(file, []).experiment.data
     found = 0
-    uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in data.evaluation_splits)]
+    held_out = dict.fromkeys((*data.evaluation_splits, *data.test_splits))
+    uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
     for split, transforms in dict.fromkeys(uses):
-        examples = data.source.open(split, data_dir or data.data_dir)
+        examples = open_split(data.source, split, data_dir or data.data_dir)
         broken = broken_in(examples, transforms, data.image_shape)
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
             *(f"  {error}" for error in broken),
+            *(f"  no image of {name}" for name in classes_without_images(examples)),
         )
     if found:
         raise UserError(f"{found} broken images")

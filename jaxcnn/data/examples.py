@@ -37,7 +37,12 @@ class BrokenExample(UserError):
 
 @runtime_checkable
 class Examples(Protocol):
-    """Random access to one split. Objects pickle, because Grain's worker processes receive them."""
+    """Random access to one split. Objects pickle, because Grain's worker processes receive them.
+
+    Two attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
+    without reading an image, so that slices are stratified; and `shuffled`, True where the order tells nothing of the
+    classes.
+    """
 
     name: str  # "fashion_mnist"
     version: str  # "3.0.1"
@@ -62,8 +67,8 @@ class Source(Protocol):
     """A frozen dataclass that says where a dataset is."""
 
     def open(self, split: str, data_dir: str | None = None) -> Examples:
-        """The examples of one split. `data_dir` is where prepared datasets lie; sources that have a path of their own
-        ignore it.
+        """The examples of one whole split; open_split (splits.py) cuts it. `data_dir` is where prepared datasets lie;
+        sources that have a path of their own ignore it. A source with the attribute `slices`, True, cuts by itself.
         """
         ...
 

@@ -121,7 +121,8 @@ def import_weights(
         model=model,
         data=Data(
             source=Tfds("imagenet2012"),
-            evaluation_splits=("validation",),
+            evaluation_splits=(),
+            test_splits=("validation",),
             image_shape=(crop, crop, 3),
             augment=(RandomResizedCrop(crop, method=preparation.method), HorizontalFlip()),
             preprocess=(Resize(preparation.resize, preparation.method), CenterCrop(crop)),
@@ -143,7 +144,7 @@ def import_weights(
     with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
         manager = checkpoint.open_manager(record.checkpoints, experiment.checkpoints)
         try:
-            note = {"evaluated": True, "evaluations": {}, "metrics_size": 0}
+            note = {"evaluated": True, "evaluations": {}, "best": [], **record.position()}
             checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)
             checkpoint.wait(manager)
         finally:

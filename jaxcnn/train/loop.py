@@ -1,6 +1,7 @@
 """The training loop: decides when, on integers; what happens is in the pure steps of step.py.
 
-At step s (s optimizer steps done) the order is fixed: log, evaluate, save. Resume enters at the saved step and
+At step s (s optimizer steps done) the order is fixed: log, evaluate, save; after the last one the test splits are read,
+once. Resume enters at the saved step and
 continues as if nothing had happened: the state, the place in the data (a function of the step), the metrics file (cut
 to its size at the save) and the evaluations so far are those of the uninterrupted run, bit for bit.
 """
@@ -12,20 +13,20 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.examples import Examples
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.agreement import Agreement
+from jaxcnn.train.agreement import Agreement, Vote
 from jaxcnn.train.compilation import Compiled
 from jaxcnn.train.evaluate import (
     Metrics,
@@ -41,9 +42,11 @@ from jaxcnn.train.memory import advice, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
-from jaxcnn.train.record import Record, State
+from jaxcnn.train.quarantine import Quarantine
+from jaxcnn.train.record import Record, State, is_training, line_name
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.selection import Best, best_of, selection
 from jaxcnn.train.state import TrainState, all_finite
 
 Transforms = tuple[Transform, ...]
@@ -94,7 +97,7 @@ def run(
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
     """
-    if record.status().get("state") == "done":
+    if record.state() == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
     loop = _Loop(plan, record, display, stop, reached)
@@ -145,11 +148,13 @@ class _Loop:
     ):
         self.plan, self.record, self.display, self.reached = plan, record, display, reached
         self.stop = Agreement(plan.mesh, stop, reached)
+        self.quarantine = Quarantine(record, self.stop, plan.experiment.data.tolerate_broken, display.line)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
+        self.best = Best(plan.experiment.checkpoints)
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
         self.interval = Interval(self._log, plan.experiment.data.batch_size, self._skipped)
@@ -165,9 +170,11 @@ class _Loop:
         self.reached("the compilation", patient=True)
         self.train_step = compile_train_step(plan)
         display.line(f"train step compiled: {self.train_step}")
-        if plan.evaluations:
+        if plan.evaluations or plan.tests:
             self.evaluation_step = compile_evaluation_step(plan.experiment, plan.mesh)
             display.line(f"evaluation step compiled: {self.evaluation_step}")
+        for line in plan.warnings():
+            display.line(f"warning: {line}")
         data = plan.experiment.data
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),
@@ -186,11 +193,12 @@ class _Loop:
                 if not self.evaluated:
                     self._evaluate_and_save()
                 while self.step < plan.total:
-                    if self.stop.soon(f"step {self.step}"):
+                    if self._stops(f"step {self.step}"):
                         raise Stopped
                     self._train(batches)
                     advance(self.step, self.figures)
                     self._evaluate_and_save()
+                result = self._test() | self.evaluations
         except Stopped:
             self.interval.settle()
             self._save()
@@ -199,8 +207,8 @@ class _Loop:
             return Outcome("preempted", self.step, message, {})
         self.reached("the end", patient=True)
         checkpoint.wait(self.manager)
-        self.record.write_result(self.evaluations)
-        return Outcome("done", self.step, f"done at step {self.step:,}", self.evaluations)
+        self.record.write_result(result, selection(plan.experiment, self.best))
+        return Outcome("done", self.step, f"done at step {self.step:,}", result)
 
     def close(self) -> None:
         self.manager.close()
@@ -215,7 +223,7 @@ class _Loop:
             loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self._quarantine(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
+            self.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
@@ -224,7 +232,7 @@ class _Loop:
         """Takes the state from the newest good checkpoint, or makes a new one."""
         plan = self.plan
         abstract = abstract_state(plan.experiment, plan.mesh)
-        restored = checkpoint.restore_latest(self.manager, abstract, self.stop.all)
+        restored = checkpoint.restore_latest(self.manager, abstract, self.record.recognize, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
@@ -241,8 +249,11 @@ class _Loop:
             return
         for line in restored.damaged:
             self.display.line(f"warning: {line}")
+        if not restored.sealed:
+            self.display.line(f"warning: {checkpoint.unsealed(restored.step)}")
         self.step, self.state = restored.step, restored.state
         self.evaluations = restored.note["evaluations"]
+        self.best = best_of(plan.experiment.checkpoints, restored.note.get("best", []))
         self.record.cut_metrics(restored.note["metrics_size"])
         self.record.write_status("running", self.step)
         self.evaluated = restored.note["evaluated"]
@@ -278,7 +289,7 @@ class _Loop:
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(plan.train.split, self.batches.broken(self.step, batch))
+            self.quarantine.add(plan.train.split, self.batches.broken(self.step, batch))
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -298,18 +309,39 @@ class _Loop:
         save_due = last or step % plan.checkpoint_every == 0
         if evaluation_due or save_due:
             self.interval.settle()
+        among_best = False
         if evaluation_due:
             self.evaluated = False
             self._evaluate()
             self.evaluated = True
-        if save_due:
-            self._save(scored=evaluation_due)
+            before, self.best = self.best, self.best.with_evaluation(step, next(iter(self.evaluations.values())))
+            among_best = self.best is not before
+        if save_due or among_best:
+            self._save(scored=among_best, anew=evaluation_due)
 
     def _evaluate(self) -> None:
+        results = self._measure(self.plan.evaluations)
+        self.evaluations = results
+        schedule = self.plan.experiment.schedule
+        if isinstance(schedule, Plateau):
+            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
+            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(self.plan.mesh)))
+
+    def _test(self) -> Metrics:
+        """The figures of the finished net on what was held back until now. Raises Stopped where it is cut short."""
+        for split, examples in self.plan.tests.items():
+            if self.stop.now(f"reading {split}"):
+                raise Stopped
+            self.reached(f"reading {split}", patient=True)
+            self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
+        return self._measure(self.plan.tests)
+
+    def _measure(self, splits: Iterable[str]) -> Metrics:
+        """The figures of all nets on these splits, logged once all of them are there."""
         plan, data = self.plan, self.plan.experiment.data
         results: Metrics = {}
         nets = nets_of(self.state)
-        for split in plan.evaluations:
+        for split in splits:
             examples, transforms = self.splits[split]
             made = evaluation_batches(data, examples, transforms)
             with contextlib.closing(self._read(made)) as batches:
@@ -319,8 +351,8 @@ class _Loop:
                     batches,
                     examples,
                     plan.mesh,
-                    stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=lambda indices, made=made, split=split: self._quarantine(split, made.broken(indices)),
+                    stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
+                    on_broken=lambda indices, made=made, split=split: self.quarantine.add(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
@@ -328,44 +360,38 @@ class _Loop:
         for split, metrics in results.items():
             if not math.isfinite(metrics["loss"]):
                 raise self._diverged(f"the loss on {split}")
-        self.evaluations = results
-        schedule = plan.experiment.schedule
-        if isinstance(schedule, Plateau):
-            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
-            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
+        return results
 
-    def _save(self, *, scored: bool = False) -> None:
-        """Saves this step, with its metrics as the score by which the best are kept."""
+    def _save(self, *, scored: bool = False, anew: bool = False) -> None:
+        """Saves this step; one of the best with its metrics, as the score by which these are kept.
+
+        `anew` replaces what is saved of this step: a stop cut its evaluation short, which is done now.
+        """
         self.reached(f"the save at step {self.step}", patient=True)
+        self.quarantine.share()
         if not all_finite(self.state, self.plan.mesh):
             raise self._diverged("a parameter or a running statistic, after the update,")
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
-            if not scored:
+            if not anew:
                 return
-            # It was saved when a stop cut its evaluation short; now it can be saved with its score.
             self.manager.delete(self.step)
         note = {
             "evaluated": self.evaluated,
             "evaluations": self.evaluations,
-            "metrics_size": self.record.metrics_size(),
+            "best": self.best.note(),
+            **self.record.position(),
         }
         metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
         self.record.write_status("running", self.step)
 
-    def _quarantine(self, split: str, broken: list[BrokenExample]) -> None:
-        """Records examples that were passed over; raises UserError for more than the experiment tolerates."""
-        tolerated = self.plan.experiment.data.tolerate_broken
-        for example in broken:
-            if (split, example.index) not in self.record.quarantined:
-                self.record.quarantine(split, example.index, example.where, example.cause)
-                self.display.line(f"warning: passed over {example.where}: {example.cause}")
-        if len(self.record.quarantined) > tolerated:
-            raise UserError(
-                f"{len(self.record.quarantined)} images cannot be used and data.tolerate_broken is {tolerated}; "
-                f"they are listed in {self.record.path / 'quarantine.jsonl'}"
-            )
+    def _stops(self, where: str) -> bool:
+        """Whether all processes stop here; what one has passed over two calls before is told to all."""
+        vote = self.stop.soon(where, news=self.quarantine.news)
+        if vote == Vote.NEWS:
+            self.quarantine.share()
+        return vote == Vote.STOP
 
     def _diverged(self, cause: str) -> Diverged:
         """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""
@@ -384,7 +410,7 @@ class _Loop:
     def _log(self, line: dict[str, Any]) -> None:
         """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
         self.record.log(line)
-        if line["split"] != "train":
+        if not is_training(line):
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
             self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
@@ -394,7 +420,7 @@ class _Loop:
         if self.board is not None:
             for name, value in line.items():
                 if name not in ("step", "split") and value is not None:
-                    self.board.add_scalar(f"{line['split']}/{name}", value, line["step"])
+                    self.board.add_scalar(f"{line_name(line)}/{name}", value, line["step"])
 
 
 def _open_board(record: Record) -> Any:
