@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
+from jaxcnn.files import check_regular
 from jaxcnn.models import (
     MODELS,
     alexnet,
@@ -146,8 +147,12 @@ def read_weights(weights: Mapping[str, Any] | str | os.PathLike) -> dict[str, An
 
 
 def _read_file(file: pathlib.Path) -> Any:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
+    try:
+        check_regular(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
     package = "safetensors" if file.suffix == ".safetensors" else "torch"
     try:
         if package == "safetensors":
