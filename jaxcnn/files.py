@@ -8,11 +8,14 @@ import json
 import math
 import os
 import pathlib
+import re
 import secrets
 import stat
 from typing import Any
 
 import numpy as np
+
+from jaxcnn.errors import UserError
 
 # What a file system answers that cannot flush a folder; it has no need to, or no way.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
@@ -119,6 +122,38 @@ def sync_folder(folder: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def reach(folder: pathlib.Path) -> tuple[pathlib.Path, int | None]:
+    """A path of this folder for libraries that read a path as a pattern or as UTF-8, and the descriptor it lives by.
+
+    Most paths are returned as they are, without a descriptor. For one with brackets, stars, backslashes, bytes that are
+    not UTF-8, or near the system's limit it is /proc/self/fd/N, which holds for this process while N is open.
+
+    Raises:
+      UserError: the path is such a one, and this system has no /proc/self/fd.
+      OSError: the folder is not there.
+    """
+    text = os.fsencode(folder)
+    if len(text) < 3000 and not re.search(rb"[\\\[\]*?{}]", text) and _is_utf8(text):
+        return folder, None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    path = pathlib.Path(f"/proc/self/fd/{descriptor}")
+    if not path.exists():
+        os.close(descriptor)
+        raise UserError(
+            f"{folder}: checkpoints cannot be kept under this path on this system; choose one of letters, digits, "
+            "'.', '-' and '_'"
+        )
+    return path, descriptor
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -108,6 +108,6 @@ def test_nothing_else_writes_files_or_json():
             of_json = before == "json" and function in ("dump", "dumps") and name not in WIRE
             of_path = function in ("write_text", "write_bytes", "write_json") and before != "files"
             of_copy = before == "shutil" and function in ("copyfile", "copy", "copy2")
-            if of_json or (of_path) or of_copy:
+            if of_json or of_path or of_copy:
                 found.append(f"{name}:{line} {before}.{function}")
     assert not found, found

@@ -23,11 +23,11 @@ def evaluate(
     folder: str | None = None,
     json: bool = False,
 ) -> None:
-    """Evaluate a run on a split; on its own evaluation splits the figures are the training's, exactly.
+    """Evaluate a run on a split; on its own test and evaluation splits the figures are the training's, exactly.
 
     Args:
       run: A run directory.
-      split: A split of the run's data; default its evaluation splits.
+      split: A split of the run's data, or a part, such as train[:1000]; default its test and evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
       folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
@@ -35,9 +35,10 @@ def evaluate(
     """
     from jaxcnn.train.evaluate import evaluate_run
     from jaxcnn.train.progress import result_table
+    from jaxcnn.train.record import open_run
 
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result), json)
+    show(result, result_table(result, open_run(run).watched()), json)
 
 
 def predict(
@@ -147,7 +148,8 @@ def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -
 
     Args:
       run: A run directory, of a finished run or not.
-      split: The split whose images are answered; default the first of the run's evaluation splits.
+      split: The split whose images are answered; default the first test split, of a run under way the first
+        evaluation split.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
     """
     from jaxcnn.report.run import write_report

@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from jaxcnn.studies.cell import Cell
 from jaxcnn.text import in_figure
-from jaxcnn.train.record import Record
+from jaxcnn.train.record import Record, is_training
 
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
@@ -114,7 +114,7 @@ def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
 
 def _training(lines: list[dict[str, Any]]) -> np.ndarray:
     """[points, 2] of epoch and loss."""
-    return np.array([(line["epoch"], line["loss"]) for line in lines if line["split"] == "train"]).reshape(-1, 2)
+    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)]).reshape(-1, 2)
 
 
 def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
@@ -122,7 +122,7 @@ def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
     points, epoch, split = [], 0.0, None
     for line in lines:
         epoch = line.get("epoch", epoch)
-        if line["split"] != "train":
+        if not is_training(line):
             split = split or line["split"]
             if line["split"] == split:
                 points.append((epoch, line["accuracy"]))

@@ -1,7 +1,7 @@
 """Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxcnn import text
+from jaxcnn.train.record import labeled
 
 
 class Display:
@@ -56,8 +57,14 @@ def train_line(line: dict[str, Any], total: int) -> str:
     return (
         f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
         f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
-        f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+        f"{speed(line)}"
     )
+
+
+def speed(line: dict[str, Any]) -> str:
+    """'3,635 images/s  data wait 12%'; '-' if the clock did not move."""
+    rate, wait = line["examples_per_second"], line["data_wait"]
+    return f"{'-' if rate is None else f'{rate:,.0f}'} images/s  data wait {'-' if wait is None else f'{wait:.0%}'}"
 
 
 def figure(value: float | None) -> str:
@@ -76,11 +83,14 @@ def result_names(result: dict[str, dict[str, float]]) -> list[str]:
     return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
 
 
-def result_table(result: dict[str, dict[str, float]]) -> Table:
-    """The final metrics, a row per split."""
+def result_table(result: dict[str, dict[str, float]], watched: Iterable[str] = ()) -> Table:
+    """The final metrics, a row per split; `watched` are those that were evaluated during training."""
     names = result_names(result)
     rows = [
-        [split, *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names)]
+        [
+            labeled(split, watched),
+            *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names),
+        ]
         for split, metrics in result.items()
     ]
     return text.table(["split", *names], rows)

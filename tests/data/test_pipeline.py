@@ -204,7 +204,7 @@ def test_a_broken_training_example_is_replaced_and_marked(loaded):
     if loaded:
         examples, _ = load(examples, (), 2**20, tolerated=2)
         assert isinstance(examples, Memory) and sorted(examples.broken) == [3, 4]
-    made = batches(examples=examples, transforms=(), tolerate_broken=True)
+    made = batches(examples=examples, transforms=(), tolerate_broken=2)
     marked = 0
     for step in range(5):
         batch = made[step]
@@ -222,7 +222,7 @@ def test_a_broken_evaluation_example_is_masked(loaded):
     examples = Damaged(SOURCE.open("test"), {0, 22})
     if loaded:
         examples, _ = load(examples, (), 2**20, tolerated=2)
-    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=True)))
+    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=2)))
     assert sum(int(batch["mask"].sum()) for batch in rows) == 21
     assert [int(i) for batch in rows for i in batch["index"][batch["broken"]]] == [0, 22]
 
@@ -242,7 +242,9 @@ def test_more_broken_examples_than_tolerated():
         load(Damaged(SOURCE.open("train"), {1, 2, 3}), (), 2**20, tolerated=2)
     every = Damaged(SOURCE.open("train"), range(50))
     with pytest.raises(UserError, match="not one of its 50"):
-        batches(examples=every, tolerate_broken=True)[0]
+        batches(examples=every, tolerate_broken=50)[0]
+    with pytest.raises(BrokenExample):
+        batches(examples=every, tolerate_broken=49)[0]
 
 
 def test_an_image_of_another_shape_is_named_with_its_remedy():
