@@ -18,6 +18,10 @@ FREE = (
 )
 
 
+# Fields' values under the names that they have now: what was called so in the config of an older run.
+RENAMED = {("kernel_init", "he_normal"): "he_fan_out"}
+
+
 def encode(value: Any, path: str = "") -> Any:
     """A dataclass (a Linen module too) -> {"class": "module:Name", field: ...}; tuples -> lists; dtypes -> names.
 
@@ -49,6 +53,19 @@ def encode(value: Any, path: str = "") -> Any:
         f"{path}: {value!r} cannot be stored in config.json; experiments are made of dataclasses, numbers, strings "
         "and tuples (for a function, use the name that the field's type lists)"
     )
+
+
+def renamed(stored: Any) -> Any:
+    """A config that was read from a file, with today's names: a run keeps its meaning when a name gets a better one."""
+    if isinstance(stored, list):
+        return [renamed(item) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    now = {
+        field: RENAMED.get((field, value), value) if isinstance(value, str) else value
+        for field, value in stored.items()
+    }
+    return {field: renamed(value) for field, value in now.items()}
 
 
 def decode(value: Any) -> Any:

@@ -56,7 +56,7 @@ class Record:
         self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
     def config(self) -> dict[str, Any]:
-        return self._json("config.json")
+        return config.renamed(self._json("config.json"))
 
     def environment(self) -> dict[str, Any]:
         return self._json("environment.json")
