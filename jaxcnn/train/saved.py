@@ -33,8 +33,12 @@ class Saved:
 
 
 def load_experiment(record: Record) -> Experiment:
-    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py."""
+    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py.
+
+    Its data is where its newest start found it, which may be another place than that of the first.
+    """
     encoded = record.config()
+    config.place_data(encoded, record.newest_start().get("free", {}))
     if experiment_file.MODULE in files.to_json(encoded):
         experiment_file.load_module(record.path / "experiment.py")
     return config.decode(encoded)
