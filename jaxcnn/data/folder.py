@@ -74,7 +74,7 @@ class Folder:
             if split != "train":
                 raise UserError(
                     f"Folder: {root} has no split {split!r}: its folders ({some(names)}) are the classes of one split, "
-                    f"'train'; {CUT}"
+                    f"'train' (`jaxcnn evaluate RUN --split train` takes all of it); {CUT}"
                 )
             return FolderExamples(root, "", tuple(names), self.channels)
         if split not in names:

@@ -92,13 +92,17 @@ class Net:
         return [(self.classes[i], float(scores[i])) for i in order]
 
 
-def load_net(path: pathlib.Path, which: str = "latest", *, averaged: bool = False) -> Net:
+def load_net(
+    path: str | pathlib.Path, which: str = "latest", *, averaged: bool = False, experiment: Experiment | None = None
+) -> Net:
     """The net of a run's checkpoint, or with `averaged` the average of its weights.
+
+    `experiment` is the run's, if it is known; else it is read from config.json.
 
     Raises:
       UserError: as load_run; no average is kept.
     """
-    saved = load_run(path, which)
+    saved = load_run(path, which, experiment)
     nets = nets_of(saved.state)
     if averaged and "_ema" not in nets:
         raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
