@@ -45,6 +45,7 @@ from jaxcnn.train.reader import Reader
 from jaxcnn.train.record import start_run
 
 INTERVAL = 25
+ALONE = {"train_split": "train", "evaluation_splits": (), "test_splits": ()}  # nothing but training
 
 
 def experiment(name: str, length: int) -> Experiment:
@@ -63,10 +64,10 @@ def experiment(name: str, length: int) -> Experiment:
         return Experiment(create_model("lenet5"), data, **common)
     if name == "vgg":
         head = FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), grid=(1, 1), dropout=0.5)
-        data = Data((32, 32, 3), source=Synthetic((32, 32, 3), train=2048), batch_size=64, evaluation_splits=())
+        data = Data((32, 32, 3), source=Synthetic((32, 32, 3), train=2048), batch_size=64, **ALONE)
         return Experiment(create_model("vgg11", head=head), data, **common)
     source, pad = (Digits(), Resize((32, 32))) if name == "digits" else (Tfds("fashion_mnist"), Pad(2))
-    data = Data((32, 32, 1), source=source, augment=(pad,), batch_size=128, evaluation_splits=())
+    data = Data((32, 32, 1), source=source, augment=(pad,), batch_size=128, **ALONE)
     return Experiment(create_model("lenet5"), data, **common)
 
 
