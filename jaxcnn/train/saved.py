@@ -5,10 +5,10 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from jaxcnn import config, experiment_file, files
+from jaxcnn import config, experiment_file, trust
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.train import checkpoint
+from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
 from jaxcnn.train.plan import abstract_state
@@ -29,11 +29,34 @@ class Saved:
 
 
 def load_experiment(record: Record) -> Experiment:
-    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py."""
+    """The experiment of a run, from its config.json; classes of its own come from its experiment.py and code/.
+
+    Raises:
+      UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
+    """
     encoded = record.config()
-    if experiment_file.MODULE in files.to_json(encoded):
-        experiment_file.load_module(record.path / "experiment.py")
-    return config.decode(encoded)
+    foreign = config.foreign(encoded)
+    if not foreign:
+        return config.decode(encoded)
+    file = record.path / experiment_file.FILE
+    if not trust.is_trusted(own_code.trusted_as(record.path, encoded)):
+        raise UserError(
+            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of the run's own, which was not started "
+            f"by you here; look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
+        )
+    own = {experiment_file.MODULE, *own_code.modules(record.path)}
+    if any(name.partition(":")[0].partition(".")[0] in own for name in foreign):
+        try:
+            experiment_file.load_module(file, record.path / experiment_file.FOLDER)
+        except Exception as error:
+            raise experiment_file.failure(file, error) from error
+    return config.decode(encoded, trusted=True)
+
+
+def trust_run(path: pathlib.Path) -> None:
+    """Trusts the code of a run from now on. Raises UserError if `path` holds no run."""
+    record = open_run(path)
+    trust.remember(own_code.trusted_as(record.path, record.config()))
 
 
 def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
