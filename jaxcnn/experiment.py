@@ -57,8 +57,8 @@ class Data:
     workers: int = 0
     """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
     tolerate_broken: int = 0
-    """How many images may be passed over that cannot be read or that a transform cannot take, each one recorded in
-    quarantine.jsonl; 0 stops at the first."""
+    """How many images may be passed over that cannot be read or that a transform cannot take, over all processes, each
+    one recorded in quarantine.jsonl; 0 stops at the first."""
 
     def __post_init__(self):
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:

@@ -19,14 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.examples import Examples
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.agreement import Agreement
+from jaxcnn.train.agreement import Agreement, Vote
 from jaxcnn.train.compilation import Compiled
 from jaxcnn.train.evaluate import (
     Metrics,
@@ -42,6 +42,7 @@ from jaxcnn.train.memory import advice, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
+from jaxcnn.train.quarantine import Quarantine
 from jaxcnn.train.record import Record, State, is_training, line_name
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
@@ -147,6 +148,7 @@ class _Loop:
     ):
         self.plan, self.record, self.display, self.reached = plan, record, display, reached
         self.stop = Agreement(plan.mesh, stop, reached)
+        self.quarantine = Quarantine(record, self.stop, plan.experiment.data.tolerate_broken, display.line)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState | None = None
@@ -191,7 +193,7 @@ class _Loop:
                 if not self.evaluated:
                     self._evaluate_and_save()
                 while self.step < plan.total:
-                    if self.stop.soon(f"step {self.step}"):
+                    if self._stops(f"step {self.step}"):
                         raise Stopped
                     self._train(batches)
                     advance(self.step, self.figures)
@@ -221,7 +223,7 @@ class _Loop:
             loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self._quarantine(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
+            self.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
@@ -287,7 +289,7 @@ class _Loop:
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(plan.train.split, self.batches.broken(self.step, batch))
+            self.quarantine.add(plan.train.split, self.batches.broken(self.step, batch))
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -349,8 +351,8 @@ class _Loop:
                     batches,
                     examples,
                     plan.mesh,
-                    stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=lambda indices, made=made, split=split: self._quarantine(split, made.broken(indices)),
+                    stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
+                    on_broken=lambda indices, made=made, split=split: self.quarantine.add(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
         for split, metrics in results.items():
@@ -366,6 +368,7 @@ class _Loop:
         `anew` replaces what is saved of this step: a stop cut its evaluation short, which is done now.
         """
         self.reached(f"the save at step {self.step}", patient=True)
+        self.quarantine.share()
         if not all_finite(self.state, self.plan.mesh):
             raise self._diverged("a parameter or a running statistic, after the update,")
         checkpoint.wait(self.manager)
@@ -383,18 +386,12 @@ class _Loop:
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
         self.record.write_status("running", self.step)
 
-    def _quarantine(self, split: str, broken: list[BrokenExample]) -> None:
-        """Records examples that were passed over; raises UserError for more than the experiment tolerates."""
-        tolerated = self.plan.experiment.data.tolerate_broken
-        for example in broken:
-            if (split, example.index) not in self.record.quarantined:
-                self.record.quarantine(split, example.index, example.where, example.cause)
-                self.display.line(f"warning: passed over {example.where}: {example.cause}")
-        if len(self.record.quarantined) > tolerated:
-            raise UserError(
-                f"{len(self.record.quarantined)} images cannot be used and data.tolerate_broken is {tolerated}; "
-                f"they are listed in {self.record.path / 'quarantine.jsonl'}"
-            )
+    def _stops(self, where: str) -> bool:
+        """Whether all processes stop here; what one has passed over two calls before is told to all."""
+        vote = self.stop.soon(where, news=self.quarantine.news)
+        if vote == Vote.NEWS:
+            self.quarantine.share()
+        return vote == Vote.STOP
 
     def _diverged(self, cause: str) -> Diverged:
         """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""

@@ -43,17 +43,15 @@ PACKAGES = [
 class Record:
     """One run directory. Files that must be whole are written beside their place and renamed.
 
-    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
-    own part of the data, which go to quarantine.PROCESS.jsonl.
+    Of several processes only number 0 writes; the others' calls do nothing.
     """
 
     def __init__(self, path: pathlib.Path, process: int = 0):
         self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
         self._digested, self._digest = 0, hashlib.sha256()  # of metrics.jsonl, so far
-        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
         self.quarantined = {
-            (line["split"], line["index"]) for line in self._readable_lines(self._quarantine, "split", "index")
+            (line["split"], line["index"]) for line in self._readable_lines("quarantine.jsonl", "split", "index")
         }
         self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
@@ -123,7 +121,7 @@ class Record:
         """
         if self.process:
             return {"config": self._fixed, "metrics_size": 0, "metrics_digest": ""}
-        for name in (self._quarantine, "skipped.jsonl"):
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
         try:
@@ -170,11 +168,14 @@ class Record:
     def _fixed(self) -> dict[str, Any]:
         return config.fixed(self.config())
 
-    def quarantine(self, split: str, index: int, where: str, cause: str) -> None:
-        """Records an unreadable example, once."""
-        if (split, index) not in self.quarantined:
-            self.quarantined.add((split, index))
-            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
+    def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
+        """Records an example that was passed over; false if it is recorded already."""
+        if (split, index) in self.quarantined:
+            return False
+        self.quarantined.add((split, index))
+        if self.process == 0:
+            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+        return True
 
     def skip(self, step: int, figures: dict[str, Any]) -> bool:
         """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
