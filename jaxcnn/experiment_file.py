@@ -5,6 +5,7 @@ in its folder code/, and read from there later. What the file raises, and what i
 """
 
 import ast
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -31,8 +32,8 @@ class Folder(importlib.abc.MetaPathFinder):
     So a file named as a library of somebody's does not take its place, and nothing depends on the current directory.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, launched: bool):
+        self.folder, self.launched = folder, launched
         self.sources: dict[str, bytes] = {}
         """{place in a run directory: text} of the file and of each module, as it was when it was loaded."""
         self.loaded: set[str] = set()
@@ -116,16 +117,13 @@ def load_module(file: pathlib.Path, folder: pathlib.Path | None = None) -> Modul
 
     Raises whatever the file raises.
     """
-    for before in _folders:
-        sys.meta_path.remove(before)
-        for name in before.loaded:
-            sys.modules.pop(name, None)
+    _forget()
     place = pathlib.Path(os.path.abspath(folder or file.parent))
     if folder is not None:  # a run's own copies: whatever else has their names in this process is another module
         names = {path.stem for path in place.glob("*")}
         for name in [name for name in sys.modules if name.partition(".")[0] in names]:
             del sys.modules[name]
-    finder = Folder(place)
+    finder = Folder(place, launched=folder is None)
     _folders[:] = [finder]
     _read[file.absolute()] = finder
     sys.meta_path.insert(0, finder)
@@ -134,6 +132,29 @@ def load_module(file: pathlib.Path, folder: pathlib.Path | None = None) -> Modul
     sys.modules[MODULE] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def launched_file() -> Iterator[None]:
+    """Puts the file that is being launched, if there is one, back in its place after the code of another run."""
+    before = [(folder, {name: sys.modules.get(name) for name in (MODULE, *folder.loaded)}) for folder in _folders]
+    try:
+        yield
+    finally:
+        for folder, modules in before:
+            if folder.launched:
+                _forget()
+                sys.modules.update({name: module for name, module in modules.items() if module is not None})
+                sys.meta_path.insert(0, folder)
+                _folders[:] = [folder]
+
+
+def _forget() -> None:
+    for before in _folders:
+        sys.meta_path.remove(before)
+        for name in before.loaded:
+            sys.modules.pop(name, None)
+    _folders.clear()
 
 
 def sources(file: pathlib.Path) -> dict[str, bytes]:

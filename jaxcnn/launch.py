@@ -8,6 +8,7 @@ was lost; after 75 and 69 the same command goes on.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -22,18 +23,19 @@ from rich.console import Console
 
 from jaxcnn import config, experiment_file
 from jaxcnn.cluster.join import Company, Deadlines, join
-from jaxcnn.cluster.preflight import check_collective, check_equal, digest
+from jaxcnn.cluster.preflight import check_collective, check_equal
 from jaxcnn.cluster.rollcall import Missing
 from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError
+from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
 from jaxcnn.text import print_plain, replace_unknown
-from jaxcnn.train import checkpoint
+from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
 from jaxcnn.train.record import REPORT, Record, start_run
-from jaxcnn.train.saved import check_init_from
+from jaxcnn.train.saved import check_init_from, trust_run
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
@@ -89,14 +91,22 @@ def _launch(
             set_up_cache(errors)
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
+            workdir = expanded(workdir)
+            if command.trust and command.experiment.init_from.run is not None:
+                trust_run(pathlib.Path(command.experiment.init_from.run))
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
             if company.watch is not None:
                 facts = {"the config": config.fixed(encoded), "the data set": plan.dataset()}
-                check_equal(company, facts | {"the experiment file": digest(file.read_text())}, deadlines.start)
+                check_equal(
+                    company,
+                    facts | {"the experiment file": own_code.digests(experiment_file.sources(file))},
+                    deadlines.start,
+                )
                 check_collective(company, deadlines.start)
-            record = held.enter_context(_open_record(company, workdir.absolute(), encoded, file, plan.dataset()))
+            start = functools.partial(start_run, workdir.absolute(), encoded, file, plan.dataset(), command.accept_code)
+            record = held.enter_context(_open_record(company, workdir.absolute(), start))
         except UserError as error:
             _print(errors, f"error: {error}")
             return WRONG_ARGUMENTS, str(error)
@@ -123,11 +133,11 @@ def _launch(
 
 @contextlib.contextmanager
 def _open_record(
-    company: Company, path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, dataset: dict[str, Any]
+    company: Company, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[Record]]
 ) -> Iterator[Record]:
     """The run directory: process 0 makes and locks it, the others open it after that."""
     if company.place.index == 0:
-        with start_run(path, encoded, file, dataset) as record:
+        with start() as record:
             company.meet("the run directory")
             company.on_leave(path)
             yield record

@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 
 from jaxcnn.errors import UserError
-from jaxcnn.studies.cell import cells, counts
+from jaxcnn.files import expanded
+from jaxcnn.studies.cell import cells, counts, is_probed
 from jaxcnn.studies.conduct import FINISHED, check, conduct
 from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import Results, rows
@@ -38,6 +39,8 @@ class Flags:
     together: Literal["auto", "yes", "no"] = "auto"
     """Train the seeds of an arm as one program. auto: on accelerators, where the nets are small; on CPUs vmap makes
     convolutions slower (docs/speed.md)."""
+    accept_code: bool = False
+    """Go on with cells although the code of the study file has changed."""
     report_only: bool = False
     """Run nothing, rebuild the report from what is there."""
 
@@ -85,18 +88,18 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
       UserError: a cell cannot be run as the study has it now; nothing has been run then.
     """
     suffix = "_debug" if flags.debug else "_quick" if flags.quick else ""
-    path = pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}")
+    path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
     finished = True
     if not flags.report_only:
-        check(everything)
+        check(everything, file, flags.accept_code)
         _make(path)
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
-        finished = conduct(study, share, file, console, stop, _together(flags, study))
+        finished = conduct(study, share, file, console, stop, _together(flags, study), flags.accept_code)
     elif not path.is_dir():
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
-    failed = tuple(cell.name for cell in share if cell.state() not in FINISHED)
+    failed = tuple(cell.name for cell in share if cell.state() not in FINISHED or not is_probed(cell, study))
     if flags.of > 1 and not flags.report_only:
         message = f"share {flags.index} of {flags.of} is done; --report-only makes the report when all are"
         return Ended(finished, failed, message)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import jax
 from rich.console import Console
 
-from jaxcnn import config
+from jaxcnn import config, experiment_file
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell, figures, probe
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.together import fits, run_together
 from jaxcnn.text import print_plain
+from jaxcnn.train import own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
@@ -23,13 +24,13 @@ from jaxcnn.train.record import Record, start_run
 FINISHED = ("done", "diverged")  # a run that diverged would diverge again
 
 
-def check(cells: Sequence[Cell]) -> None:
+def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) -> None:
     """Everything that can be known before the first cell is run.
 
     Raises:
-      UserError: a cell was run with another config, or its experiment does not fit its data.
+      UserError: a cell was run with another config or other code, or its experiment does not fit its data.
     """
-    planned = set()
+    planned, sources = set(), experiment_file.sources(file)
     for cell in cells:
         if (cell.path / "config.json").exists():
             changed = config.changes(Record(cell.path).config(), config.encode(cell.arm))
@@ -39,6 +40,9 @@ def check(cells: Sequence[Cell]) -> None:
                     f"{cell.path} holds a run with another config: {field} was {old!r} and is {new!r}; "
                     "choose another --workdir, or delete this cell"
                 )
+            if not accept_code:
+                known = Record(cell.path).environment().get("code", {})
+                own_code.check_same(cell.path, known, sources, config.encode(cell.arm))
         elif isinstance(cell.arm, Experiment) and cell.arm_name not in planned:
             planned.add(cell.arm_name)
             try:
@@ -54,6 +58,7 @@ def conduct(
     console: Console,
     stop: Callable[[], bool],
     together: bool = False,
+    accept_code: bool = False,
 ) -> bool:
     """Runs these cells of a study that are not finished; False where `stop` ended it before the last one.
 
@@ -70,12 +75,12 @@ def conduct(
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
-            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop):
+            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop, accept_code):
                 return False
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, file, console, stop)
+            state = cell.state() if began else _run(cell, file, console, stop, accept_code)
             if state == "preempted":
                 return False
             if state == "done":
@@ -93,11 +98,13 @@ def conduct(
     return True
 
 
-def _run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> bool:
+def _run_together(
+    cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool], accept_code: bool
+) -> bool:
     """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start = time.perf_counter()
     try:
-        finished = run_together(cells, file, console, stop)
+        finished = run_together(cells, file, console, stop, accept_code)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         _say(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
@@ -107,16 +114,16 @@ def _run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, s
     return finished
 
 
-def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> str:
+def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], accept_code: bool) -> str:
     """Runs or goes on with one cell; returns its state."""
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)
         with contextlib.ExitStack() as held:
-            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset()))
+            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
             display = held.enter_context(Display(console, lines=False))
             return run(plan, record, display, stop).state
-    with start_run(cell.path.absolute(), encoded, file, {}) as record:
+    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as record:
         record.write_status("running", 0)
         try:
             measured = cell.arm.measure(cell.seed)

@@ -57,7 +57,13 @@ def fits(cells: Sequence[Cell]) -> bool:
     )
 
 
-def run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> bool:
+def run_together(
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    accept_code: bool = False,
+) -> bool:
     """Trains the cells from the newest step that all have saved; False where `stop` ended it, with all saved.
 
     Raises:
@@ -66,7 +72,9 @@ def run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, st
     with contextlib.ExitStack() as held:
         plans = [make_plan(cell.arm) for cell in cells]
         records = [
-            held.enter_context(start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset()))
+            held.enter_context(
+                start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset(), accept_code)
+            )
             for cell, plan in zip(cells, plans, strict=True)
         ]
         display = held.enter_context(Display(console, lines=False))

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxcnn import config, files
 from jaxcnn.errors import UserError
-from jaxcnn.experiment_file import FILE, FOLDER
+from jaxcnn.experiment_file import FILE, FOLDER, MODULE
 
 
 def stored(run: pathlib.Path) -> dict[str, bytes]:
@@ -65,7 +65,11 @@ def check_same(run: pathlib.Path, known: dict[str, str], sources: dict[str, byte
             changed.append("\n".join([f"  {place}:", *_difference(old, new)]))
     if not changed:
         return ""
-    if not config.foreign(encoded):
+    own = {
+        MODULE,
+        *(pathlib.PurePath(place).parts[1].removesuffix(".py") for place in before | sources if place != FILE),
+    }
+    if not any(name.partition(":")[0].partition(".")[0] in own for name in config.foreign(encoded)):
         places = ", ".join(change.strip().partition(":")[0] for change in changed)
         return f"{places} changed since the run began; config.json, which says what the run is, did not"
     raise UserError(
@@ -87,10 +91,9 @@ def _meaning(text: bytes) -> str | bytes:
     except (SyntaxError, ValueError):
         return text
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body[0].value.value = ""
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str()) as docstring), *_]:
+                docstring.value = ""
     return ast.dump(tree)
 
 

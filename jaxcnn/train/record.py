@@ -292,6 +292,7 @@ def _not_written(path: pathlib.Path, error: OSError) -> UserError:
 
 def open_run(path: pathlib.Path) -> Record:
     """The record of a run that exists. Raises UserError where `path` holds none."""
+    path = files.expanded(path).absolute()
     if not (path / "config.json").is_file():
         missing = "does not exist" if not path.exists() else "is not a run directory: it has no config.json"
         raise UserError(f"{path} {missing}; give the directory that a run printed, such as runs/lenet_digits")

@@ -41,15 +41,17 @@ def load_experiment(record: Record) -> Experiment:
     file = record.path / experiment_file.FILE
     if not trust.is_trusted(own_code.trusted_as(record.path, encoded)):
         raise UserError(
-            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of the run's own, which was not started "
-            f"by you here; look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
+            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of a run that you did not start here; "
+            f"look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
         )
     own = {experiment_file.MODULE, *own_code.modules(record.path)}
     if any(name.partition(":")[0].partition(".")[0] in own for name in foreign):
-        try:
-            experiment_file.load_module(file, record.path / experiment_file.FOLDER)
-        except Exception as error:
-            raise experiment_file.failure(file, error) from error
+        with experiment_file.launched_file():
+            try:
+                experiment_file.load_module(file, record.path / experiment_file.FOLDER)
+            except Exception as error:
+                raise experiment_file.failure(file, error) from error
+            return config.decode(encoded, trusted=True)
     return config.decode(encoded, trusted=True)
 
 
@@ -65,7 +67,7 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
     Raises:
       UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment = load_experiment(record)
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
@@ -101,7 +103,7 @@ def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
     init_from = experiment.init_from
     if init_from.run is None:
         return
-    record = open_run(pathlib.Path(init_from.run).absolute())
+    record = open_run(pathlib.Path(init_from.run))
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"init_from: {init_from.run} has no checkpoint yet")
     chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(record), mesh), init_from)
