@@ -86,7 +86,7 @@ def _launch(
         try:
             function = experiment_file.load_function(file)
             if function.__name__ == "study":
-                return _study(function, file, flags, company)
+                return _study(function, file, flags, company, stop)
             command = parse(file, flags)
             set_up_cache(errors)
             plan = make_plan(command.experiment)
@@ -154,7 +154,9 @@ def _of_a_collective(error: BaseException) -> bool:
     return bool(re.search(r"gloo|nccl|rccl|coordination|barrier|deadline|unavailable|collective", str(error), re.I))
 
 
-def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: Company) -> tuple[int, str]:
+def _study(
+    function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: Company, stop: Callable[[], bool]
+) -> tuple[int, str]:
     """Runs a study file. Raises UserError before anything has been run."""
     from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
 
@@ -168,7 +170,7 @@ def _study(function: Callable[..., Any], file: pathlib.Path, flags: list[str], c
     except Exception as error:
         raise experiment_file.failure(file, error) from error
     set_up_cache(errors)
-    ended = run_study(chosen, study, file, console, _stop_on_signals())
+    ended = run_study(chosen, study, file, console, stop)
     if not ended.finished:
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
         return PREEMPTED, ended.message

@@ -41,7 +41,7 @@ def table(columns: Sequence[object], rows: Iterable[Sequence[object]] = (), **op
     """A rich table of plain text; `options` are rich's, such as title."""
     made = Table(**options)
     for column in columns:
-        made.add_column(cell(column))
+        made.add_column(cell(column), overflow="fold")
     for row in rows:
         made.add_row(*map(cell, row))
     return made

@@ -5,7 +5,7 @@ Accuracies are those of the raw net on the experiment's first test split.
 
 import dataclasses
 import time
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
@@ -43,6 +43,8 @@ class Shifted:
 
     pixels: int
 
+    figures: ClassVar = ("accuracy when shifted", "accuracy lost to the shift")
+
     def measure(self, saved: Saved) -> dict[str, float]:
         moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
         return _lost(saved, "shift", "shifted", [(shift,) for shift in moved])
@@ -57,6 +59,8 @@ class Cropped:
 
     size: int
 
+    figures: ClassVar = ("accuracy when cropped", "accuracy lost to the crop")
+
     def measure(self, saved: Saved) -> dict[str, float]:
         shape = saved.experiment.data.image_shape
         return _lost(saved, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
@@ -69,6 +73,8 @@ class Generalization:
     Figures: "fitted accuracy" and "fitted loss" (of the training images), "gap" (fitted accuracy minus the test's) and
     "loss gap" (the test's loss minus the fitted one).
     """
+
+    figures: ClassVar = ("fitted accuracy", "fitted loss", "gap", "loss gap")
 
     def measure(self, saved: Saved) -> dict[str, float]:
         data = saved.experiment.data
@@ -91,6 +97,12 @@ class WithoutBlocks:
     "accuracy without a block" and "accuracy lost with a block", means over the blocks, and the latter's largest,
     "accuracy lost with the worst block".
     """
+
+    figures: ClassVar = (
+        "accuracy without a block",
+        "accuracy lost with a block",
+        "accuracy lost with the worst block",
+    )
 
     def measure(self, saved: Saved) -> dict[str, float]:
         model = saved.experiment.model
@@ -130,6 +142,8 @@ class Cost:
 
     batch: int = 250
     repeats: int = 5
+
+    figures: ClassVar = ("milliseconds per test image", "megabytes kept")
 
     def measure(self, saved: Saved) -> dict[str, float]:
         experiment = saved.experiment

@@ -26,6 +26,7 @@ from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import iterate
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.train import checkpoint
 from jaxcnn.train.evaluate import evaluation_batches, nets_of
 from jaxcnn.train.interval import HIDDEN
@@ -62,6 +63,7 @@ def run_together(
     file: pathlib.Path,
     console: Console,
     stop: Callable[[], bool],
+    pinned: dict[str, Any],
     accept_code: bool = False,
 ) -> bool:
     """Trains the cells from the newest step that all have saved; False where `stop` ended it, with all saved.
@@ -77,6 +79,8 @@ def run_together(
             )
             for cell, plan in zip(cells, plans, strict=True)
         ]
+        for cell in cells:
+            keep_copy(cell.path, pinned)
         display = held.enter_context(Display(console, lines=False))
         seeds = _Seeds(plans, records)
         held.callback(seeds.close)

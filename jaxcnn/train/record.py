@@ -33,11 +33,16 @@ FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
     *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
     experiment_file.FOLDER,
+    *("claims.json", "probes.json"),  # of a study's cell
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
     *("tensorflow-datasets", "pillow", "opencv-python-headless", "scikit-learn"),
 ]
+
+
+class InUse(UserError):
+    """Another process holds the run directory."""
 
 
 class Record:
@@ -56,10 +61,17 @@ class Record:
         self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
     def config(self) -> dict[str, Any]:
-        return self._json("config.json")
+        return config.renamed(self._json("config.json"))
 
     def environment(self) -> dict[str, Any]:
         return self._json("environment.json")
+
+    def newest_start(self) -> dict[str, Any]:
+        """The environment of the newest start; {} of a run that has none yet."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        first = self.environment()
+        return [first, *first.get("resumed", [])][-1]
 
     def status(self) -> dict[str, Any]:
         """State, step and what else is known; {} if the file is not there or damaged: a checkpoint has the step."""
@@ -331,7 +343,7 @@ def start_run(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # EWOULDBLOCK, and EACCES on some systems
-            raise UserError(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
+            raise InUse(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
         except OSError as error:  # a file system without locks: ENOLCK, ENOSYS, EOPNOTSUPP
             log.warning(f"{path}: not locked ({error.strerror}): see to it that no other process uses this run")
         others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES and entry.name[0] != ".")

@@ -2,7 +2,10 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
+import jax
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jaxcnn import config, experiment_file, trust
@@ -11,6 +14,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
+from jaxcnn.train.optimizers import Optax
 from jaxcnn.train.plan import abstract_state
 from jaxcnn.train.record import Record, open_run
 from jaxcnn.train.state import TrainState
@@ -31,10 +35,13 @@ class Saved:
 def load_experiment(record: Record) -> Experiment:
     """The experiment of a run, from its config.json; classes of its own come from its experiment.py and code/.
 
+    Its data is where its newest start found it, which may be another place than that of the first.
+
     Raises:
       UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
     """
     encoded = record.config()
+    config.place_data(encoded, record.newest_start().get("free", {}))
     foreign = config.foreign(encoded)
     if not foreign:
         return config.decode(encoded)
@@ -89,13 +96,24 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
         raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
     mesh = meshes.make_mesh()
     try:
-        state, _ = checkpoint.restore(manager, int(chosen), abstract_state(experiment, mesh), record.recognize)
+        expected = stored_state(experiment, mesh, manager.path / str(chosen))
+        state, _ = checkpoint.restore(manager, int(chosen), expected, record.recognize)
     except Exception as error:  # orbax and tensorstore raise many types on damaged files
         cause = checkpoint.cause_of(error)
         raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
     finally:
         manager.close()
     return Saved(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
+
+
+def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any:
+    """What a checkpoint of this experiment has, as `abstract_state`, whose optimizer may be known in words alone."""
+    expected = abstract_state(experiment, mesh)
+    if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
+        return expected
+    there = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata["opt_state"]
+    leaf = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=meshes.replicated(mesh))  # noqa: E731
+    return expected.replace(opt_state=jax.tree.map(leaf, there))
 
 
 def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
