@@ -68,14 +68,14 @@ def trust_run(path: pathlib.Path) -> None:
     trust.remember(own_code.trusted_as(record.path, record.config()))
 
 
-def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
-    """Reads a checkpoint of a run: `which` is "latest", "best" or a step.
+def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experiment | None = None) -> Saved:
+    """Reads a checkpoint of a run: `which` is "latest", "best" or a step, `experiment` the run's, if it is known.
 
     Raises:
       UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
     """
-    record = open_run(path)
-    experiment = load_experiment(record)
+    record = open_run(pathlib.Path(path))
+    experiment = experiment or load_experiment(record)
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
     manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
