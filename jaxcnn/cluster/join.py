@@ -7,13 +7,13 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from jaxcnn.cluster.place import Flags, Place, find_place
-from jaxcnn.cluster.rollcall import Hello, roll_call
+from jaxcnn.cluster.rollcall import Hello, own_addresses, roll_call
 from jaxcnn.cluster.watch import Watch, exit_at_once, name_the_coordinator_on_abort
 from jaxcnn.errors import UserError
 from jaxcnn.train.record import Record
@@ -59,6 +59,11 @@ class Company:
             self.reached(where, patient=True)
             client().wait_at_barrier(f"jaxcnn/{where}", 24 * 3600 * 1000)
 
+    def explain(self) -> None:
+        """Before a failure is blamed on this process: does not return where another one is lost (see Watch.explain)."""
+        if self.watch is not None:
+            self.watch.explain()
+
     def leave(self, code: int, message: str) -> None:
         """The end of this process's part. Returns where it ended well, with all of them; else ends the process."""
         if self.watch is None:
@@ -92,11 +97,17 @@ class Company:
         watch.leave = say_so_and_leave
 
 
-def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = Deadlines()) -> Company:
+def join(
+    environment: Mapping[str, str],
+    flags: Flags,
+    deadlines: Deadlines = Deadlines(),
+    stop: Callable[[], bool] = lambda: False,
+) -> Company:
     """Finds this process's place and, where there are several, meets the others and connects JAX.
 
     Raises:
       UserError: from find_place and roll_call; a process that is missing is named.
+      Stopped: `stop` was true while this process waited for the others.
     """
     place = _metadata_place(find_place(environment, flags), deadlines)
     if place.local_devices is not None:
@@ -104,16 +115,18 @@ def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = De
             jax.config.update(option, ",".join(map(str, place.local_devices)))
     if place.processes == 1:
         return Company(place)
-    everyone = roll_call(place, versions(), deadlines.start)
+    everyone = roll_call(place, versions(), deadlines.start, stop)
     # Our own handlers stop a run, and all processes agree on the step; JAX's would note SIGTERM only.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     names = [str(hello) for hello in everyone]
+    own = own_addresses(place)
     jax.distributed.initialize(
         place.coordinator,
         place.processes,
         place.index,
         local_device_ids=place.local_devices,
+        coordinator_bind_address=place.coordinator if own else None,  # None: all addresses
         cluster_detection_method="deactivate",
         initialization_timeout=round(max(30, deadlines.start)),
         # The watch names a lost process within its deadline; JAX's own, which ends this one without, comes after it.

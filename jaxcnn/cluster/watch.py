@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxcnn.terminal import say
+
 LOST = 69
 """Exit code of a process that stopped because another one was lost: EX_UNAVAILABLE."""
 
@@ -30,6 +32,9 @@ class _Seen:
 
     text: str = ""
     heard: float = 0.0
+    """From when its silence counts: its last beat, or the end of a pause of this process."""
+    beat: float = 0.0
+    """When its last beat came."""
     progress: int = 0
     where: str = "the start"
     patient: bool = True
@@ -75,9 +80,20 @@ class Watch:
             self.client.key_value_set(f"{_FAREWELLS}{self.index}", text, allow_overwrite=True)
 
     def explain(self) -> None:
-        """Called where a collective failed: returns after the deadline, if by then no other process is to blame."""
-        self.reached("a failed collective", patient=True)
-        time.sleep(self.deadline + 2)
+        """Called before a failure is blamed on this process: returns once all others are known to have outlived it.
+
+        The loss of another process comes as an error of many kinds, from a collective, a save or a file that is not
+        there; where one is lost this does not return, since the watch ends this process with its name.
+        """
+        self.reached("a failure", patient=True)
+        # A beat that is seen two intervals from now was written after the failure.
+        since = time.monotonic() + 2 * self.interval
+        while True:
+            with self._lock:
+                silent = [i for i, seen in self._seen.items() if seen.beat <= since and i not in self._left]
+            if not silent and not self._closed.is_set():
+                return
+            time.sleep(self.interval / 4)
 
     def _beat(self) -> None:
         number = 0
@@ -102,7 +118,7 @@ class Watch:
         if seen is None or seen.text == text:
             return
         _, progress, where, patient = json.loads(text)
-        self._seen[index] = _Seen(text, now, progress, where, patient)
+        self._seen[index] = _Seen(text, now, now, progress, where, patient)
 
     def _judge(self) -> None:
         woke = time.monotonic()
@@ -192,5 +208,5 @@ def _number(key: str) -> int:
 
 def exit_at_once(code: int, text: str) -> None:
     """Says so and ends the process, from any thread."""
-    os.write(2, f"\nerror: {text}\n".encode())
+    say(f"\nerror: {text}\n")
     os._exit(code)

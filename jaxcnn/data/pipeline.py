@@ -171,7 +171,7 @@ def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, worker
 def _settle_in(parent: int, index: int, count: int) -> None:
     """Runs first in a worker process: it outlives every signal that the main process handles, and not its parent."""
     # Ctrl-C and a scheduler's signals reach the whole process group; what follows is for the main process to decide.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
