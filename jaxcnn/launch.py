@@ -120,6 +120,7 @@ def _launch(
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
+                company.part(DONE, outcome.message)  # no other process has to wait for the page
                 _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state], outcome.message
 

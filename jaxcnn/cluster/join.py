@@ -14,7 +14,7 @@ import jax
 
 from jaxcnn.cluster.place import Flags, Place, find_place
 from jaxcnn.cluster.rollcall import Hello, own_addresses, roll_call
-from jaxcnn.cluster.watch import Watch, exit_at_once, name_the_coordinator_on_abort
+from jaxcnn.cluster.watch import Watch, exit_at_once, is_loss, leave_on_abort
 from jaxcnn.errors import UserError
 from jaxcnn.train.record import Record
 
@@ -64,37 +64,58 @@ class Company:
         if self.watch is not None:
             self.watch.explain()
 
-    def leave(self, code: int, message: str) -> None:
-        """The end of this process's part. Returns where it ended well, with all of them; else ends the process."""
-        if self.watch is None:
+    def part(self, code: int, message: str) -> None:
+        """Parts from the others where all ended well; from here on this process may take any time, and fail alone."""
+        if self.watch is None or self.watch.code is not None:
             return
         self.watch.farewell(code, message)
-        if code in (0, 75):
-            jax.distributed.shutdown()
+        # JAX's own parting waits for all, and aborts those that are there where one does not come.
+        if self.watch.all_leave():
+            with contextlib.suppress(Exception):
+                jax.distributed.shutdown()
+
+    def leave(self, code: int, message: str) -> None:
+        """The end of this process's part. Returns where it has parted from all of them; else ends the process."""
+        if self.watch is None:
             return
+        if code in (0, 75):
+            self.part(code, message)
+            if client() is None:
+                return
+        else:
+            self.watch.farewell(code, message)
+            if self.place.index == 0:  # with it the store ends, in which the others read why
+                time.sleep(2 * self.watch.interval + 0.5)
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        if self.place.index == 0:  # with it the store ends, in which the others read why
-            time.sleep(2 * self.watch.interval + 0.5)
         os._exit(code)  # an ordinary exit would wait for the others inside JAX
 
     def on_leave(self, path: pathlib.Path) -> None:
         """From here on, where the run stops because of another process, the lowest one that is left says so in
-        status.json.
+        status.json. The first to say so is right: a process that was stopped for long, and goes on, finds all others
+        gone, and the run done or started again.
         """
         if self.watch is None:
             return
         watch, leave = self.watch, self.watch.leave
+        starts = _starts(path)
 
         def say_so_and_leave(code: int, message: str) -> None:
             if watch.first_survivor() == self.place.index:
                 with contextlib.suppress(Exception):
-                    record = Record(path)
-                    record.write_status("failed", record.status().get("step", 0), message=message)
+                    record, status = Record(path), Record(path).status()
+                    said = status.get("state") == "done" or is_loss(status.get("message", ""))
+                    if not said and _starts(path) == starts:
+                        record.write_status("failed", status.get("step", 0), message=message)
             leave(code, message)
 
         watch.leave = say_so_and_leave
+
+
+def _starts(path: pathlib.Path) -> int:
+    """How often the run in this directory was started."""
+    return len(Record(path).environment().get("resumed", []))
 
 
 def join(
@@ -134,8 +155,7 @@ def join(
         shutdown_timeout_seconds=round(max(30, deadlines.lost)),
     )
     watch = Watch(client(), place.index, names, deadlines.lost, exit_at_once)
-    if place.index != 0:
-        name_the_coordinator_on_abort(watch)
+    leave_on_abort(watch)
     return Company(place, everyone, watch)
 
 

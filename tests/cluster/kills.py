@@ -8,7 +8,6 @@ import dataclasses
 import pathlib
 import re
 import tempfile
-import time
 
 from tests.cluster.killed import MOMENTS
 from tests.cluster.several import ended, free_port, start_all
@@ -29,7 +28,6 @@ class Kill:
     """(exit code, last line of stderr) of each."""
     status: str
     """The message in status.json."""
-    seconds: float
 
     def wrong(self) -> str:
         """What is not as it should be, or "": all others end with 69, all name the one that was killed."""
@@ -46,32 +44,35 @@ def flags(run: pathlib.Path, kills: int, deadline: float) -> list:
     return ["--workdir", run, "--duration", f"{EVERY * (kills + 2)}steps", "--log-every", "4steps", *more]
 
 
+def kill_at(moment: str, step: int, victim: int, processes: int, arguments: list, run: pathlib.Path) -> Kill:
+    """Starts the processes of a run, one of which kills itself at the save of `step`, and waits for the others."""
+    place = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", processes, "--process"]
+    started = []
+    for index in range(processes):
+        words = [TINY, *arguments, *place, index]
+        if index == victim:
+            started.append(start(moment, step, *words, module="tests.cluster.killed"))
+        else:
+            started.append(start(*words))
+    results = ended(started, 300)
+    assert results[victim][0] == -9, results[victim]
+    survivors = tuple(
+        (code, (errors.strip() or out.strip() or "nothing").splitlines()[-1])
+        for index, (code, out, errors) in enumerate(results)
+        if index != victim
+    )
+    return Kill(victim, moment, step, survivors, read(run, "status.json").get("message", ""))
+
+
 def kill_around_saves(processes: int, kills: int, run: pathlib.Path, deadline: float) -> list[Kill]:
     """Kills at one save after another in one run, and ends it; the victims take turns, and so do the moments."""
     done = []
     common = flags(run, kills, deadline)
     for k in range(kills):
         victim, moment = k % processes, MOMENTS[(k // processes + k) % len(MOMENTS)]
-        step = EVERY * (k + 1)
-        place = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", processes, "--process"]
-        started = []
-        for index in range(processes):
-            if index == victim:
-                words = [moment, step, TINY, *common, *place, index]
-                started.append(start(*words, module="tests.cluster.killed"))
-            else:
-                started.append(start(TINY, *common, *place, index))
-        begin = time.monotonic()
-        results = ended(started, 300)
-        assert results[victim][0] == -9, results[victim]
-        survivors = tuple(
-            (code, (errors.strip() or out.strip() or "nothing").splitlines()[-1])
-            for index, (code, out, errors) in enumerate(results)
-            if index != victim
-        )
-        message = read(run, "status.json").get("message", "")
-        done.append(Kill(victim, moment, step, survivors, message, time.monotonic() - begin))
-        print(f"{k + 1}: process {victim} {moment} the save of step {step}: {done[-1].wrong() or 'named'}", flush=True)
+        done.append(kill_at(moment, EVERY * (k + 1), victim, processes, common, run))
+        print(f"{k + 1}: process {victim} {moment} the save of step {EVERY * (k + 1)}: ", end="")
+        print(done[-1].wrong() or "named", flush=True)
     finish_all(processes, common)
     return done
 
