@@ -4,8 +4,8 @@ Paper: Simonyan & Zisserman 2015, section 3.1: scale jitter (S from [256, 512]),
 flip, minus the training set's mean RGB, SGD with momentum 0.9, batch 256, weight decay 5e-4, dropout 0.5 in the first
 two FC layers, rate 0.01 divided by ten when the validation accuracy stops improving, 74 epochs. Departures: the paper
 also shifts the RGB colours (AlexNet's PCA), starts deep nets from net A's weights (here Glorot's initialisation, which
-the paper found to make that unnecessary), watches a validation set that is no longer apart from the test set, and
-evaluates densely; here the centre crop of the image resized to 384 (the paper's Q for jittered training).
+the paper found to make that unnecessary), and evaluates densely; here the centre crop of the image resized to 384 (the
+paper's Q for jittered training). The rate watches a hundredth of the training set.
 Data: ILSVRC 2012, see "ImageNet" in the README.
 Command: python -m jaxcnn.launch experiments/vgg_imagenet.py --variant D
 Expected: D 25.6% top-1 and 8.1% top-5 validation error, single scale, dense evaluation (Table 3, S in [256, 512]);
@@ -32,7 +32,11 @@ def experiment(
         model=create_model(MODELS[variant], classes=1000, dtype=dtype),
         data=Data(
             source=Tfds("imagenet2012"),
-            evaluation_splits=("validation",),
+            # The labels of "test" are hidden, so "validation" is the test split, read once; 12,812 training
+            # images (a standard error of 0.4 points) choose the learning rate and the best checkpoint in its place.
+            train_split="train[:99%]",
+            evaluation_splits=("train[99%:]",),
+            test_splits=("validation",),
             image_shape=(224, 224, 3),
             augment=(ScaleJitter(256, 512), RandomCrop(224), HorizontalFlip()),
             preprocess=(Resize(384), CenterCrop(224)),

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jaxcnn.commands import data, experiments, images, machine, models, runs
 from jaxcnn.errors import UserError
+from jaxcnn.text import print_plain, replace_unknown
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "doctor": machine.doctor,
@@ -28,6 +29,7 @@ DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 after a message; wrong arguments leave through SystemExit(2)."""
+    replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["prove-resume"]:
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             return _call(COMMANDS | {"data": lambda: None, "prove-resume": lambda: None}, "jaxcnn", __doc__, arguments)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+        print_plain(Console(stderr=True), f"error: {error}")
         return 1
     return 0
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import os
 from typing import Literal
 
 import jax
 import numpy as np
+import optax
 from flax import linen as nn
 
+from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
 from jaxcnn.data.synthetic import Synthetic
@@ -17,9 +20,9 @@ from jaxcnn.train.batch_norm import Group
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.init_from import InitFrom
-from jaxcnn.train.losses import CrossEntropy
+from jaxcnn.train.losses import CrossEntropy, Loss
 from jaxcnn.train.mesh import Parallel
-from jaxcnn.train.optimizers import SGD, Optimizer
+from jaxcnn.train.optimizers import SGD, Optax, Optimizer
 from jaxcnn.train.schedules import Constant, Schedule, StepDecay
 from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
@@ -32,9 +35,13 @@ class Data:
     image_shape: tuple[int, int, int]
     """Height, width and channels of the model's input, after the transforms."""
     source: Source = Digits()
-    train_split: str = "train"
-    evaluation_splits: tuple[str, ...] = ("test",)
-    """The first one drives the best checkpoint and the plateau schedule."""
+    train_split: str = "train[:90%]"
+    """A split or a part of one (data/splits.py): "train", "train[:80%]", "train[:1000]", "train+extra"."""
+    evaluation_splits: tuple[str, ...] = ("train[90%:]",)
+    """Evaluated during training; the first one drives the best checkpoint and the plateau schedule."""
+    test_splits: tuple[str, ...] = ("test",)
+    """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
+    the user's own wish, is no test split any more."""
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
     preprocess: tuple[Transform, ...] = ()
@@ -50,11 +57,17 @@ class Data:
     memory_limit: int = 2**30
     """A split whose decoded images take at most this many bytes is decoded once, into memory."""
     workers: int = 0
-    """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
+    """Processes that read and augment each split; 0 uses threads. Each holds its own copy of what is in memory. They
+    start once, and not at all for a split that is in memory and needs no transform any more."""
     tolerate_broken: int = 0
-    """How many unreadable images may be passed over, each one recorded in quarantine.jsonl; 0 stops at the first."""
+    """How many images may be passed over that cannot be read or that a transform cannot take, over all processes, each
+    one recorded in quarantine.jsonl; 0 stops at the first."""
 
     def __post_init__(self):
+        parts.check_part("data.source", self.source, parts.SOURCE)
+        parts.check_parts("data.augment", self.augment, parts.TRANSFORM)
+        parts.check_parts("data.preprocess", self.preprocess, parts.TRANSFORM)
+        parts.check_part("data.normalize", self.normalize, parts.NORMALIZE)
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise UserError(f"data.image_shape is (height, width, channels), not {self.image_shape}")
         for field in ("batch_size", "evaluation_batch_size"):
@@ -63,8 +76,21 @@ class Data:
         for field in ("workers", "tolerate_broken", "memory_limit"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
-        if len(set(self.evaluation_splits)) != len(self.evaluation_splits):
-            raise UserError(f"data.evaluation_splits names a split twice: {self.evaluation_splits}")
+        for field in ("evaluation_splits", "test_splits"):
+            names = getattr(self, field)
+            if isinstance(names, str):
+                raise UserError(f"data.{field} is {names!r}; it is a tuple: ({names!r},)")
+            if len(set(names)) != len(names):
+                raise UserError(f"data.{field} names a split twice: {names}")
+            if "selection" in names:
+                raise UserError(f"data.{field}: a split cannot be called 'selection', a key of result.json; rename it")
+        if self.data_dir is not None and "://" not in self.data_dir:  # a stored run finds its data from anywhere
+            object.__setattr__(self, "data_dir", os.path.abspath(os.path.expanduser(self.data_dir)))
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The splits that are evaluated at the end only."""
+        return tuple(name for name in self.test_splits if name not in self.evaluation_splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +101,9 @@ class Experiment:
     """A Classifier, or any module with its methods (docs/design.md)."""
     data: Data
     optimizer: Optimizer = SGD()
+    """Or any optax transformation, such as optax.adam(1e-3): the schedule then multiplies its updates."""
     schedule: Schedule = Constant()
-    loss: CrossEntropy = CrossEntropy()
+    loss: Loss = CrossEntropy()
     duration: Duration = epochs(5)
     """The length of the whole run."""
     parallel: Parallel = Parallel()
@@ -110,6 +137,17 @@ class Experiment:
     """Write TensorBoard events as well (needs the extra: pip install 'jaxcnn[tensorboard]')."""
 
     def __post_init__(self):
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            object.__setattr__(self, "optimizer", Optax.of(self.optimizer))
+        parts.check_part("model", self.model, parts.MODEL)
+        parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
+        parts.check_part("schedule", self.schedule, parts.SCHEDULE)
+        parts.check_part("loss", self.loss, parts.LOSS)
+        if getattr(self.model, "aux", None) and not hasattr(self.loss, "auxiliary_weight"):
+            raise UserError(
+                f"the model has auxiliary heads and loss is {type(self.loss).__name__}, which lacks auxiliary_weight, "
+                "a float by which their losses are multiplied; give it one, or the model aux={}"
+            )
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
@@ -125,7 +163,9 @@ class Experiment:
 def debug(experiment: Experiment) -> Experiment:
     """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
 
-    Sharding and groups of batch norm shrink to what the devices here and those batches allow.
+    The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much
+    for the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those
+    batches allow. Large images are evaluated and saved once, at the end.
 
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
@@ -141,7 +181,8 @@ def debug(experiment: Experiment) -> Experiment:
         data,
         source=source,
         train_split="train",
-        evaluation_splits=("test",),
+        evaluation_splits=("validation",) if data.evaluation_splits else (),
+        test_splits=("test",) if data.test_splits else (),
         batch_size=batch,
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
@@ -152,8 +193,12 @@ def debug(experiment: Experiment) -> Experiment:
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group
+    optimizer = experiment.optimizer
+    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
+        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),
@@ -161,9 +206,9 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         schedule=schedule,
         duration=steps(6),
-        evaluate_every=steps(3),
+        evaluate_every=every,
         log_every=steps(2),
-        checkpoints=dataclasses.replace(experiment.checkpoints, every=steps(3)),
+        checkpoints=dataclasses.replace(experiment.checkpoints, every=every),
     )
 
 

@@ -27,6 +27,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.flags import parse, place_flags
 from jaxcnn.stop import Stop
 from jaxcnn.terminal import keep_going, open_closed_streams
+from jaxcnn.text import print_plain, replace_unknown
 from jaxcnn.train import checkpoint
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None
       arguments: default: those of the process.
       stop: whether to stop with everything saved; default: what signals say.
     """
+    replace_unknown(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True)
     stop = stop or Stop()
@@ -116,7 +118,7 @@ def _launch(
             _print(errors, f"error: {error}")
             return FAILED, str(error)
         if outcome.result:
-            console.print(result_table(outcome.result))
+            console.print(result_table(outcome.result, command.experiment.data.evaluation_splits))
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
@@ -183,7 +185,7 @@ def _report(workdir: pathlib.Path, console: Console, errors: Console, stop: Call
 
 
 def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    print_plain(console, text)
 
 
 def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
@@ -216,6 +218,7 @@ def set_up_cache(errors: Console) -> None:
 
 if __name__ == "__main__":
     open_closed_streams()
+    replace_unknown(sys.stdout, sys.stderr)
     told = Stop()
     keep_going(told.tell)
     code = main(stop=told)

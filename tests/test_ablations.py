@@ -9,7 +9,8 @@ import pytest
 
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
-from jaxcnn.studies.study import Study, Untrained, folder
+from jaxcnn.studies.cell import check_figures
+from jaxcnn.studies.study import Study, Untrained, folder, shrunk
 from tests.runs import ROOT, finish, read
 
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
@@ -48,6 +49,9 @@ def test_the_docstring_has_every_part(name):
 def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
     study = load(name).study(quick=quick)
     assert isinstance(study, Study) and study.claims and len(study.seeds) >= 3
+    check_figures(study)
+    if quick:
+        check_figures(shrunk(study))
     for arm in study.arms.values():
         assert config.decode(json.loads(json.dumps(config.encode(arm)))) == arm
         if not isinstance(arm, Experiment):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.synthetic import Synthetic
-from tests.runs import ROOT, TINY, call, finish, kill_when, read, start
+from tests.runs import ROOT, TINY, call, finish, kill_when, metrics, read, start
 
 PHOTO = Synthetic(image_shape=(9, 9, 3), classes=4)
 
@@ -39,14 +39,17 @@ def photos(tmp_path_factory):
 
 
 def test_evaluate_equals_the_training_figure_exactly(run):
-    assert json.loads(jaxcnn("evaluate", run, "--json")) == read(run, "result.json")
+    result = read(run, "result.json")
+    assert result.pop("selection")["chose"] == ["best checkpoint", "learning rate (plateau)"]
+    assert json.loads(jaxcnn("evaluate", run, "--json")) == result and next(iter(result)) == "test"
 
 
 def test_evaluate_on_another_split_and_checkpoint(run):
     train = json.loads(jaxcnn("evaluate", run, "--split", "train", "--json"))
     assert train["train"]["count"] == 200 and train["train"]["accuracy"] > 0.9
     best = json.loads(jaxcnn("evaluate", run, "--checkpoint", "best", "--json"))
-    assert best["test"]["accuracy"] >= read(run, "result.json")["test"]["accuracy"]
+    evaluated = [line["accuracy"] for line in metrics(run) if line["split"] == "validation"]
+    assert best["validation"]["accuracy"] == max(evaluated)
 
 
 def test_evaluate_looks_into_a_run_that_is_under_way_and_leaves_it_alone(tmp_path):
@@ -104,18 +107,29 @@ def test_compare_shows_figures_and_the_fields_that_differ(run, tmp_path):
     assert np.asarray(Image.open(tmp_path / "curves.png")).std() > 0
 
 
-def test_data_check_lists_broken_images(tmp_path):
+def test_data_check_lists_broken_images_and_those_that_a_transform_does_not_take(tmp_path):
     assert "200 images, 0 broken" in jaxcnn("data", "check", TINY)
     for split in ("train", "test"):
         for name in "ab":
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (9, 9)).save(tmp_path / split / name / "1.png")
     (tmp_path / "train" / "a" / "2.jpg").write_bytes(b"")
+    Image.new("RGB", (9, 5)).save(tmp_path / "train" / "b" / "3.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "b" / "4.png")
     text = TINY.read_text().replace("data.synthetic import Synthetic", "data.folder import Folder")
     source = "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)"
+    text = text.replace('"validation"', '"test"')
+    text = text.replace("PadAndCrop(1)", "RandomCrop(7), Pad(1)").replace(
+        "import HorizontalFlip, PadAndCrop", "import *"
+    )
     (tmp_path / "folder.py").write_text(text.replace(source, f"Folder({str(tmp_path)!r})"))
     done = call("data", "check", tmp_path / "folder.py", module="jaxcnn")
-    assert done.returncode == 1 and "2.jpg" in done.stdout and "1 broken images" in done.stderr
+    assert done.returncode == 1 and "3 broken images" in done.stderr
+    found = {line.split(": ")[0].strip(): line for line in done.stdout.splitlines() if line.startswith("  ")}
+    empty, small, other = (str(tmp_path / name) for name in ("train/a/2.jpg", "train/b/3.png", "test/b/4.png"))
+    assert [*found] == [empty, small, other]
+    assert "RandomCrop(size=7): the image of 5 x 9 (height x width) is smaller" in found[small]
+    assert "the image is (8, 8, 3), but data.image_shape is (9, 9, 3)" in found[other]
 
 
 def test_models_lists_names():

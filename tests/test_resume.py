@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from jaxcnn.train.saved import load_run
 from tests.runs import (
     TINY,
     assert_same_run,
@@ -137,11 +138,12 @@ def test_checkpoints_that_are_all_damaged_stop_the_run_and_stay(tmp_path):
 
 
 def test_best_and_latest_are_kept(reference):
-    kept = read_steps = sorted(saved(reference))
+    kept = sorted(saved(reference))
     assert kept[-2:] == [105, 120] and len(kept) <= 3
-    scores = {line["step"]: line["accuracy"] for line in metrics(reference) if line["split"] == "test"}
-    scored = {step: scores[step] for step in (30, 60, 90, 120)}  # steps that were evaluated and saved
-    assert max(scored.values()) == max(scored[step] for step in read_steps if step in scored)
+    scores = {line["step"]: line["accuracy"] for line in metrics(reference) if line["split"] == "validation"}
+    best = max(scores, key=scores.get)  # of equal ones the first, although it need not be a step at which one saves
+    assert best in kept and read(reference, "result.json")["selection"]["best_step"] == best
+    assert load_run(reference, "best").step == best
 
 
 def test_a_finished_run_says_so_and_changes_nothing(reference):

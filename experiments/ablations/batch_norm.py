@@ -11,7 +11,7 @@ from weights from which the other does not. Published: steps to 72.2% on ImageNe
 import dataclasses
 
 from jaxcnn import create_model
-from jaxcnn.studies.recipes import changed, fashion_mnist
+from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
 from jaxcnn.studies.study import Claim, Study
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.schedules import Constant
@@ -86,9 +86,8 @@ def net(norm: str, quick: bool, **fields):
 
 def on_fashion_mnist(quick: bool):
     if not quick:
-        experiment = fashion_mnist(net("batch", quick), train=60_000, test=10_000)
-        data = {"train_split": "train", "evaluation_splits": ("test",), "batch_size": 128}
-        return changed(experiment, **data, schedule=Constant(), weight_decay=0.0, log_every=steps(50))
+        experiment = fashion_mnist(net("batch", quick))
+        return changed(experiment, **ALL, batch_size=128, schedule=Constant(), weight_decay=0.0, log_every=steps(50))
     return dataclasses.replace(
         changed(fashion_mnist(net("batch", quick)), weight_decay=0.0, log_every=steps(4)),
         schedule=Constant(),

@@ -9,7 +9,7 @@ norm's 24.1 and 24.1. Ours: docs/studies.md.
 """
 
 from jaxcnn import create_model
-from jaxcnn.studies.recipes import changed, fashion_mnist
+from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
 from jaxcnn.studies.study import Claim, Study
 from jaxcnn.train.duration import epochs, steps
 
@@ -67,7 +67,7 @@ def arm(norm: str, batch: int, quick: bool):
     model = model.clone(backbone=model.backbone.clone(width=0.25 if quick else 1.0))
     base = fashion_mnist(model, train=1000)
     if not quick:
-        base = changed(base, train_split="train", evaluation_splits=("test",))
+        base = changed(base, **ALL)
     return changed(
         base,
         batch_size=batch,

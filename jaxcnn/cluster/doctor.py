@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 from packaging.requirements import Requirement
 from rich.table import Table
+from rich.text import Text
 
 from jaxcnn.cluster.join import Company, Deadlines, versions
 from jaxcnn.cluster.preflight import check_collective, check_equal
 from jaxcnn.errors import UserError
+from jaxcnn.text import cell
 
 LITTLE = 2**30
 """Free bytes below which the disk is a warning."""
@@ -60,7 +62,7 @@ def findings_table(findings: list[Finding]) -> Table:
     table = Table("check", "", "found")
     styles = {"ok": "green", "warning": "yellow", "fail": "red"}
     for finding in findings:
-        table.add_row(finding.check, f"[{styles[finding.state]}]{finding.state}[/]", finding.found)
+        table.add_row(finding.check, Text(finding.state, styles[finding.state]), cell(finding.found))
     return table
 
 

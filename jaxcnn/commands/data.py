@@ -4,7 +4,6 @@ import pathlib
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jaxcnn.commands.output import show_lines
 from jaxcnn.errors import UserError
@@ -23,22 +22,28 @@ def prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None 
 
 
 def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
-    """Read every example that an experiment uses, and list the broken ones.
+    """Read every example that an experiment uses, take it through its transforms, and list the broken ones.
 
     Args:
       file: An experiment file.
       data_dir: Where prepared TFDS data lies.
     """
     from jaxcnn.data.examples import check as broken_in
+    from jaxcnn.data.splits import classes_without_images, open_split
     from jaxcnn.flags import parse
 
     data = parse(file, []).experiment.data
-    console, found = Console(), 0
-    for split in dict.fromkeys((data.train_split, *data.evaluation_splits)):
-        examples = data.source.open(split, data_dir or data.data_dir)
-        broken = broken_in(examples)
+    found = 0
+    held_out = dict.fromkeys((*data.evaluation_splits, *data.test_splits))
+    uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
+    for split, transforms in dict.fromkeys(uses):
+        examples = open_split(data.source, split, data_dir or data.data_dir)
+        broken = broken_in(examples, transforms, data.image_shape)
         found += len(broken)
-        console.print(f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken", highlight=False)
-        show_lines(*(f"  {error}" for error in broken))
+        show_lines(
+            f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
+            *(f"  {error}" for error in broken),
+            *(f"  no image of {name}" for name in classes_without_images(examples)),
+        )
     if found:
         raise UserError(f"{found} broken images")

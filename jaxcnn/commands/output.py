@@ -1,15 +1,18 @@
 """Output: what a command prints, for a person or, with --json, for a program."""
 
-import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, RenderableType
+
+from jaxcnn.files import to_json
+from jaxcnn.text import print_plain
 
 
 def show(value: Any, table: RenderableType, as_json: bool) -> None:
     """Prints the table, or the value as JSON."""
     if as_json:
-        print(json.dumps(value, indent=2))
+        print(to_json(value, indent=2))
     else:
         Console().print(table)
 
@@ -17,4 +20,12 @@ def show(value: Any, table: RenderableType, as_json: bool) -> None:
 def show_lines(*lines: str) -> None:
     """Prints the lines as they are, whatever the terminal's width: they hold paths and names, to be copied."""
     for line in lines:
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+        print_plain(Console(), line)
+
+
+def show_failures(failures: Iterable[str]) -> int:
+    """Prints each as an error, to stderr; returns the exit code: 1 if there is any."""
+    failures = list(failures)
+    for failure in failures:
+        print_plain(Console(stderr=True), f"error: {failure}")
+    return 1 if failures else 0

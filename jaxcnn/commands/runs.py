@@ -4,10 +4,10 @@ import pathlib
 from typing import Annotated, Literal
 
 import tyro
-from rich.table import Table
 
-from jaxcnn.commands.output import show, show_lines
+from jaxcnn.commands.output import show, show_failures, show_lines
 from jaxcnn.errors import UserError
+from jaxcnn.text import table
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
@@ -23,11 +23,11 @@ def evaluate(
     folder: str | None = None,
     json: bool = False,
 ) -> None:
-    """Evaluate a run on a split; on its own evaluation splits the figures are the training's, exactly.
+    """Evaluate a run on a split; on its own test and evaluation splits the figures are the training's, exactly.
 
     Args:
       run: A run directory.
-      split: A split of the run's data; default its evaluation splits.
+      split: A split of the run's data, or a part, such as train[:1000]; default its test and evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
       folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
@@ -35,9 +35,10 @@ def evaluate(
     """
     from jaxcnn.train.evaluate import evaluate_run
     from jaxcnn.train.progress import result_table
+    from jaxcnn.train.record import open_run
 
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result), json)
+    show(result, result_table(result, open_run(run).watched()), json)
 
 
 def predict(
@@ -48,27 +49,38 @@ def predict(
     ema: bool = False,
     top: int = 5,
     json: bool = False,
-) -> None:
-    """The most probable classes of image files, by name.
+) -> int:
+    """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
+
+    The net sees what it was trained on: nets of handwritten digits know light ink on a dark ground, so invert a scan of
+    dark ink on paper first. What the net sees of an image is on the page of `jaxcnn explain`.
 
     Args:
       run: A run directory.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
       top: How many classes.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
     """
-    from jaxcnn.train.predict import predict_run
+    from jaxcnn.train.predict import Prediction, predict_run
 
     if not images:
         raise UserError("name at least one image file")
-    predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
-    table = Table("image", "class", "probability")
-    for prediction in predictions:
-        for place, (name, probability) in enumerate(prediction.spoken()):
-            table.add_row("" if place else prediction.image, name, f"{probability:.4f}", end_section=False)
-    show([{"image": p.image, "classes": p.classes} for p in predictions], table, json)
+    answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
+    rows = [
+        ("" if place else prediction.image, name, f"{probability:.4f}")
+        for prediction in predictions
+        for place, (name, probability) in enumerate(prediction.spoken())
+    ]
+    value = [
+        {"image": a.image, "classes": a.classes} if isinstance(a, Prediction) else {"image": a.image, "error": a.cause}
+        for a in answers
+    ]
+    if predictions or json:
+        show(value, table(("image", "class", "probability"), rows), json)
+    return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 
 def explain(
@@ -83,12 +95,15 @@ def explain(
     out: pathlib.Path | None = None,
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
-) -> None:
+) -> int:
     """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    The page is named after the method, an endpoint that is not the final one, and a class that was asked for; pictures
+    after the image too. Exit code 1 if there is an image that cannot be read; the page has the others.
 
     Args:
       run: A run directory, or what import-weights wrote.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       method: What to show.
       class_: A class by name or index; default the predicted one of each image.
       endpoint: The map to look at: a name of `features()`, such as stage3.
@@ -100,7 +115,9 @@ def explain(
     from jaxcnn.report.explanation import Question, explain_run
 
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
-    show_lines(*explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
+    lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
+    show_lines(*lines)
+    return show_failures(failures)
 
 
 def compare(
@@ -131,7 +148,8 @@ def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -
 
     Args:
       run: A run directory, of a finished run or not.
-      split: The split whose images are answered; default the first of the run's evaluation splits.
+      split: The split whose images are answered; default the first test split, of a run under way the first
+        evaluation split.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
     """
     from jaxcnn.report.run import write_report
@@ -150,13 +168,16 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     from jaxcnn.train.replay import replay as replay_step
 
     found = replay_step(run, step)
-    table = Table("", f"step {step:,}")
-    for name in ("loss", "grad_norm", "recorded"):
-        table.add_row({"recorded": "loss that the run noted"}.get(name, name), str(found[name]))
-    table.add_row("computed from checkpoint", str(found["from"] or "none: from the start"))
-    table.add_row("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16)))
+    rows = [
+        ("loss", found["loss"]),
+        ("grad_norm", found["grad_norm"]),
+        ("loss that the run noted", found["recorded"]),
+        ("computed from checkpoint", found["from"] or "none: from the start"),
+        ("examples", ", ".join(map(str, found["examples"][:16])) + (" ..." * (len(found["examples"]) > 16))),
+    ]
     # Text, because JSON has no nan.
-    show(found | {name: repr(found[name]) for name in ("loss", "grad_norm")}, table, json)
+    shown = found | {name: repr(found[name]) for name in ("loss", "grad_norm")}
+    show(shown, table(("", f"step {step:,}"), rows), json)
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:

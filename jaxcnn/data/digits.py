@@ -6,16 +6,15 @@ images of 13 writers, pixels 0..16.
 
 import functools
 import hashlib
-import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from jaxcnn.data.examples import Example, check_index, check_split
-from jaxcnn.errors import UserError
+from jaxcnn.data.examples import Example, Examples, check_index, check_split
+from jaxcnn.data.splits import sliced
 
 SPLITS = ("train", "test")
-SLICE = re.compile(r"\[(\d*):(\d*)\]")
 
 
 @dataclass(frozen=True)
@@ -27,35 +26,36 @@ class Digits:
     scaled from 0..16 to 0..255 and rounded.
     """
 
-    def open(self, split: str, data_dir: str | None = None) -> "DigitsExamples":
-        """Split "train" or "test", or a part of one by TFDS's rule, "train[:300]"; `data_dir` is not used."""
-        name, bracket, _ = split.partition("[")
-        check_split(name, SPLITS, "digits")
-        if bracket and not SLICE.fullmatch(split.removeprefix(name)):
-            raise UserError(f"digits: split {split!r} cannot be read; examples: 'train[:300]', 'train[1000:]'")
+    slices: ClassVar[bool] = True
+
+    def open(self, split: str, data_dir: str | None = None) -> Examples:
+        """Split "train" or "test", or a part of one (splits.py): "train[:90%]" is stratified, "train[:300]" the first
+        300 in the file's order, in which the digits are mixed. `data_dir` is not used.
+        """
+        return sliced(self._open, split)
+
+    def _open(self, split: str) -> "DigitsExamples":
+        check_split(split, SPLITS, "digits")
         return DigitsExamples(split)
 
 
 class DigitsExamples:
     name = "digits"
     classes = tuple("0123456789")
+    shuffled = True  # by the people who wrote them down
 
     def __init__(self, split: str):
         images, labels, self.version = load()
         self.split = split
-        name, bracket, _ = split.partition("[")
-        self._index = np.flatnonzero(in_test(labels) == (name == "test"))
-        if bracket:
-            first, last = SLICE.fullmatch(split.removeprefix(name)).groups()
-            self._index = self._index[int(first or 0) : int(last) if last else None]
-        self._images, self._labels = images[self._index], labels[self._index]
+        self._index = np.flatnonzero(in_test(labels) == (split == "test"))
+        self._images, self.labels = images[self._index], labels[self._index]
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, i: int) -> Example:
         i = check_index(i, len(self))
-        return {"image": self._images[i].copy(), "label": int(self._labels[i])}
+        return {"image": self._images[i].copy(), "label": int(self.labels[i])}
 
     def where(self, i: int) -> str:
         """The example's place in the split and in scikit-learn's arrays."""

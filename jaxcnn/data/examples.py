@@ -1,5 +1,5 @@
-"""What every data source offers: one split as random access to uint8 images and labels, and the check that reads all of
-it.
+"""What every data source offers: one split as random access to uint8 images and labels; how an example is read and
+checked; and the check that reads all of a split.
 
 A source (`Digits()`, `Tfds("imagenet2012")`, `Folder("flowers")`, `Synthetic()`) is a frozen dataclass that says where
 the data is and `open`s a split; what it opens is an `Examples`. Nothing is shuffled, batched or augmented here, and
@@ -9,12 +9,13 @@ nothing is downloaded.
 import hashlib
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
+from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.errors import UserError, did_you_mean
 
 
@@ -36,7 +37,12 @@ class BrokenExample(UserError):
 
 @runtime_checkable
 class Examples(Protocol):
-    """Random access to one split. Objects pickle, because Grain's worker processes receive them."""
+    """Random access to one split. Objects pickle, because Grain's worker processes receive them.
+
+    Two attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
+    without reading an image, so that slices are stratified; and `shuffled`, True where the order tells nothing of the
+    classes.
+    """
 
     name: str  # "fashion_mnist"
     version: str  # "3.0.1"
@@ -61,8 +67,8 @@ class Source(Protocol):
     """A frozen dataclass that says where a dataset is."""
 
     def open(self, split: str, data_dir: str | None = None) -> Examples:
-        """The examples of one split. `data_dir` is where prepared datasets lie; sources that have a path of their own
-        ignore it.
+        """The examples of one whole split; open_split (splits.py) cuts it. `data_dir` is where prepared datasets lie;
+        sources that have a path of their own ignore it. A source with the attribute `slices`, True, cuts by itself.
         """
         ...
 
@@ -98,32 +104,159 @@ def check_index(i: int, length: int) -> int:
 
 
 def check_label(examples: Examples, i: int, label: int) -> int:
-    """`label` as a Python int; BrokenExample where it names no class (TFDS writes -1 for the hidden labels of a test
-    split).
+    """`label` as a Python int.
+
+    Raises:
+      BrokenExample: it names no class (TFDS writes -1 for the hidden labels of a test split).
+      UserError: it is no whole number, which is a mistake of the source and not of one example.
     """
-    label = int(label)
-    if not 0 <= label < len(examples.classes):
-        raise BrokenExample(i, examples.where(i), f"label {label} is outside [0, {len(examples.classes)})")
-    return label
+    classes = len(examples.classes)
+    try:
+        number = operator.index(label)
+    except TypeError:
+        raise UserError(
+            f"{examples.where(i)}: the label is {_described(label)}, but a label is a whole number in [0, {classes}): "
+            "the place of the class in `classes`"
+        ) from None
+    if not 0 <= number < classes:
+        start = "; labels count from 0: where a source's own start at 1, it returns label - 1" * (number >= classes)
+        raise BrokenExample(i, examples.where(i), f"label {number} is outside [0, {classes}){start}")
+    return number
 
 
-def check(examples: Examples, *, threads: int | None = None) -> list[BrokenExample]:
-    """Reads every example, on `threads` threads (default: one per processor), and returns the broken ones in order of
-    their index.
+def check_example(examples: Examples, i: int, example: Example) -> Example:
+    """Example `i`, if its image is uint8 [H, W, C] and its label a whole number in [0, len(classes)).
+
+    Anything else would train in silence: floats in 0..1 are black when they are cut to uint8, and a label outside the
+    classes has no loss.
+
+    Raises:
+      BrokenExample: the label names no class.
+      UserError: the image has another type or shape, which is a mistake of the source and not of one example.
+    """
+    try:
+        image, label = example["image"], example["label"]
+    except (TypeError, KeyError, IndexError):
+        raise UserError(
+            f"{examples.where(i)}: the source returned {_described(example)}, but an example is a dict with "
+            '"image", uint8 [H, W, C], and "label", a whole number'
+        ) from None
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size):
+        raise UserError(f"{examples.where(i)}: the image is {_described(image)}, but {_image_wanted(image)}")
+    if type(label) is not int or not 0 <= label < len(examples.classes):
+        return {**example, "label": check_label(examples, i, label)}
+    return example
+
+
+def read(
+    examples: Examples,
+    i: int,
+    transforms: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...],
+    rng: np.random.Generator,
+    shape: tuple[int, ...] | None = None,
+) -> Example:
+    """Example `i`, checked, with its image after these transforms: the only way into a batch and into Memory.
+
+    Args:
+      examples: the split.
+      i: which of it.
+      transforms: of the image, in order.
+      rng: what they draw from.
+      shape: what the image must then have; None: any.
+
+    Raises:
+      BrokenExample: it cannot be read, its label names no class, a transform does not take its image (a crop that is
+        larger, say) or the image comes out in another shape.
+      UserError: the source or a transform returns something else than images of uint8.
+    """
+    example = check_example(examples, i, examples[i])
+    image = example["image"]
+    try:
+        for transform in transforms:
+            image = transform(image, rng)
+    except BrokenExample:
+        raise
+    except UserError as error:
+        raise BrokenExample(i, examples.where(i), str(error)) from error
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3):
+        names = ", ".join(str(transform) for transform in transforms)
+        raise UserError(
+            f"{examples.where(i)}: after the transforms ({names}) the image is {_described(image)}, but "
+            f"{_image_wanted(image)}"
+        )
+    if shape is not None and image.shape != shape:
+        after = f" and after the transforms {image.shape}" if transforms else ""
+        advice = "add a transform that brings it there, such as Resize and CenterCrop"
+        if image.shape[2] != shape[2]:
+            advice = f"Folder and Tfds return {shape[2]} channels with channels={shape[2]}"
+        raise BrokenExample(
+            i,
+            examples.where(i),
+            f"the image is {example['image'].shape}{after}, but data.image_shape is {shape}; {advice}",
+        )
+    return {**example, "image": image}
+
+
+def _image_wanted(image: object) -> str:
+    """What an image must be, and how this one becomes it."""
+    wanted = "an image is a NumPy array of uint8 [H, W, C], levels 0 to 255"
+    kind = getattr(getattr(image, "dtype", None), "kind", "")
+    if not isinstance(image, np.ndarray):
+        return f"{wanted}; return np.asarray(image)"
+    if image.ndim == 2:
+        wanted += "; give a grey image its channel axis: image[..., None]"
+    if kind == "f":
+        return f"{wanted}; where they are 0 to 1: return (255 * image).round().astype(np.uint8)"
+    if kind == "b":
+        return f"{wanted}; return 255 * image.astype(np.uint8)"
+    if image.dtype != np.uint8:
+        return f"{wanted}; where they are 0 to 255 already: return image.astype(np.uint8)"
+    return wanted
+
+
+def _described(value: object) -> str:
+    """A value for a message: an array by its type, shape and range, others by their type and what they hold."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        bounds = f", from {value.min()} to {value.max()}" if value.size and value.dtype.kind in "biuf" else ""
+        return f"an array of {value.dtype} {list(value.shape)}{bounds}"
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__} {str(value)[:60]}"
+
+
+def check(
+    examples: Examples,
+    transforms: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (),
+    shape: tuple[int, ...] | None = None,
+    *,
+    threads: int | None = None,
+) -> list[BrokenExample]:
+    """Reads every example, with one draw of its transforms, and returns the broken ones in order of their index.
+
+    Args:
+      examples: the split.
+      transforms: of each image, in order.
+      shape: what must come out; None: any.
+      threads: default one per processor.
+
+    Raises:
+      UserError: as `read`.
     """
 
-    def read(i: int) -> BrokenExample | None:
-        try:
-            examples[i]
-        except BrokenExample as error:
-            return error
-        return None
+    def broken_of(part: range) -> list[BrokenExample]:
+        draws, found = Draws(EVALUATION), []
+        for i in part:
+            try:
+                read(examples, i, transforms, draws.at(i), shape)
+            except BrokenExample as error:
+                found.append(error)
+        return found
 
-    chunk = 4096  # tasks in flight: a million futures at once would take a gigabyte
+    parts = [range(start, min(start + 64, len(examples))) for start in range(0, len(examples), 64)]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = [
-            error
-            for start in range(0, len(examples), chunk)
-            for error in pool.map(read, range(start, min(start + chunk, len(examples))))
-        ]
-    return [error for error in found if error is not None]
+        try:
+            return [error for found in pool.map(broken_of, parts) for error in found]
+        finally:
+            pool.shutdown(cancel_futures=True)

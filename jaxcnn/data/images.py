@@ -6,47 +6,70 @@ EXIF rotation. What cannot be decoded in full is an error, never a black or half
 
 import io
 import math
+import re
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
+from jaxcnn.data import jpeg, png
+
 Method = Literal["bilinear", "bicubic", "nearest", "lanczos", "box"]
 
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 0x0102, 0x0106  # tags of EXIF and TIFF
+TURNS: dict[int | None, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
+"""How the pixels of each EXIF orientation become upright; of 1, and of a number that means nothing, they are."""
+LARGEST = 89_478_485
+"""Pixels of one image: where Pillow begins to warn. Of these an image takes up to 7 bytes each while it is decoded."""
+BAND = 1 << 20
+"""Pixels that are converted at once."""
+PPM_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
     """Decodes the bytes of one image file to uint8 [H, W, channels], channels 1 (ITU-R 601 luma) or 3 (RGB).
 
-    The format is taken from the bytes, not from a file name: all that Pillow reads. EXIF orientation is applied; of an
-    animation the first frame is taken; transparent pixels are laid over white (black line drawings on a transparent
-    black ground would otherwise be all black); 16-bit channels keep their high byte; CMYK is converted without its
-    colour profile. Departures from torchvision's loader and from tf.image.decode_image: both ignore EXIF orientation
-    and drop alpha.
+    The format is taken from the bytes, not from a file name: all that Pillow reads. The orientation that EXIF or XMP
+    names is applied; of an animation or several pictures the first is taken; transparent pixels are laid over white
+    (black line drawings on a transparent black ground would otherwise be all black); of more than 8 bits the 8 high
+    ones are kept, in every format; CMYK is converted without its color profile. A JPEG of more than LARGEST pixels is
+    decoded at a half, a quarter or an eighth of its size, whichever is the first to fit. Departures from torchvision's
+    loader and from tf.image.decode_image: both ignore EXIF orientation and drop alpha.
 
-    Raises ValueError, with the cause, for empty, truncated, corrupt and unknown data, and for 32-bit integer and float
-    images, whose range is not known. A JPEG whose entropy-coded data is overwritten in the middle decodes without an
-    error in libjpeg, and is not detected here.
+    Raises ValueError, with the cause, for empty, truncated, corrupt and unknown data, for 32-bit integer and float
+    images, whose range is not known, and for other images of more than LARGEST pixels. A JPEG without its end marker is
+    refused even if all rows can be decoded, for they may be made of what was never written. A JPEG whose entropy-coded
+    data is overwritten in the middle decodes without an error in libjpeg, and is not detected here.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     if not data:
         raise ValueError("the image is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        needed = png.essential(data) if data.startswith(png.SIGNATURE) else data
+        with Image.open(io.BytesIO(needed)) as image:
+            if data.startswith(jpeg.START) and not jpeg.is_whole(data):
                 raise ValueError("the JPEG is truncated: it has no end marker")
+            bound(image)
             image.load()
-            if orientation(image) not in (None, 1):
-                image = ImageOps.exif_transpose(image)
-            return np.array(to_mode(image, "L" if channels == 1 else "RGB")).reshape(
-                image.height, image.width, channels
-            )
+            if image.format == "PNG" and lacks_rows(image, needed):
+                raise ValueError("the PNG is broken: its last rows are missing")
+            pixels = to_array(to_eight_bits(image, needed), channels)
+            turn = None if image.format == "TIFF" else turn_of(image)  # Pillow turns a TIFF as it loads it
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
     except MemoryError:
         raise
-    except Exception as cause:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, IndexError, ...
+    except Exception as cause:  # Pillow raises OSError, SyntaxError, struct.error, zlib.error, IndexError, ...
         if not any(data):
             raise ValueError(f"all {len(data)} bytes are zero") from cause
         kind = "" if type(cause) in (ValueError, OSError) else f"{type(cause).__name__}: "
@@ -56,27 +79,107 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         raise ValueError(f"{kind}{text}") from cause
 
 
-def orientation(image) -> int | None:
-    """The EXIF orientation, None without one; a damaged EXIF block is no reason to refuse the pixels."""
+def bound(image) -> None:
+    """Lets an opened image of more than LARGEST pixels be decoded smaller. Raises ValueError if its format cannot."""
+    width, height = image.size
+    if not width * height:
+        raise ValueError(f"the image has no pixels: {height}x{width}")
+    part = next((part for part in (1, 2, 4, 8) if width * height <= LARGEST * part**2), 8)
+    if part > 1:
+        image.draft(None, (width // part, height // part))
+    if image.width * image.height > LARGEST:
+        raise ValueError(
+            f"the image has {height}x{width} pixels, {width * height / 1e6:.0f} million; more than "
+            f"{LARGEST / 1e6:.0f} million are read of JPEG alone; save it smaller"
+        )
+
+
+def turn_of(image) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What brings the pixels of a loaded image upright; a damaged EXIF block is no reason to refuse them."""
     try:
-        return image.getexif().get(ORIENTATION)
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:
         return None
 
 
-def to_mode(image, mode: str):
-    """A Pillow image of any mode as `mode`, "L" or "RGB"."""
+def lacks_rows(image, data: bytes) -> bool:
+    """Whether the compressed pixels of a loaded PNG end too early. Pillow leaves the missing rows at zero and says
+    nothing, so only an image with such a row at its end is unpacked a second time, to be counted.
+    """
+    end = np.asarray(image.crop((0, max(image.height - 2, 0), *image.size)))
+    return not end.any(axis=tuple(range(1, end.ndim))).all() and png.inflated(data) < png.expected(data)
+
+
+def to_eight_bits(image, data: bytes):
+    """A loaded Pillow image with at most 8 bits a channel: of more, the 8 high ones. Its transparent color, if it is of
+    more than 8 bits, is laid over white.
+
+    Raises ValueError for 32-bit pixels.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I;16") or (
-        image.mode == "I" and image.format == "PNG"
-    ):  # Pillow < 11.3 opens 16-bit PNG as "I"
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            f"the pixels are 32-bit {'integers' if image.mode == 'I' else 'floats'}, of unknown range; "
-            "save it with 8 or 16 bits"
-        )
+    key = image.info.get("transparency")
+    if image.format == "PPM" and image.mode == "RGB" and (deep := deep_ppm(data)) is not None:
+        return Image.fromarray(deep)
+    if image.format == "PNG" and image.mode == "RGB" and key is not None and data[24] == 16:
+        import cv2
+
+        # Pillow has dropped the low bytes.
+        samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return Image.fromarray(np.where(samples[..., 3:] == 0, 255, np.asarray(image)).astype(np.uint8))
+    # Pillow opens 16-bit PGM as "I", and before 11.3 16-bit PNG too.
+    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+        if image.mode in ("I", "F"):
+            raise ValueError(
+                f"the pixels are 32-bit {'integers' if image.mode == 'I' else 'floats'}, of unknown range; "
+                "save it with 8 or 16 bits"
+            )
+        return image
+    samples, bits = np.asarray(image).astype(np.uint16), 16
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (bits,))[0]
+        if image.tag_v2.get(PHOTOMETRIC) == 0:
+            samples = (1 << bits) - 1 - samples  # white is zero
+    levels = (samples >> bits - 8).astype(np.uint8)
+    if key is not None:
+        levels[samples == key] = 255
+    return Image.fromarray(levels)
+
+
+def deep_ppm(data: bytes) -> np.ndarray | None:
+    """The high bytes of a PPM of more than 8 bits, uint8 [H, W, 3], after its levels are spread to 16 bits; None for
+    one of 8. Read as a PGM that is three times as wide: Pillow rounds colors of 16 bits, and keeps levels of grey.
+    """
+    from PIL import Image
+
+    head = re.match(rb"P([36])(%b)(\d+)(%b\d+%b)(\d+)" % (PPM_SPACE, PPM_SPACE, PPM_SPACE), data)
+    if head is None or int(head[5]) < 256:
+        return None
+    kind = b"P5" if head[1] == b"6" else b"P2"
+    grey = kind + head[2] + b"%d" % (3 * int(head[3])) + head[4] + head[5] + data[head.end() :]
+    with Image.open(io.BytesIO(grey)) as image:
+        return (np.asarray(image) >> 8).astype(np.uint8).reshape(image.height, -1, 3)
+
+
+def to_array(image, channels: int) -> np.ndarray:
+    """A loaded Pillow image of any mode as uint8 [H, W, channels], band by band: a copy of a large image in each mode
+    on the way would take several times its memory.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, channels), np.uint8)
+    rows = max(BAND // width, 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        levels = np.asarray(to_mode(band, "L" if channels == 1 else "RGB"))
+        pixels[top:bottom] = levels.reshape(bottom - top, width, channels)
+    return pixels
+
+
+def to_mode(image, mode: str):
+    """A Pillow image of at most 8 bits as `mode`, "L" or "RGB", laid over white if it has transparent pixels."""
+    from PIL import Image
+
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Example, Examples
+from jaxcnn.data.examples import BrokenExample, Example, Examples, read
 from jaxcnn.data.transforms import DETERMINISTIC, Transform
 
 
@@ -56,16 +56,14 @@ def load(
 
     Raises:
       BrokenExample: there are more broken examples than `tolerated`.
+      UserError: the source does not return images of uint8 and labels.
     """
     unchanged = (examples, transforms)
     first = tuple(itertools.takewhile(lambda transform: isinstance(transform, DETERMINISTIC), transforms))
     rng = np.random.default_rng(0)  # which deterministic transforms do not use
 
     def prepared(i: int) -> Example:
-        example = examples[i]
-        for transform in first:
-            example["image"] = transform(example["image"], rng)
-        return example
+        return read(examples, i, first, rng)
 
     shape = _first_shape(prepared, min(tolerated + 1, len(examples)))
     if shape is None or len(examples) * int(np.prod(shape)) > limit:

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Example, Examples
+from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
+from jaxcnn.data.examples import BrokenExample, Examples, read
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -30,7 +31,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
     Sorted raw Philox words, and not Generator.permutation, because NumPy promises the former's stream for ever.
     """
-    words = np.random.Philox(key=[seed, epoch]).random_raw(n)
+    words = np.random.Philox(key=philox_key(seed, epoch)).random_raw(n)
     order = np.argsort(words, kind="stable")
     order.flags.writeable = False
     return order
@@ -53,7 +54,8 @@ class TrainBatches:
 
     Process p of P holds the p-th of P equal parts, so that the global batch is the same for every P. An example's
     augmentation is drawn from (seed, its position in the stream), whatever process or worker computes it.
-    A broken example is replaced by the next readable one of the split and marked in "broken".
+    A broken example is replaced by the next good one of the split and marked in "broken"; BrokenExample is raised
+    where it is more than `tolerate_broken` examples away.
     """
 
     examples: Examples
@@ -61,13 +63,18 @@ class TrainBatches:
     shape: tuple[int, int, int]
     batch_size: int
     seed: int
-    tolerate_broken: bool = False
+    tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
         return 2**40 // self.batch_size
+
+    @property
+    def resident(self) -> bool:
+        """Whether a batch is a plain gather from arrays."""
+        return _resident(self.examples, self.transforms, self.shape)
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
@@ -77,14 +84,13 @@ class TrainBatches:
         part = self.batch_size // self.processes
         first = self.process * part
         indices = self.indices(step)[first : first + part]
-        if _resident(self.examples, self.transforms, self.shape):
+        if self.resident:
             batch = _gather(self.examples, indices)
         else:
             batch = _empty(part, self.shape, indices)
-            for row, index in enumerate(indices):
-                position = step * self.batch_size + first + row
-                rng = np.random.Generator(np.random.Philox(key=[self.seed ^ _AUGMENT, position]))
-                self._read(batch, row, int(index), rng)
+            draws = Draws(self.seed ^ AUGMENTATION)
+            for row, index in enumerate(indices.tolist()):
+                self._read(batch, row, index, draws.at(step * self.batch_size + first + row))
             batch["mask"][:] = True
         return batch
 
@@ -92,16 +98,30 @@ class TrainBatches:
         n = len(self.examples)
         for candidate in range(index, index + n):
             try:
-                example = self.examples[candidate % n]
+                example = read(self.examples, candidate % n, self.transforms, rng, self.shape)
                 break
             except BrokenExample:
-                if not self.tolerate_broken:
+                if candidate - index >= self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
         else:
-            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be read")
-        batch["image"][row] = transformed(example, self.examples, candidate % n, self.transforms, self.shape, rng)
-        batch["label"][row] = example["label"]
+            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be used")
+        batch["image"][row], batch["label"][row] = example["image"], example["label"]
+
+    def broken(self, step: int, batch: Batch) -> list[BrokenExample]:
+        """Why the examples that are marked in this process's batch of this step could not be used.
+
+        They are read again, with the draws that they had; one that can be read now is left out.
+        """
+        first = step * self.batch_size + self.process * (self.batch_size // self.processes)
+        draws, found = Draws(self.seed ^ AUGMENTATION), []
+        for row in np.flatnonzero(batch["broken"]).tolist():
+            try:
+                index = int(batch["index"][row])
+                read(self.examples, index, self.transforms, draws.at(first + row), self.shape)
+            except BrokenExample as error:
+                found.append(error)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,44 +135,85 @@ class EvaluationBatches:
     transforms: tuple[Transform, ...]
     shape: tuple[int, int, int]
     batch_size: int
-    tolerate_broken: bool = False
+    tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
+    @property
+    def resident(self) -> bool:
+        """Whether a batch is a plain gather from arrays."""
+        return _resident(self.examples, self.transforms, self.shape)
+
     def __getitem__(self, k: int) -> Batch:
         part = self.batch_size // self.processes
         first = k * self.batch_size + self.process * part
         indices = np.arange(first, min(first + part, len(self.examples)), dtype=np.int64)
         batch = _empty(part, self.shape, indices)
-        if _resident(self.examples, self.transforms, self.shape):
+        if self.resident:
             for name, rows in _gather(self.examples, indices).items():
                 batch[name][: len(indices)] = rows
             return batch
-        # Evaluation transforms draw nothing; one generator serves for all.
-        rng = np.random.Generator(np.random.Philox(key=[0, 0]))
-        for row, index in enumerate(indices):
+        draws = Draws(EVALUATION)
+        for row, index in enumerate(indices.tolist()):
             try:
-                example = self.examples[int(index)]
+                # Few evaluations draw; what one does is the same at every step and for every size of the batch.
+                example = read(self.examples, index, self.transforms, draws.at(index), self.shape)
             except BrokenExample:
                 if not self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
                 continue
-            batch["image"][row] = transformed(example, self.examples, int(index), self.transforms, self.shape, rng)
-            batch["label"][row] = example["label"]
+            batch["image"][row], batch["label"][row] = example["image"], example["label"]
             batch["mask"][row] = True
         return batch
 
+    def broken(self, indices: np.ndarray) -> list[BrokenExample]:
+        """Why these examples could not be used: they are read again; one that can be read now is left out."""
+        draws, found = Draws(EVALUATION), []
+        for index in indices.tolist():
+            try:
+                read(self.examples, index, self.transforms, draws.at(index), self.shape)
+            except BrokenExample as error:
+                found.append(error)
+        return found
 
-def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
-    """Batches start, start + 1, ..., read ahead by Grain in threads, or in `workers` processes. Close it when done."""
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """A split's evaluation batches again and again: batch k of round r is at r * len(batches) + k.
+
+    Read as one stream, so that worker processes start once and not at every evaluation; between two they have the
+    first few batches of the next one ready.
+    """
+
+    batches: EvaluationBatches
+
+    def __len__(self) -> int:
+        return 2**40
+
+    @property
+    def resident(self) -> bool:
+        return self.batches.resident
+
+    def __getitem__(self, k: int) -> Batch:
+        return self.batches[k % len(self.batches)]
+
+
+def iterate(batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
+    """Batches start, start + 1, ..., read ahead by Grain. Close it when done.
+
+    In threads, one per processor but 2 to 8, or in `workers` processes; what is resident needs none of these, for a
+    gather costs less than the way from another process.
+    """
     import grain
 
-    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
+    workers = 0 if batches.resident else workers
+    threads = 2 if workers or batches.resident else min(8, max(2, os.cpu_count() or 2))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 if workers else threads + 2)
+    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if workers:
         from absl import flags
 
@@ -180,29 +241,6 @@ def _settle_in(parent: int, index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def transformed(
-    example: Example,
-    examples: Examples,
-    index: int,
-    transforms: tuple[Transform, ...],
-    shape: tuple[int, int, int],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """The image of example `index` after its transforms, uint8 of this shape. Raises UserError where it has another."""
-    image = example["image"]
-    for transform in transforms:
-        image = transform(image, rng)
-    if image.shape != shape:
-        raise UserError(
-            f"{examples.where(index)}: the image is {example['image'].shape} and after the transforms {image.shape}, "
-            f"but data.image_shape is {shape}; add a transform that brings it there, such as Resize and CenterCrop"
-        )
-    return image
-
-
-_AUGMENT = 0x9E3779B97F4A7C15  # keeps the augmentation stream apart from the shuffle's
 
 
 def _resident(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> bool:

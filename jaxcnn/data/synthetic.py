@@ -1,10 +1,12 @@
 """Made-up images that a network can learn: for tests, `--debug` runs and throughput without a disk."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from jaxcnn.data.examples import Example, check_index, check_split
+from jaxcnn.data.examples import Example, Examples, check_index, check_split
+from jaxcnn.data.splits import sliced
 from jaxcnn.errors import UserError
 
 GRID = 4  # a class is a pattern of GRID x GRID blocks
@@ -18,6 +20,8 @@ class Synthetic:
     Example i of a split has label i % classes and is a pure function of (seed, split, i), the same on every machine and
     with every release of NumPy (raw Philox bits, no distribution code). "validation" has as many examples as "test".
     """
+
+    slices: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width, channels
     classes: int = 10
@@ -36,8 +40,11 @@ class Synthetic:
         if not 0 <= self.seed < 2**64:
             raise UserError(f"Synthetic: seed must be in [0, 2**64), not {self.seed}")
 
-    def open(self, split: str, data_dir: str | None = None) -> "SyntheticExamples":
-        """Split "train", "validation" or "test"; `data_dir` is not used."""
+    def open(self, split: str, data_dir: str | None = None) -> Examples:
+        """Split "train", "validation" or "test", or a part of one (splits.py); `data_dir` is not used."""
+        return sliced(self._open, split)
+
+    def _open(self, split: str) -> "SyntheticExamples":
         check_split(split, SPLITS, "synthetic")
         return SyntheticExamples(self, split)
 
@@ -52,6 +59,7 @@ class SyntheticExamples:
         self.classes = tuple(f"class{c:0{digits}}" for c in range(source.classes))
         size = source.classes * GRID * GRID * source.image_shape[2]
         levels = random_bytes(source.seed, 0, 0, size) * np.uint16(192) >> 8  # 0..191
+        self.labels = np.arange(len(self)) % source.classes
         self._patterns = levels.astype(np.uint8).reshape(source.classes, GRID, GRID, source.image_shape[2])
 
     def __len__(self) -> int:

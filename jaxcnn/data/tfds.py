@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_label, check_split
 from jaxcnn.data.images import decode
@@ -29,6 +30,8 @@ class Tfds:
     "train+test". Images are decoded by `jaxcnn.data.images.decode` from the stored bytes, not by TFDS, so that a CMYK
     JPEG or a PNG in disguise comes out right and a damaged image is a BrokenExample.
     """
+
+    slices: ClassVar[bool] = True
 
     name: str
     version: str | None = None

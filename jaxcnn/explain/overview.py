@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
+from jaxcnn import files
 from jaxcnn.errors import UserError
 from jaxcnn.explain.summary import input_shape, summarize
 from jaxcnn.explain.table import plain_table, rounded, size
@@ -136,7 +137,7 @@ def update(file: pathlib.Path, rows: list[Row]) -> None:
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    file.write_text(f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}")
+    files.write_text(file, f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}")
 
 
 def _cited(one: Row, briefly: bool = False) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from jaxcnn import launch
+from jaxcnn.files import to_json
 from jaxcnn.train import checkpoint, loop
 from jaxcnn.train.record import Record
 
@@ -49,7 +50,7 @@ class Journal:
     def write(self, **event: Any) -> None:
         if self.file is None:
             self.file = pathlib.Path(f"{self.interruption.journal}.{jax.process_index()}").open("ab", buffering=0)  # noqa: SIM115
-        self.file.write(json.dumps(event).encode() + b"\n")
+        self.file.write(to_json(event).encode() + b"\n")
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -97,19 +98,19 @@ def main() -> int:
             with journal.phase("step"):
                 super()._train(noted)
 
-        def _evaluate(self) -> None:
+        def _measure(self, splits):
             with journal.phase("evaluation"):
-                super()._evaluate()
+                return super()._measure(splits)
 
-        def _save(self, *, scored: bool = False) -> None:
+        def _save(self, **how: bool) -> None:
             with journal.phase("save"):
-                super()._save(scored=scored)
+                super()._save(**how)
                 if interruption.phase is None:
                     checkpoint.wait(self.manager)  # so that its seconds are those until it is committed
 
-    def write_result(self: Record, result: dict[str, dict[str, float]]) -> None:
+    def write_result(self: Record, *result: Any) -> None:
         with journal.phase("end"):
-            original(self, result)
+            original(self, *result)
 
     original, Record.write_result = Record.write_result, write_result
     loop._Loop = Loop

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from jaxcnn.errors import UserError
 from jaxcnn.prove.interrupted import Interruption
+from jaxcnn.text import print_plain
 from jaxcnn.train.record import Record, open_run
 from jaxcnn.train.saved import load_run
 
@@ -168,12 +169,12 @@ class Prover:
                     "step", "SIGTERM", moment, codes, f"{size} -> {sizes[(turn + 1) % len(sizes)]} processes", problem
                 )
             )
-            self.console.print(_line(proofs[-1]), highlight=False, markup=False, soft_wrap=True)
+            print_plain(self.console, _line(proofs[-1]))
         ends = list(map(self._wait, processes))
         problem = self._compare(path, False) if all(code == 0 for code, _ in ends) else f"did not end well: {ends}"
         proofs.append(Proof("end", "", "", tuple(code for code, _ in ends), f"{size} processes", problem))
         verdict = problem or "the same batches, equal metrics"
-        self.console.print(f"the run at its end, on {size} processes: {verdict}", highlight=False, markup=False)
+        print_plain(self.console, f"the run at its end, on {size} processes: {verdict}")
         return proofs
 
     def _compare(self, path: pathlib.Path, exact: bool) -> str:
@@ -260,9 +261,7 @@ def prove_resume(
     prover = Prover(file, flags, folder, seed, console)
     whole = prover.reference(devices[0])
     lengths = ", ".join(f"{name} {1000 * np.median(each):,.0f} ms" for name, each in sorted(prover.seconds.items()))
-    console.print(
-        f"uninterrupted run: hash {whole.hash()}, batches {whole.batches()}; {lengths}", highlight=False, soft_wrap=True
-    )
+    print_plain(console, f"uninterrupted run: hash {whole.hash()}, batches {whole.batches()}; {lengths}")
     if resizes >= len(whole.examples):
         raise UserError(
             f"{file} takes {len(whole.examples)} steps with these flags, too few for {resizes} changes of the number "
@@ -271,7 +270,7 @@ def prove_resume(
     proofs = []
     for number in range(kills):
         proofs.append(prover.interrupt(number, devices[0], devices[1:]))
-        console.print(f"{number + 1}/{kills} {_line(proofs[-1])}", highlight=False, markup=False, soft_wrap=True)
+        print_plain(console, f"{number + 1}/{kills} {_line(proofs[-1])}")
     if resizes:
         proofs += prover.resize(sizes, resizes)
     return proofs

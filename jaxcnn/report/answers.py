@@ -80,7 +80,7 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     data = net.data
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
     size = min(BATCH, data.evaluation_batch_size)
-    batches = EvaluationBatches(chosen, data.preprocess, data.image_shape, size, data.tolerate_broken > 0)
+    batches = EvaluationBatches(chosen, data.preprocess, data.image_shape, size, data.tolerate_broken)
     net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
     classes = len(net.classes)
     matrix = np.zeros((classes, classes), np.int64)

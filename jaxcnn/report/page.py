@@ -2,8 +2,8 @@
 
 import base64
 import io
-import os
 import pathlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxcnn import files
 from jaxcnn.errors import UserError
+from jaxcnn.text import plain
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxcnn.report"),
@@ -23,13 +25,22 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 
+LONGEST_NAME = 120
+"""Bytes: file systems allow 255, and a picture's name says the method, the endpoint and the class too."""
+
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
-    """Renders templates/`template` to a file, which appears whole or not at all."""
-    text = TEMPLATES.get_template(template).render(**values)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    """Renders templates/`template` to a file, which appears whole or not at all. Raises UserError where it cannot."""
+    text = whole(TEMPLATES.get_template(template).render(**values))
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for the bytes of file and class names that are not UTF-8, which no page can hold."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def svg(figure: Figure, description: str) -> markupsafe.Markup:
@@ -62,19 +73,28 @@ def make_folder(out: pathlib.Path) -> None:
 def save_png(out: pathlib.Path, name: str, picture: np.ndarray) -> str:
     """Writes a uint8 picture [H, W, 3] beside a page; returns the file's name. Raises UserError where it cannot."""
     file = f"{name}.png"
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
     try:
-        Image.fromarray(picture).save(out / file)
+        files.write_bytes(out / file, buffer.getvalue())
     except OSError as error:
         raise UserError(f"{out / file} cannot be written: {error}; choose another --out") from error
     return file
 
 
 def own_names(images: Iterable[pathlib.Path]) -> list[tuple[str, pathlib.Path]]:
-    """A name of its own for each image file, its stem where that is free."""
+    """A name of its own for each image file, its stem where that is free: plain text that a file name can begin with
+    and a page can hold, of at most LONGEST_NAME bytes and a number."""
     names: dict[str, pathlib.Path] = {}
     for path in images:
-        name, number = path.stem, 2
+        stem = plain(path.stem).encode()[:LONGEST_NAME].decode(errors="ignore")
+        name, number = stem, 2
         while name in names:
-            name, number = f"{path.stem}_{number}", number + 1
+            name, number = f"{stem}_{number}", number + 1
         names[name] = path
     return list(names.items())
+
+
+def as_file_name(name: str) -> str:
+    """A class or an endpoint as a part of a file name: letters, digits, "_", "." and "-", at most 40 of them."""
+    return re.sub(r"[^\w.-]+", "-", name)[:40]

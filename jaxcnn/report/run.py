@@ -24,7 +24,7 @@ from jaxcnn.train.compare import curves
 from jaxcnn.train.plan import open_evaluations
 from jaxcnn.train.predict import load_net
 from jaxcnn.train.progress import result_names
-from jaxcnn.train.record import REPORT, Record, open_run
+from jaxcnn.train.record import REPORT, Record, labeled, open_run
 from jaxcnn.train.saved import load_experiment
 
 PANELS = ("loss", "accuracy", "learning_rate")
@@ -52,7 +52,8 @@ def write_report(
 
     Args:
       path: the run directory.
-      split: the one to answer, default the first of the evaluation splits.
+      split: the one to answer, default the first test split, of a run under way the first evaluation split, since
+        no test split is read before the end.
       data_dir: where prepared TFDS data lies, if not where the run found it.
       stop: asked after every batch of answers, to leave it at those.
 
@@ -66,31 +67,30 @@ def write_report(
     answers, missing = _answers(record, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
     page = record.path / REPORT
-    try:
-        write_page(
-            page,
-            "run.html",
-            title=record.path.name,
-            status=record.status(),
-            result=record.result(),
-            names=result_names(record.result()),
-            curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
-            speed=_speed(lines),
-            classes=classes,
-            answers=answers,
-            missing=missing,
-            bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
-            matrix=_matrix(answers, classes) if answers else None,
-            per_class=_per_class(answers, classes) if answers else None,
-            mistakes=_mistakes(answers, classes) if answers else None,
-            summary=summary,
-            uncounted=uncounted,
-            layers=_layers(summary) if summary else None,
-            environment=_environment(environment),
-            config=config.flatten(record.config()),
-        )
-    except OSError as error:
-        raise UserError(f"{page} cannot be written: {error}") from error
+    write_page(
+        page,
+        "run.html",
+        title=record.path.name,
+        status=record.status(),
+        result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
+        selection=record.selection(),
+        tested=experiment.data.tested,
+        names=result_names(record.result()),
+        curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
+        speed=_speed(lines),
+        classes=classes,
+        answers=answers,
+        missing=missing,
+        bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
+        matrix=_matrix(answers, classes) if answers else None,
+        per_class=_per_class(answers, classes) if answers else None,
+        mistakes=_mistakes(answers, classes) if answers else None,
+        summary=summary,
+        uncounted=uncounted,
+        layers=_layers(summary) if summary else None,
+        environment=_environment(environment),
+        config=config.flatten(record.config()),
+    )
     return page
 
 
@@ -101,11 +101,13 @@ def _answers(
     if jax.process_count() > 1:
         return None, "this page was written by one of several processes; `jaxcnn report` on one machine adds this part"
     experiment = load_experiment(record)
-    names = experiment.data.evaluation_splits if split is None else (split,)
+    data = experiment.data
+    tests = data.test_splits if record.status().get("state") == "done" else ()
+    names = (*tests, *data.evaluation_splits) if split is None else (split,)
     if not names:
-        return None, "the run has no evaluation split"
+        return None, "the run has no split to evaluate, or none yet"
     if data_dir is not None:
-        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+        experiment = dataclasses.replace(experiment, data=dataclasses.replace(data, data_dir=data_dir))
     try:
         (examples,) = open_evaluations(experiment, names[:1]).values()
         net = load_net(record.path)

@@ -3,20 +3,24 @@
 Figures, by name: "test accuracy", "test loss" (and any other split and metric of result.json), "train loss" and
 "train accuracy" (mean of the last logged interval), "images per second" (median of the logged intervals), "epochs to
 train accuracy 0.75" (see Study.reach), and what the study's probes measure. "parameters" and "multiply-adds" are
-counted from the arm's model.
+counted from the arm's model. All names are known before anything is run (`names`), so that a misspelt one is refused.
 """
 
 import dataclasses
 import json
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn import config
+import numpy as np
+
+from jaxcnn import config, files
+from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.explain.summary import summarize
-from jaxcnn.studies.study import Arm, Study, folder, with_seed
-from jaxcnn.train.record import Record
+from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
+from jaxcnn.train.record import Record, is_training, line_name
 from jaxcnn.train.saved import load_run
 
 PROBES = "probes.json"
@@ -37,7 +41,7 @@ class Cell:
 
     def state(self) -> str:
         """The run's state as status.json has it; "missing" where it has not begun."""
-        return Record(self.path).status().get("state", "missing")
+        return Record(self.path).state() or "missing"
 
     def message(self) -> str:
         """Why it failed or diverged, "" elsewhere."""
@@ -61,38 +65,99 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
     if state != "done":
         return {}
     record = Record(cell.path)
-    found = {f"{split} {name}": value for split, line in record.result().items() for name, value in line.items()}
+    found = {
+        # A figure of one word is kept without a second.
+        f"{line_name({'split': split})} {name}".rstrip(): value
+        for split, line in record.result().items()
+        for name, value in line.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     found |= probed(cell)
     lines = record.metrics()
-    training = [line for line in lines if line["split"] == "train"]
+    training = [line for line in lines if is_training(line)]
     if training:
-        found |= {f"train {name}": training[-1][name] for name in ("loss", "accuracy")}
+        last = {f"train {name}": training[-1][name] for name in ("loss", "accuracy")}
+        found |= {name: value for name, value in last.items() if value is not None}
         found["images per second"] = statistics.median(line["examples_per_second"] for line in training)
     for figure, threshold in study.reach.items():
-        split, _, name = figure.partition(" ")
-        epoch = epochs_to(lines, split, name, threshold)
+        epoch = epochs_to(lines, *figure.rsplit(" ", 1), threshold)
         if epoch is not None:
-            found[f"epochs to {figure} {threshold:g}"] = epoch
+            found[reach_name(figure, threshold)] = epoch
     return found
 
 
-def epochs_to(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> float | None:
-    """The epoch at whose logged interval or evaluation the figure first is at least `threshold` (a loss: at most).
+def reach_name(figure: str, threshold: float) -> str:
+    """The name of the figure that an entry of Study.reach adds."""
+    return f"epochs to {figure} {threshold:g}"
 
-    A run that never reaches it counts as reaching it at its end: a lower bound. None for a run without training.
+
+def steps(cell: Cell, study: Study) -> dict[str, float]:
+    """{figure: the distance between two values that it can take} of a cell, as far as its lines tell.
+
+    That of an accuracy of a split follows from its count, see judge.step_of.
     """
-    epoch, reached = None, lambda value: value <= threshold if name == "loss" else value >= threshold
+    if not isinstance(cell.arm, Experiment) or cell.state() != "done":
+        return {}
+    lines, found = Record(cell.path).metrics(), {}
+    training = [line for line in lines if is_training(line)]
+    if training and training[-1].get("count"):
+        found["train accuracy"] = 1 / training[-1]["count"]
+    for figure, threshold in study.reach.items():
+        epochs = [epoch for epoch, _ in points(lines, *figure.rsplit(" ", 1))]
+        if epochs:
+            found[reach_name(figure, threshold)] = max(np.diff([0.0, *epochs]))
+    return found
+
+
+WINDOW = 5
+"""Logged intervals of training whose mean `epochs_to` compares."""
+
+
+def points(lines: list[dict[str, Any]], split: str, name: str) -> list[tuple[float, float]]:
+    """(epoch, figure) of each line of a split; of an evaluation too, whose line may have its step alone."""
+    rate = next((line["epoch"] / line["step"] for line in lines if line.get("epoch") and line["step"]), None)
+    found = []
     for line in lines:
-        epoch = line.get("epoch", epoch)
-        if line["split"] == split and reached(line[name]) and epoch is not None:
-            return epoch
-    return epoch
+        epoch = line.get("epoch", None if rate is None else line["step"] * rate)
+        if line_name(line) == split and line.get(name) is not None and epoch is not None:
+            found.append((epoch, line[name]))
+    return found
+
+
+def smoothed(values: Sequence[float]) -> np.ndarray:
+    """The mean of each value and its neighbours, WINDOW in all, and as many to both sides: fewer at the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    reach = [min(i, len(values) - 1 - i, WINDOW // 2) for i in range(len(values))]
+    return np.array([(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reach)])
+
+
+def epochs_to(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> float | None:
+    """The epoch at which the figure first is at least `threshold` (a loss: at most).
+
+    An evaluation counts as it is. Figures of training are means over a few hundred images, whose first crossing would
+    be early by chance, the earlier the more often they are logged: the centred mean of WINDOW logged intervals is
+    compared. A run that never reaches the threshold counts with its whole length: a lower bound (`reaches`). None for a
+    run without training.
+    """
+    found = points(lines, split, name)
+    reached = _reached(found, split, name, threshold)
+    if reached is not None:
+        return found[reached][0]
+    return max((line["epoch"] for line in lines if line.get("epoch") is not None), default=None)
 
 
 def reaches(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> bool:
     """Whether a run ever reaches the threshold of `epochs_to`."""
-    values = [line[name] for line in lines if line["split"] == split]
-    return any(value <= threshold if name == "loss" else value >= threshold for value in values)
+    return _reached(points(lines, split, name), split, name, threshold) is not None
+
+
+def _reached(found: list[tuple[float, float]], split: str, name: str, threshold: float) -> int | None:
+    if not found:
+        return None
+    values = np.array([value for _, value in found])
+    values = smoothed(values) if split == "train" else values
+    over = np.flatnonzero(values <= threshold if name == "loss" else values >= threshold)
+    return int(over[0]) if len(over) else None
 
 
 def counts(arm: Arm) -> dict[str, float]:
@@ -104,6 +169,60 @@ def counts(arm: Arm) -> dict[str, float]:
         "parameters": summary.parameters + summary.auxiliary_parameters,
         "multiply-adds": summary.multiply_adds,
     }
+
+
+def names(arm: Arm, study: Study) -> list[str]:
+    """The figures that a finished cell of this arm will have.
+
+    Raises:
+      UserError: a probe, or an arm that is no run, does not tell its figures.
+    """
+    if not isinstance(arm, Experiment):
+        return [*_declared(arm)]
+    splits = _with_averages(arm, (*arm.data.evaluation_splits, *arm.data.test_splits))
+    found = [f"{split} {name}" for split in splits for name in ("accuracy", "loss", "top5", "count")]
+    found += ["train loss", "train accuracy", "images per second"]
+    found += [reach_name(figure, threshold) for figure, threshold in study.reach.items()]
+    found += [figure for each in study.probes for figure in _declared(each)]
+    return [*found, *EXACT[:2]]
+
+
+def check_figures(study: Study) -> None:
+    """Raises UserError, with the nearest name, if a claim or the study names a figure that its arms will not have."""
+    arms = {name: names(arm, study) for name, arm in study.arms.items()}
+    for claim in study.claims:
+        for arm in (claim.higher, claim.lower, *(claim.beyond or ())):
+            _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
+    every = [name for found in arms.values() for name in found]
+    _known("study.metric", study.metric, every)
+    for figure in study.diverged:
+        _known("study.diverged", figure, every)
+    for arm in study.arms.values():
+        if isinstance(arm, Experiment):
+            splits = _with_averages(arm, arm.data.evaluation_splits)
+            logged = [f"{split} {name}" for split in ("train", *splits) for name in ("accuracy", "loss", "top5")]
+            for figure in study.reach:
+                _known("study.reach", figure, logged)
+
+
+def _known(what: str, figure: str, known: Sequence[str], of: str = "") -> None:
+    if figure not in known:
+        hint = did_you_mean(figure, known) or "; there is " + ", ".join(dict.fromkeys(known))
+        raise UserError(f"{what} names no figure{of}: {figure!r}{hint}")
+
+
+def _with_averages(arm: Experiment, splits: Sequence[str]) -> list[str]:
+    """The names in lines and figures of these splits, and of the averaged weights on them."""
+    own = [line_name({"split": split}) for split in splits]
+    return own + [f"{split}_ema" for split in splits if arm.ema.decay]
+
+
+def _declared(measures: Any) -> Sequence[str]:
+    try:
+        return measures.figures
+    except AttributeError:
+        kind = type(measures).__name__
+        raise UserError(f"{kind} has no `figures`: the names of what its measure() returns") from None
 
 
 def probe(cell: Cell, study: Study) -> None:
@@ -118,9 +237,7 @@ def probe(cell: Cell, study: Study) -> None:
     measured: dict[str, float] = {}
     for each in study.probes:
         measured |= each.measure(saved)
-    unfinished = file.with_name(f".{PROBES}.part")
-    unfinished.write_text(json.dumps({"probes": asked, "figures": measured}, indent=2))
-    unfinished.replace(file)
+    files.write_json(file, {"probes": asked, "figures": measured})
 
 
 def probed(cell: Cell) -> dict[str, float]:

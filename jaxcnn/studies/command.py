@@ -8,15 +8,17 @@ from typing import Annotated, Literal
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from jaxcnn.errors import UserError
-from jaxcnn.studies.cell import cells, counts
-from jaxcnn.studies.conduct import FINISHED, check, conduct
+from jaxcnn.studies.cell import cells, check_figures, counts
+from jaxcnn.studies.conduct import FINISHED, Conducted, check, conduct
+from jaxcnn.studies.judge import Results
+from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.study import Study, shrunk
-from jaxcnn.studies.table import Results, rows
+from jaxcnn.studies.table import rows
 from jaxcnn.studies.together import SMALL
 from jaxcnn.studies.write import write_study
+from jaxcnn.text import print_plain, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Ended:
     finished: bool
     """False where it was stopped before its last cell."""
     failed: tuple[str, ...]
-    """Names of the cells that failed."""
+    """Names of the cells that failed, probes included."""
     message: str
 
 
@@ -59,7 +61,7 @@ def parse_flags(
     """The flags, and the study at the scale that they ask for. `--help` and wrong flags leave through SystemExit.
 
     Raises:
-      UserError: a value is wrong, or study() does not return a Study.
+      UserError: a value is wrong, study() does not return a Study, or a claim names a figure that nothing measures.
     """
     chosen = tyro.cli(
         Annotated[Flags, tyro.conf.arg(name="")],
@@ -75,6 +77,7 @@ def parse_flags(
         raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
     if chosen.seeds is not None:
         study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
+    check_figures(study)
     return chosen, shrunk(study) if chosen.debug else study
 
 
@@ -88,33 +91,35 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
     path = pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}")
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
-    finished = True
+    done = Conducted(True, (), ())
+    if flags.report_only and not path.is_dir():
+        raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
     if not flags.report_only:
         check(everything)
         _make(path)
-        console.print(f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds", highlight=False)
-        finished = conduct(study, share, file, console, stop, _together(flags, study))
-    elif not path.is_dir():
-        raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
-    failed = tuple(cell.name for cell in share if cell.state() not in FINISHED)
+    pinned = pin(path, study, everything)
+    if not flags.report_only:
+        print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
+        done = conduct(study, share, file, console, stop, pinned, _together(flags, study))
+    unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
+    failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
+    left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""
     if flags.of > 1 and not flags.report_only:
-        message = f"share {flags.index} of {flags.of} is done; --report-only makes the report when all are"
-        return Ended(finished, failed, message)
-    results = write_study(study, everything, path, _command(flags, file))
+        message = f"share {flags.index} of {flags.of} is done{left}; --report-only makes the report when all are"
+        return Ended(done.finished, failed, message)
+    results = write_study(study, everything, path, _command(flags, file), pinned)
     show(results, console)
-    return Ended(finished, failed, f"report: {path / 'study.html'}")
+    return Ended(done.finished, failed, f"report: {path / 'study.html'}{left}")
 
 
 def show(results: Results, console: Console) -> None:
     """The table and the verdicts, on the terminal."""
     lines = rows(results)
     columns = [name for name in lines[0] if name not in ("images per second", "multiply-adds")]
-    table = Table(*columns)
-    for row in lines:
-        table.add_row(*(row[name] for name in columns))
-    console.print(table)
+    console.print(table(columns, [[row[name] for name in columns] for row in lines]))
     for claim in results["claims"]:
-        console.print(f"{claim['verdict']}: {claim['text']}", highlight=False, markup=False, soft_wrap=True)
+        changed = f" ({claim['change']})" if claim["change"] else ""
+        print_plain(console, f"{claim['verdict']}: {claim['text']}{changed} ({claim['reason']})")
 
 
 def _together(flags: Flags, study: Study) -> bool:

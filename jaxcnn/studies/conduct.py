@@ -1,6 +1,7 @@
 """Conduct: runs the cells of a study one after another. Finished cells stay as they are, killed ones go on."""
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -12,14 +13,29 @@ from jaxcnn import config
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell, figures, probe
+from jaxcnn.studies.judge import Results
+from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.together import fits, run_together
+from jaxcnn.text import print_plain
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import Record, start_run
+from jaxcnn.train.record import InUse, Record, start_run
 
 FINISHED = ("done", "diverged")  # a run that diverged would diverge again
+
+
+@dataclasses.dataclass(frozen=True)
+class Conducted:
+    """What became of the cells of one start."""
+
+    finished: bool
+    """False if `stop` ended it before the last cell."""
+    failed: tuple[str, ...]
+    """Names of the cells that failed, or whose probes did."""
+    elsewhere: tuple[str, ...]
+    """Names of the cells that another process was running."""
 
 
 def check(cells: Sequence[Cell]) -> None:
@@ -31,8 +47,7 @@ def check(cells: Sequence[Cell]) -> None:
     planned = set()
     for cell in cells:
         if (cell.path / "config.json").exists():
-            changed = config.differences(Record(cell.path).config(), config.encode(cell.arm))
-            changed = {field: values for field, values in changed.items() if field not in config.FREE}
+            changed = config.changes(Record(cell.path).config(), config.encode(cell.arm))
             if changed:
                 field, (old, new) = next(iter(changed.items()))
                 raise UserError(
@@ -53,70 +68,86 @@ def conduct(
     file: pathlib.Path,
     console: Console,
     stop: Callable[[], bool],
+    pinned: Results,
     together: bool = False,
-) -> bool:
-    """Runs these cells of a study that are not finished; False where `stop` ended it before the last one.
+) -> Conducted:
+    """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
-    With `together` the seeds of an arm are trained as one program where that is possible (see together.py).
+    With `together` the seeds of an arm are trained as one program if that is possible (see together.py).
 
-    A cell that fails is said, and the next one is run; its directory keeps its state and message.
+    A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
+    process runs is left to it.
     """
-    previous = None
+    previous, failed, elsewhere = None, [], []
     for number, cell in enumerate(cells, 1):
         place = f"[{number}/{len(cells)}] {cell.name}"
         if stop():
-            return False
+            return Conducted(False, (*failed,), (*elsewhere,))
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
-            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop):
-                return False
+            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop, pinned):
+                return Conducted(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, file, console, stop)
+            state = cell.state() if began else _run(cell, file, console, stop, pinned)
             if state == "preempted":
-                return False
+                return Conducted(False, (*failed,), (*elsewhere,))
             if state == "done":
                 probe(cell, study)
+        except InUse:
+            elsewhere.append(cell.name)
+            print_plain(console, f"{place}: another process runs it; left to that")
+            continue
         except UserError as error:
-            _say(console, f"{place}: failed: {error}")
+            failed.append(cell.name)
+            print_plain(console, f"{place}: failed: {error}")
             continue
         except Exception as error:
+            failed.append(cell.name)
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            _say(console, f"{place}: failed: {text}")
+            print_plain(console, f"{place}: failed: {text}")
             continue
         value = figures(cell, study).get(study.metric)
         what = state if value is None else f"{study.metric} {value:.4g}"
-        _say(console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})")
-    return True
+        print_plain(
+            console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
+        )
+    return Conducted(True, (*failed,), (*elsewhere,))
 
 
-def _run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> bool:
+def _run_together(
+    cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results
+) -> bool:
     """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start = time.perf_counter()
     try:
-        finished = run_together(cells, file, console, stop)
+        finished = run_together(cells, file, console, stop, pinned)
+    except InUse:
+        return True  # each cell says so
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        _say(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
+        print_plain(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
         return True
     if finished:
-        _say(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
+        print_plain(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
     return finished
 
 
-def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> str:
+def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results) -> str:
     """Runs or goes on with one cell; returns its state."""
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)
         with contextlib.ExitStack() as held:
             record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset()))
+            keep_copy(cell.path, pinned)
             display = held.enter_context(Display(console, lines=False))
             return run(plan, record, display, stop).state
     with start_run(cell.path.absolute(), encoded, file, {}) as record:
+        keep_copy(cell.path, pinned)
         record.write_status("running", 0)
         try:
             measured = cell.arm.measure(cell.seed)
@@ -130,7 +161,3 @@ def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bo
         record.write_result(result)
         record.write_status("done", 0)
     return "done"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from jaxcnn.studies.cell import Cell
-from jaxcnn.train.record import Record
+from jaxcnn.text import in_figure
+from jaxcnn.train.record import Record, is_training
 
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
     "values": "the metric of every cell as a dot, by arm, with the arm's mean",
     "differences": "each arm's paired difference to the baseline with its 95% interval",
     "loss": "training loss by epoch, mean and one standard deviation over the seeds",
-    "accuracy": "accuracy of the evaluation split by epoch, mean and one standard deviation over the seeds",
+    "accuracy": "accuracy of the first evaluation split by epoch, mean and one standard deviation over the seeds",
     "parameters": "the metric against the number of parameters",
     "multiply-adds": "the metric against the multiply-adds of one image",
 }
@@ -41,17 +42,17 @@ def values_plots(results: dict[str, Any]) -> Plots:
             if versus["low"] is not None:
                 right.plot([versus["low"], versus["high"]], [row, row], color=color, linewidth=2)
     for axes in (left, right):
-        axes.set_yticks(range(len(arms)), list(arms))
+        axes.set_yticks(range(len(arms)), [*map(in_figure, arms)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=6)
     return {"values": values, "differences": differences}
 
 
 def curve_plots(cells: Sequence[Cell]) -> Plots:
-    """ "loss" and "accuracy"; {} where no cell has trained."""
+    """ "loss" and "accuracy", the latter where anything was evaluated in training; {} where no cell has trained."""
     arms = list(dict.fromkeys(cell.arm_name for cell in cells))
     loss, left = _panel("epoch", "training loss", 3.4)
-    accuracy, right = _panel("epoch", "accuracy of the evaluation split", 3.4)
+    accuracy, right = _panel("epoch", "validation accuracy", 3.4)
     for number, arm in enumerate(arms):
         runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
         for axes, curve in ((left, _training), (right, _evaluation)):
@@ -62,7 +63,7 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
             epochs = found[0][:length, 0]
             values = np.stack([points[:length, 1] for points in found])
             mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
-            axes.plot(epochs, mean, color=f"C{number % 10}", label=arm)
+            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm))
             # Not below the lowest run: on the loss's logarithmic axis a band that reaches 0 would fill the picture.
             low = np.maximum(mean - deviation, values.min(0))
             axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
@@ -71,8 +72,9 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     if min(line.get_ydata().min() for line in left.lines) > 0:
         left.set_yscale("log")
     for axes in (left, right):
-        axes.legend(fontsize="small")
-    return {"loss": loss, "accuracy": accuracy}
+        if axes.lines:
+            axes.legend(fontsize="small")
+    return {"loss": loss} | ({"accuracy": accuracy} if right.lines else {})
 
 
 def cost_plots(results: dict[str, Any]) -> Plots:
@@ -90,7 +92,9 @@ def cost_plots(results: dict[str, Any]) -> Plots:
             seen.add(arm["counts"][count])
             error = found["deviation"] or 0
             color = f"C{number % 10}"
-            axes.errorbar(arm["counts"][count], found["mean"], error, fmt="o", color=color, label=name, capsize=3)
+            axes.errorbar(
+                arm["counts"][count], found["mean"], error, fmt="o", color=color, label=in_figure(name), capsize=3
+            )
         differ |= len(seen) > 1
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -104,14 +108,14 @@ def cost_plots(results: dict[str, Any]) -> Plots:
 def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5, height), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y)
+    axes.set(xlabel=in_figure(x), ylabel=in_figure(y))
     axes.grid(alpha=0.3)
     return figure, axes
 
 
 def _training(lines: list[dict[str, Any]]) -> np.ndarray:
     """[points, 2] of epoch and loss."""
-    return np.array([(line["epoch"], line["loss"]) for line in lines if line["split"] == "train"]).reshape(-1, 2)
+    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)]).reshape(-1, 2)
 
 
 def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
@@ -119,8 +123,9 @@ def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
     points, epoch, split = [], 0.0, None
     for line in lines:
         epoch = line.get("epoch", epoch)
-        if line["split"] != "train":
+        if not is_training(line):
             split = split or line["split"]
             if line["split"] == split:
                 points.append((epoch, line["accuracy"]))
-    return np.array(points).reshape(-1, 2)
+    # A run that evaluates nothing in training has one line, of the test split at its end, and no curve.
+    return np.array(points if len(points) > 1 else []).reshape(-1, 2)

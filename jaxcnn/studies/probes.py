@@ -1,11 +1,11 @@
 """Probes: what a study measures of a finished run once more (study.Probe), with the run's last checkpoint.
 
-Accuracies are those of the raw net on the experiment's first evaluation split.
+Accuracies are those of the raw net on the experiment's first test split.
 """
 
 import dataclasses
 import time
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
@@ -43,6 +43,8 @@ class Shifted:
 
     pixels: int
 
+    figures: ClassVar = ("accuracy when shifted", "accuracy lost to the shift")
+
     def measure(self, saved: Saved) -> dict[str, float]:
         moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
         return _lost(saved, "shift", "shifted", [(shift,) for shift in moved])
@@ -57,6 +59,8 @@ class Cropped:
 
     size: int
 
+    figures: ClassVar = ("accuracy when cropped", "accuracy lost to the crop")
+
     def measure(self, saved: Saved) -> dict[str, float]:
         shape = saved.experiment.data.image_shape
         return _lost(saved, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
@@ -70,9 +74,11 @@ class Generalization:
     "loss gap" (the test's loss minus the fitted one).
     """
 
+    figures: ClassVar = ("fitted accuracy", "fitted loss", "gap", "loss gap")
+
     def measure(self, saved: Saved) -> dict[str, float]:
         data = saved.experiment.data
-        splits = (data.train_split, data.evaluation_splits[0])
+        splits = (data.train_split, data.test_splits[0])
         metrics = evaluate_saved(saved, saved.experiment, splits)
         train, test = (metrics[split] for split in splits)
         return {
@@ -91,6 +97,12 @@ class WithoutBlocks:
     "accuracy without a block" and "accuracy lost with a block", means over the blocks, and the latter's largest,
     "accuracy lost with the worst block".
     """
+
+    figures: ClassVar = (
+        "accuracy without a block",
+        "accuracy lost with a block",
+        "accuracy lost with the worst block",
+    )
 
     def measure(self, saved: Saved) -> dict[str, float]:
         model = saved.experiment.model
@@ -130,6 +142,8 @@ class Cost:
 
     batch: int = 250
     repeats: int = 5
+
+    figures: ClassVar = ("milliseconds per test image", "megabytes kept")
 
     def measure(self, saved: Saved) -> dict[str, float]:
         experiment = saved.experiment
@@ -171,11 +185,11 @@ def _lost(
 
 def _measured(saved: Saved) -> float:
     """The accuracy that the run itself has measured."""
-    return saved.record.result()[saved.experiment.data.evaluation_splits[0]]["accuracy"]
+    return saved.record.result()[saved.experiment.data.test_splits[0]]["accuracy"]
 
 
 def _accuracy(saved: Saved, experiment: Experiment, step: Compiled | None = None) -> float:
-    split = experiment.data.evaluation_splits[0]
+    split = experiment.data.test_splits[0]
     return evaluate_saved(saved, experiment, (split,), step)[split]["accuracy"]
 
 

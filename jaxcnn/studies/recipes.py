@@ -1,5 +1,8 @@
 """Recipes: the experiments that the studies change one thing of. Quick ones on real data, full ones for a cluster.
 
+Nothing is selected in a study: the figures are those of the last step on the test split, which is read once. What is
+evaluated during training, for the curves, is never a test image.
+
 Each takes a model and returns an Experiment; a study replaces what is different with dataclasses.replace.
 """
 
@@ -24,9 +27,15 @@ from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.schedules import Cosine, StepDecay
 
+ALL = {"train_split": "train[:90%]", "evaluation_splits": ("train[90%:]",), "test_splits": ("test",)}
+"""For `changed`: all images of a set, as Data has them by default."""
+
 
 def digits(model: nn.Module, size: int = 8, train: str = "train") -> Experiment:
-    """scikit-learn's 1,797 digits, without any download, enlarged to size x size; ten epochs on a cosine."""
+    """scikit-learn's 1,797 digits, without any download, enlarged to size x size; ten epochs on a cosine.
+
+    Where all 1,442 training digits are trained on, none is left to be evaluated during training.
+    """
     resize = () if size == 8 else (Resize((size, size)),)
     return Experiment(
         model=model,
@@ -34,6 +43,7 @@ def digits(model: nn.Module, size: int = 8, train: str = "train") -> Experiment:
             image_shape=(size, size, 1),
             source=Digits(),
             train_split=train,
+            evaluation_splits=() if train == "train" else ("train[1200:]",),
             augment=resize,
             preprocess=resize,
             normalize=Normalize(mean=(78.0,), std=(96.0,)),
@@ -58,7 +68,8 @@ def fashion_mnist(model: nn.Module, size: int = 28, train: int = 2000, test: int
             image_shape=(size, size, 1),
             source=Tfds("fashion_mnist"),
             train_split=f"train[:{train}]",
-            evaluation_splits=(f"test[:{test}]",),
+            evaluation_splits=("train[50000:51000]",),
+            test_splits=(f"test[:{test}]",),
             augment=resize,
             preprocess=resize,
             normalize=Normalize(mean=(72.9,), std=(90.0,)),
@@ -96,7 +107,10 @@ def imagenet(model: nn.Module, size: int = 224, rate: float = 0.1) -> Experiment
         data=Data(
             image_shape=(size, size, 3),
             source=Tfds("imagenet2012"),
-            evaluation_splits=("validation",),
+            # The labels of "test" are hidden, so "validation" is the test split, as in the papers.
+            train_split="train[:99%]",
+            evaluation_splits=("train[99%:]",),
+            test_splits=("validation",),
             augment=(RandomResizedCrop(size), HorizontalFlip()),
             preprocess=(Resize(size * 8 // 7), CenterCrop(size)),
             normalize=IMAGENET,

@@ -1,17 +1,36 @@
-"""Statistics of few seeds: mean and deviation, the interval of a paired difference, and a claim's verdict."""
+"""Statistics of few seeds: mean and deviation, the interval of a paired difference, and which side of a margin it is.
+
+Two methods must agree before a claim is decided, because each fails where the other holds:
+
+- the 95% interval of the mean difference by Student's t, which assumes roughly normal differences. Its deviation is at
+  least that of the rounding of the figures: an accuracy over n images is a multiple of 1/n, as if the value behind it
+  had been rounded, and what rounding to steps of r hides has the variance r^2/12 (Sheppard 1898; uniform in half a step
+  to both sides). Figures are rounded on their own, so that a difference of two has 2 r^2/12, and a difference of
+  differences 4 r^2/12. Equal differences then have an interval that is not a point.
+- the exact sign test at LEVEL on one side, which assumes nothing but independent seeds: among n seeds k or more lie on
+  one side of the margin by chance with the probability P(binomial(n, 1/2) >= k). It is what five seeds can attain: 5 of
+  5 have 1/32 = 0.031; on both sides at once, 2/32, nothing could be decided with five. Differences at the margin count
+  for neither side.
+
+With fewer than FEWEST pairs nothing is decided, and nothing by equal differences of a figure that is not rounded: they
+tell nothing of other seeds. How often the two are wrong together is measured in
+tests/studies/test_statistics.py and stated in docs/studies.md.
+"""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from jaxcnn.studies.study import EXACT, Claim
-
-Verdict = Literal["supported", "contradicted", "inconclusive"]
 CONFIDENCE = 0.95
+FEWEST = 5
+"""Pairs that a verdict on a measured figure needs."""
+LEVEL = 0.05
+"""Of the sign test, on one side."""
+ROUNDING = 1e-9
+"""Of the figures' size: what float arithmetic may add to a difference, as 0.89 - 0.9 < -0.01 shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +44,7 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences and its 95% interval by Student's t; NaN bounds where n < 2."""
+    """The mean of paired differences and its 95% interval by Student's t; NaN bounds if n < 2."""
 
     mean: float
     low: float
@@ -35,56 +54,78 @@ class Difference:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises ValueError where there is no value."""
+    """Raises ValueError if there is no value."""
     if not len(values):
         raise ValueError("no values")
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
-    """`values` minus `others`, both {seed: figure}, over the seeds that both have; None where there is none.
+def paired(sides: Sequence[Mapping[int, float]], step: float = 0.0) -> Difference | None:
+    """The first of the sides minus the second, minus the third plus the fourth if there are four; None without a pair.
 
-    The interval assumes differences that are independent between seeds and roughly normal; with equal differences it
-    is one point. It speaks of other seeds, not of other data.
+    Args:
+      sides: two or four of {seed: figure}; the seeds that all have are taken.
+      step: of the figures, see `interval`.
     """
-    seeds = sorted(values.keys() & others.keys())
-    return interval([values[seed] - others[seed] for seed in seeds])
+    seeds = sorted(set.intersection(*(set(side) for side in sides)))
+    signs = (1, -1, -1, 1)[: len(sides)]
+    differences = [sum(sign * side[seed] for sign, side in zip(signs, sides, strict=True)) for seed in seeds]
+    return interval(differences, step, len(sides))
 
 
-def interval(differences: Sequence[float]) -> Difference | None:
-    """The mean of these differences and its interval; None where there is none."""
-    n = len(differences)
-    if n == 0:
+def interval(differences: Sequence[float], step: float = 0.0, sides: int = 2) -> Difference | None:
+    """The mean of these differences and its interval; None if there is none.
+
+    It speaks of other seeds, not of other data: test images are the same ones for all.
+
+    Args:
+      differences: independent between seeds, roughly normal.
+      step: the figures are multiples of this, 0 if they are not rounded.
+      sides: how many figures are in each difference.
+    """
+    if not len(differences):
         return None
-    mean = float(np.mean(differences))
+    mean, low, high = (float(bound) for bound in bounds(np.array(differences, np.float64), step, sides))
+    return Difference(mean, low, high, tuple(float(value) for value in differences))
+
+
+def bounds(differences: np.ndarray, step: float = 0.0, sides: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and bounds of `interval` for many samples at once, [..., n] -> three of [...]; NaN bounds if n is 1."""
+    n, mean = differences.shape[-1], differences.mean(-1)
     if n == 1:
-        return Difference(mean, math.nan, math.nan, tuple(differences))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
-    return Difference(mean, mean - half, mean + half, tuple(differences))
+        return mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan)
+    variance = np.maximum(differences.var(-1, ddof=1), sides * step**2 / 12)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(variance / n)
+    return mean, mean - half, mean + half
 
 
-def claimed(claim: Claim, figures: Mapping[str, Mapping[int, float]]) -> Difference | None:
-    """The difference that a claim is about; `figures` is {arm: {seed: the claim's figure}}."""
-    higher, lower = figures[claim.higher], figures[claim.lower]
-    if claim.beyond is None:
-        return paired(higher, lower)
-    first, second = (figures[arm] for arm in claim.beyond)
-    seeds = sorted(higher.keys() & lower.keys() & first.keys() & second.keys())
-    return interval([(higher[s] - lower[s]) - (first[s] - second[s]) for s in seeds])
+def side(differences: np.ndarray, margin: float, step: float = 0.0, sides: int = 2) -> np.ndarray:
+    """On which side of the margin both methods put the differences: 1 above, -1 below, 0 undecided.
 
+    Args:
+      differences: [..., n], many samples at once.
+      margin: in the figure's unit.
+      step: as for `interval`, as is `sides`.
 
-def judge(claim: Claim, metric: str, difference: Difference | None) -> Verdict:
-    """Supported where the whole interval lies above the claim's margin, contradicted where it lies below.
-
-    One seed gives no interval, which is inconclusive, unless the figure is counted rather than measured.
+    Returns:
+      int [...].
     """
-    if difference is None:
-        return "inconclusive"
-    if metric in EXACT:
-        return "supported" if difference.mean > claim.margin else "contradicted"
-    if difference.low > claim.margin:
-        return "supported"
-    if difference.high < claim.margin:
-        return "contradicted"
-    return "inconclusive"
+    n = differences.shape[-1]
+    if n < FEWEST:
+        return np.zeros(differences.shape[:-1], np.int64)
+    _, low, high = bounds(differences, step, sides)
+    reach = rounding(differences, margin)
+    above = (low > margin + reach) & (chance((differences > margin + reach[..., None]).sum(-1), n) <= LEVEL)
+    below = (high < margin - reach) & (chance((differences < margin - reach[..., None]).sum(-1), n) <= LEVEL)
+    return (above.astype(np.int64) - below) * (high - low > reach)
+
+
+def rounding(differences: np.ndarray, margin: float) -> np.ndarray:
+    """How near to the margin a difference of [..., n] is at it: [...]."""
+    return ROUNDING * np.maximum(np.abs(differences).max(-1), abs(margin))
+
+
+def chance(count: np.ndarray, n: int) -> np.ndarray:
+    """The probability that of n fair coins `count` or more fall on one side."""
+    return stats.binom.sf(count - 1, n, 0.5)

@@ -2,20 +2,23 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
 from jaxcnn.train.saved import Saved
 
-EXACT = ("parameters", "multiply-adds")
+EXACT = ("parameters", "multiply-adds", "megabytes kept")
 """Figures that are counted and not measured: they are the same for every seed, so that one seed decides."""
 
 
 @runtime_checkable
 class Probe(Protocol):
     """A frozen dataclass that measures a finished run once more, for instance on shifted test images."""
+
+    figures: ClassVar[Sequence[str]]
+    """The names of what `measure` returns, so that a claim can be checked before anything is run."""
 
     def measure(self, saved: Saved) -> dict[str, float]:
         """{name of a figure: its value}."""
@@ -25,6 +28,11 @@ class Probe(Protocol):
 @runtime_checkable
 class Untrained(Protocol):
     """An arm that is no training run, such as k-nearest neighbours: a frozen dataclass."""
+
+    @property
+    def figures(self) -> Sequence[str]:
+        """The names of what `measure` returns."""
+        ...
 
     def measure(self, seed: int) -> dict[str, float]:
         """{name of a figure: its value}."""
@@ -76,8 +84,8 @@ class Study:
     probes: tuple[Probe, ...] = ()
     """Measured on every arm that is a run."""
     diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """{"test accuracy": 0.1}: what a diverged run counts as, such as chance; without it, such a run has no figure and
-    its pair is left out."""
+    """{"test accuracy": 0.1}: what a diverged run counts as, such as chance; without it, such a run has no figure, and
+    a claim that needs it is inconclusive."""
     note: str = ""
     """What a reader must know of the scale, for the page."""
 
@@ -108,10 +116,10 @@ def with_seed(arm: Arm, seed: int) -> Arm:
 def shrunk(study: Study) -> Study:
     """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out.
 
-    An arm that is no run is shrunk in the experiments that it holds. Figures of the first evaluation split are those of
-    the synthetic data's "test".
+    An arm that is no run is shrunk in the experiments that it holds. Figures of the first test split are those of the
+    synthetic data's "test".
     """
-    split = next(arm.data.evaluation_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
+    split = next(arm.data.test_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
 
     def renamed(figure: str) -> str:
         return f"test {figure.removeprefix(f'{split} ')}" if figure.startswith(f"{split} ") else figure

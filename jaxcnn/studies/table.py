@@ -1,29 +1,42 @@
 """Table: the finished cells of a study as figures per arm, paired differences and verdicts; study.json is made here."""
 
 import csv
+import dataclasses
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
-from jaxcnn.studies.cell import Cell, counts, figures, reaches
-from jaxcnn.studies.statistics import Difference, claimed, judge, paired, spread
-from jaxcnn.studies.study import EXACT, Claim, Study, folder
+from jaxcnn.studies.cell import Cell, counts, figures, reach_name, reaches, steps
+from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
+from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
+from jaxcnn.studies.statistics import spread
+from jaxcnn.studies.study import EXACT, Study, folder
+from jaxcnn.text import plain
 from jaxcnn.train.record import Record
 
-Results = dict[str, Any]
+FIXED = (
+    "The intervals speak of other seeds: the test images are the same ones for all, and treated as fixed. Beside them "
+    "stands the interval over seeds and images, for other test images from the same source too. It is a conservative "
+    "bound from the accuracies and the number of images, since a cell does not keep which images are right; for other "
+    "figures there is none."
+)
 
 
-def tabulate(study: Study, cells: Sequence[Cell]) -> Results:
+def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
     """What the cells show so far, as JSON; every cell is in it, whatever its state.
 
     {"question", "note", "metric", "seeds", "arms": {name: {"folder", "counts", "figures": {figure: {"mean",
-    "deviation", "n"}}, "versus_baseline", "changed", "cells": [{"seed", "path", "state", "message", "figures"}]}},
-    "claims": [{..., "difference", "verdict", "ours"}], "environment"}; NaN is null.
+    "deviation", "n"}}, "versus_baseline", "changed", "cells": [{"seed", "path", "state", "message", "figures",
+    "unreached", "steps"}]}}, "claims": as pinned.matched and judge.judge_claims give them, "pinned", "environment"};
+    NaN is null.
     """
-    measured = {cell: figures(cell, study) for cell in cells}
+    # What was settled before the first run; what the file has added since is measured beside it.
+    both = dataclasses.replace(
+        study, reach={**study.reach, **pinned["reach"]}, diverged={**study.diverged, **pinned["diverged"]}
+    )
+    measured = {cell: figures(cell, both) for cell in cells}
     arms: Results = {}
     baseline = next(iter(study.arms))
     for name, arm in study.arms.items():
@@ -31,12 +44,11 @@ def tabulate(study: Study, cells: Sequence[Cell]) -> Results:
         counted = counts(arm)
         names = dict.fromkeys(figure for cell in own for figure in measured[cell])
         values = {figure: _by_seed(own, measured, figure) for figure in names}
-        versus = None if name == baseline else _difference(_against(study, name, baseline, cells, measured))
         arms[name] = {
             "folder": folder(name),
             "counts": counted,
-            "figures": {figure: _clean(vars(spread([*by_seed.values()]))) for figure, by_seed in values.items()},
-            "versus_baseline": versus,
+            "figures": {figure: clean(vars(spread([*by_seed.values()]))) for figure, by_seed in values.items()},
+            "versus_baseline": None,
             "changed": _changed(study.arms[baseline], arm),
             "cells": [
                 {
@@ -45,60 +57,41 @@ def tabulate(study: Study, cells: Sequence[Cell]) -> Results:
                     "state": cell.state(),
                     "message": cell.message(),
                     "figures": measured[cell],
-                    "unreached": _unreached(cell, study),
+                    "unreached": _unreached(cell, both),
+                    "steps": steps(cell, both),
                 }
                 for cell in own
             ],
         }
-    return {
+    results = {
         "question": study.question,
         "note": study.note,
         "metric": study.metric,
         "seeds": list(study.seeds),
-        "diverged": dict(study.diverged),
+        "diverged": dict(both.diverged),
         "arms": arms,
-        "claims": [_claim(claim, study, cells, measured, arms) for claim in study.claims],
+    }
+    claims = matched(pinned, claims_of(study))
+    return judged(results, claims) | {
+        "pinned": summary(pinned, study, cells),
         "environment": _environment(cells),
     }
 
 
+def judged(results: Results, claims: Sequence[Results]) -> Results:
+    """The results with every arm's difference to the baseline and the judged claims, both from the cells in them."""
+    arms, seeds = results["arms"], results["seeds"]
+    baseline = next(iter(arms.values()))
+    arms = {
+        name: arm
+        | {"versus_baseline": None if arm is baseline else against_baseline(arm, baseline, results["metric"], seeds)}
+        for name, arm in arms.items()
+    }
+    return results | {"arms": arms, "claims": judge_claims(claims, arms, seeds)}
+
+
 def _by_seed(cells: Sequence[Cell], measured: Mapping[Cell, dict[str, float]], figure: str) -> dict[int, float]:
     return {cell.seed: measured[cell][figure] for cell in cells if figure in measured[cell]}
-
-
-def _against(
-    study: Study, arm: str, other: str, cells: Sequence[Cell], measured: Mapping[Cell, dict[str, float]]
-) -> Difference | None:
-    sides = [
-        _by_seed([cell for cell in cells if cell.arm_name == name], measured, study.metric) for name in (arm, other)
-    ]
-    return paired(*sides)
-
-
-def _claim(claim: Claim, study: Study, cells: Sequence[Cell], measured: Mapping, arms: Results) -> Results:
-    metric = claim.metric or study.metric
-    by_arm = {}
-    for name in study.arms:
-        own = [cell for cell in cells if cell.arm_name == name]
-        counted = arms[name]["counts"]
-        by_arm[name] = (
-            {seed: counted[metric] for seed in study.seeds} if metric in counted else _by_seed(own, measured, metric)
-        )
-    difference = claimed(claim, by_arm)
-    pairs = 0 if difference is None else len(difference.values)
-    return {
-        "text": claim.text,
-        "metric": metric,
-        "higher": claim.higher,
-        "lower": claim.lower,
-        "beyond": list(claim.beyond) if claim.beyond else None,
-        "margin": claim.margin,
-        "difference": _difference(difference),
-        "pairs": f"{pairs} of {len(study.seeds)} seeds",
-        "verdict": judge(claim, metric, difference),
-        "published": claim.published,
-        "different": claim.different,
-    }
 
 
 def _changed(baseline: Any, arm: Any) -> dict[str, list[Any]]:
@@ -116,9 +109,9 @@ def _unreached(cell: Cell, study: Study) -> list[str]:
         return []
     lines = Record(cell.path).metrics()
     return [
-        f"epochs to {figure} {threshold:g}"
+        reach_name(figure, threshold)
         for figure, threshold in study.reach.items()
-        if not reaches(lines, *figure.split(" ", 1), threshold)
+        if not reaches(lines, *figure.rsplit(" ", 1), threshold)
     ]
 
 
@@ -144,15 +137,6 @@ def _environment(cells: Sequence[Cell]) -> Results:
     return found
 
 
-def _difference(difference: Difference | None) -> Results | None:
-    return None if difference is None else _clean(vars(difference))
-
-
-def _clean(values: Mapping[str, Any]) -> Results:
-    """NaN becomes None, which JSON has."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
-
-
 def rows(results: Results) -> list[dict[str, str]]:
     """The table as text: a row per arm."""
     metric = results["metric"]
@@ -172,14 +156,14 @@ def rows(results: Results) -> list[dict[str, str]]:
             "arm": name,
             metric: _spread(arm["figures"].get(metric)),
             "n": f"{len(done)} of {len(arm['cells'])}",
-            "difference to the baseline": _interval(arm["versus_baseline"]),
+            "difference to the baseline": _versus(arm["versus_baseline"]),
             "parameters": _count(arm["counts"].get("parameters")),
             "multiply-adds": _count(arm["counts"].get("multiply-adds")),
             "images per second": _round(arm["figures"].get("images per second")),
         }
         for figure in extra:
             if figure not in row:
-                bound = ">= " if any(figure in cell["unreached"] for cell in arm["cells"]) else ""
+                bound = "at least " if any(figure in cell["unreached"] for cell in arm["cells"]) else ""
                 row[figure] = bound + _spread(arm["figures"].get(figure))
         row["cells that are not done"] = ", ".join(others) or "none"
         table.append(row)
@@ -192,25 +176,60 @@ def markdown(results: Results) -> str:
     if results["note"]:
         lines += [results["note"], ""]
     table = rows(results)
-    lines += ["| " + " | ".join(table[0]) + " |", "|" + "---|" * len(table[0])]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in table]
-    lines += [
-        "",
-        f"Mean ± standard deviation over seeds {', '.join(map(str, results['seeds']))}; differences are paired,",
-    ]
-    lines += ["with 95% intervals.", ""]
-    lines += ["| claim | figure | difference, 95% interval | verdict | published | different here |", "|" + "---|" * 6]
+    lines += [markdown_row(table[0]), "|" + "---|" * len(table[0])]
+    lines += [markdown_row(row.values()) for row in table]
+    seeds = ", ".join(map(str, results["seeds"]))
+    lines += ["", f"Mean ± standard deviation over seeds {seeds}; differences are paired, with 95% intervals.", FIXED]
+    lines += [*pinned_lines(results), ""]
+    columns = (
+        "claim",
+        "figure",
+        "difference, 95% interval over seeds",
+        "over seeds and images",
+        "verdict",
+        "published",
+    )
+    lines += [markdown_row([*columns, "different here"]), "|" + "---|" * 7]
     for claim in results["claims"]:
         cells = [
-            claim["text"],
+            claimed(claim),
             f"{claim['metric']}: {subject(claim)}",
             measured(claim),
-            f"**{claim['verdict']}**",
+            over_images(claim),
+            verdict(claim),
             claim["published"] or "-",
             claim["different"] or "-",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(markdown_row(cells))
     return "\n".join(lines) + "\n"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A line of a table in Markdown; a bar in a name is no border."""
+    return "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def claimed(claim: Results) -> str:
+    """The claim's text as pinned, and what the study file made of it."""
+    if not claim["change"]:
+        return claim["text"]
+    now = claim["now"]
+    changed = (
+        f"; the file has now: {now['text']} ({now['metric']}: {subject(now)})" if claim["change"] == CHANGED else ""
+    )
+    return f"{claim['text']} (**{claim['change']}**{changed})"
+
+
+def verdict(claim: Results) -> str:
+    return f"**{claim['verdict']}** ({claim['reason']})"
+
+
+def pinned_lines(results: Results) -> list[str]:
+    """When the claims were settled, and what has changed since."""
+    pinned = results["pinned"]
+    late = "; cells had begun before, so that nobody can tell what was claimed then" if pinned["late"] else ""
+    lines = [f"The claims are those of {pinned['date']} ({pinned['origin']}; digest {pinned['digest'][:10]}){late}."]
+    return lines + [f"Changed since: {change}." for change in pinned["changes"]]
 
 
 def subject(claim: Results) -> str:
@@ -222,10 +241,21 @@ def subject(claim: Results) -> str:
 
 
 def measured(claim: Results) -> str:
-    """The claim's difference: "+0.012 [+0.003, +0.021] over 3 of 3 seeds", or "+333,504 (counted)"."""
-    if claim["metric"] in EXACT and claim["difference"]:
-        return f"{claim['difference']['mean']:+,.0f} (counted)"
-    return f"{_interval(claim['difference'])} over {claim['pairs']}"
+    """The claim's difference: "+0.012 [+0.003, +0.021] over 5 of 5 seeds", or "+333,504 (counted)"."""
+    difference = claim["difference"]
+    if claim["metric"] in EXACT and difference:
+        return (
+            f"{difference['mean']:+,.0f} (counted)"
+            if abs(difference["mean"]) >= 100
+            else f"{difference['mean']:+.4g} (counted)"
+        )
+    bound = f"{claim['bound']} " if claim["bound"] else ""
+    return f"{bound}{_interval(difference)} over {claim['pairs']}"
+
+
+def over_images(claim: Results) -> str:
+    """The wider interval, "-" if there is none."""
+    return _bounds(*claim["over_images"]) if claim["over_images"] else "-"
 
 
 def comma_separated(results: Results) -> str:
@@ -251,12 +281,22 @@ def _spread(figure: Results | None) -> str:
     return mean if figure["deviation"] is None else f"{mean} ± {figure['deviation']:.2g}"
 
 
+def _versus(difference: Results | None) -> str:
+    """Says so if pairs are missing: those that are left are no fair sample of seeds."""
+    some = difference is not None and difference["pairs"].split()[0] != difference["pairs"].split()[2]
+    return _interval(difference) + (f" over {difference['pairs']} only" if some else "")
+
+
 def _interval(difference: Results | None) -> str:
     if difference is None:
         return "-"
     if difference["low"] is None:
         return f"{difference['mean']:+.4g} (one seed: no interval)"
-    return f"{difference['mean']:+.4g} [{difference['low']:+.4g}, {difference['high']:+.4g}]"
+    return f"{difference['mean']:+.4g} {_bounds(difference['low'], difference['high'])}"
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"[{low:+.4g}, {high:+.4g}]"
 
 
 def _count(value: float | None) -> str:

@@ -26,6 +26,7 @@ from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import iterate
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.train import checkpoint
 from jaxcnn.train.evaluate import evaluation_batches, nets_of
 from jaxcnn.train.interval import HIDDEN
@@ -36,6 +37,7 @@ from jaxcnn.train.program import train_step
 from jaxcnn.train.progress import Display
 from jaxcnn.train.record import Record, start_run
 from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.selection import Best, best_of, selection
 from jaxcnn.train.step import make_evaluation_step
 
 SMALL = 2_000_000
@@ -56,7 +58,9 @@ def fits(cells: Sequence[Cell]) -> bool:
     )
 
 
-def run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> bool:
+def run_together(
+    cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: dict[str, Any]
+) -> bool:
     """Trains the cells from the newest step that all have saved; False where `stop` ended it, with all saved.
 
     Raises:
@@ -68,6 +72,8 @@ def run_together(cells: Sequence[Cell], file: pathlib.Path, console: Console, st
             held.enter_context(start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset()))
             for cell, plan in zip(cells, plans, strict=True)
         ]
+        for cell in cells:
+            keep_copy(cell.path, pinned)
         display = held.enter_context(Display(console, lines=False))
         seeds = _Seeds(plans, records)
         held.callback(seeds.close)
@@ -91,6 +97,7 @@ class _Seeds:
         self.diverged: set[int] = set()
         self.step = 0
         self.evaluations: list[dict[str, Any]] = [{} for _ in plans]
+        self.best = [Best(kept) for _ in plans]
         devices = jax.device_count() if len(plans) % jax.device_count() == 0 else 1
         mesh = jax.make_mesh((devices,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
         self.over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
@@ -109,9 +116,7 @@ class _Seeds:
             evaluation = jax.vmap(make_evaluation_step(plan.experiment.model, data.normalize), in_axes=(0, 0, None))
             self.evaluation_step = jax.jit(evaluation)
             train, augment = load(plan.train, data.augment, data.memory_limit)
-            self.splits = {
-                name: load(examples, data.preprocess, data.memory_limit) for name, examples in plan.evaluations.items()
-            }
+            self.splits = self._load(plan.evaluations)
             batches = [
                 iterate(train_batches(one, train, augment), self.step, workers=data.workers) for one in self.plans
             ]
@@ -119,7 +124,22 @@ class _Seeds:
                 for each in batches:
                     held.enter_context(contextlib.closing(each))
                 self._go(step, batches, advance, stop)
+                if self.step == plan.total:
+                    self._finish()
         return self.step == plan.total
+
+    def _load(self, splits: dict[str, Any]) -> dict[str, Any]:
+        data = self.plan.experiment.data
+        return {name: load(examples, data.preprocess, data.memory_limit) for name, examples in splits.items()}
+
+    def _finish(self) -> None:
+        """Reads the test splits, once, and writes the results."""
+        tested = self._measure(self._load(self.plan.tests))
+        for seed, record in enumerate(self.records):
+            if seed not in self.diverged:
+                chosen = selection(self.plan.experiment, self.best[seed])
+                record.write_result(tested[seed] | self.evaluations[seed], chosen)
+        self._status("done")
 
     def _go(
         self, step: Any, batches: Sequence[Iterator[Any]], advance: Callable[..., None], stop: Callable[[], bool]
@@ -127,7 +147,7 @@ class _Seeds:
         plan, began, waited, since = self.plan, time.perf_counter(), 0.0, self.step
         while self.step < plan.total:
             if stop():
-                self._save(scored=False)
+                self._save(set())
                 self._status("preempted", message="stopped; the same command continues")
                 return
             before = time.perf_counter()
@@ -144,16 +164,12 @@ class _Seeds:
                 advance(self.step, f"loss {metrics['loss'].sum() / metrics['count'].sum():.4f}")
                 began, waited, since = time.perf_counter(), 0.0, self.step
             due = bool(plan.evaluations) and (last or self.step % plan.evaluate_every == 0)
-            if due:
-                self._evaluate()
-            if last or self.step % plan.checkpoint_every == 0:
-                self._save(scored=due)
+            among_best = self._evaluate() if due else set()
+            # All seeds save with one that is among its best, since a restart needs a step that all have.
+            if last or among_best or self.step % plan.checkpoint_every == 0:
+                self._save(among_best)
             if due or last:
                 began, waited, since = time.perf_counter(), 0.0, self.step
-        for seed, record in enumerate(self.records):
-            if seed not in self.diverged:
-                record.write_result(self.evaluations[seed])
-        self._status("done")
 
     def _restore(self) -> Any:
         """The states at the newest step that all seeds have, or new ones."""
@@ -171,10 +187,11 @@ class _Seeds:
                 for newer in [saved for saved in manager.all_steps() if saved > self.step]:
                     manager.delete(newer)  # saved when another seed no longer could
                 abstract = abstract_state(self.plan.experiment, self.plan.mesh)
-                state, note = checkpoint.restore(manager, self.step, abstract)
+                state, note = checkpoint.restore(manager, self.step, abstract, record.recognize)
                 states.append(state)
                 record.cut_metrics(note["metrics_size"])
                 self.evaluations[seed] = note["evaluations"]
+                self.best[seed] = best_of(self.plan.experiment.checkpoints, note["best"])
         local = [jax.device_put(state, jax.devices()[0]) for state in states]
         return jax.device_put(jax.tree.map(lambda *seeds: jnp.stack(seeds), *local), self.over_seeds)
 
@@ -200,9 +217,11 @@ class _Seeds:
                 {"step": self.step, "split": "train", "epoch": epoch} | means | values | {"count": count} | times
             )
 
-    def _evaluate(self) -> None:
-        plan, data = self.plan, self.plan.experiment.data
-        for name, (examples, transforms) in self.splits.items():
+    def _measure(self, splits: dict[str, Any]) -> list[dict[str, Any]]:
+        """The figures of each seed on these splits, logged."""
+        data = self.plan.experiment.data
+        measured: list[dict[str, Any]] = [{} for _ in self.plans]
+        for name, (examples, transforms) in splits.items():
             totals = {suffix: zero_sums(len(examples.classes)) for suffix in nets_of(self.state)}
             with contextlib.closing(iterate(evaluation_batches(data, examples, transforms))) as batches:
                 for batch in batches:
@@ -215,12 +234,20 @@ class _Seeds:
                 for seed in range(len(self.plans)):
                     count = int(total["count"][seed])
                     means = {key: float(np.float64(value[seed]) / count) for key, value in total.items()}
-                    self.evaluations[seed] = self.evaluations[seed] | {name + suffix: means | {"count": count}}
+                    measured[seed][name + suffix] = means | {"count": count}
         for seed, record in enumerate(self.records):
             if seed not in self.diverged:
-                for split, metrics in self.evaluations[seed].items():
+                for split, metrics in measured[seed].items():
                     record.log({"step": self.step, "split": split, **metrics})
-        schedule = plan.experiment.schedule
+        return measured
+
+    def _evaluate(self) -> set[int]:
+        """The seeds of which this evaluation is among the best."""
+        self.evaluations = self._measure(self.splits)
+        before = list(self.best)
+        for seed, found in enumerate(self.evaluations):
+            self.best[seed] = self.best[seed].with_evaluation(self.step, next(iter(found.values())))
+        schedule = self.plan.experiment.schedule
         if isinstance(schedule, Plateau):
             each = [
                 schedule.observe(jax.tree.map(lambda x, i=seed: x[i], self.state.plateau), next(iter(found.values())))
@@ -228,16 +255,18 @@ class _Seeds:
             ]
             plateau = jax.tree.map(lambda *seeds: jnp.stack(seeds), *each)
             self.state = self.state.replace(plateau=jax.device_put(plateau, self.over_seeds))
+        return {seed for seed, best in enumerate(self.best) if best is not before[seed]}
 
-    def _save(self, *, scored: bool) -> None:
+    def _save(self, scored: set[int]) -> None:
+        """`scored`: the seeds of which this step is among the best."""
         first = next(iter(self.plan.evaluations), None)
         for seed, (manager, record) in enumerate(zip(self.managers, self.records, strict=True)):
             if self.step in manager.all_steps():
                 continue
             state = jax.tree.map(lambda x, i=seed: x[i], self.state)
             found = self.evaluations[seed]
-            note = {"evaluated": True, "evaluations": found, "metrics_size": record.metrics_size()}
-            checkpoint.save(manager, self.step, state, note, found[first] if scored and first else None)
+            note = {"evaluated": True, "evaluations": found, "best": self.best[seed].note(), **record.position()}
+            checkpoint.save(manager, self.step, state, note, found[first] if seed in scored else None)
         for manager in self.managers:
             checkpoint.wait(manager)
 

@@ -1,23 +1,33 @@
 """Write: study.json, table.md, table.csv and study.html of a study, from what its cells hold now."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
-from jaxcnn import config
+from jaxcnn import config, files
 from jaxcnn.report.page import svg, write_page
 from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, values_plots
 from jaxcnn.studies.study import Study
-from jaxcnn.studies.table import Results, comma_separated, markdown, measured, rows, subject, tabulate
+from jaxcnn.studies.table import (
+    FIXED,
+    comma_separated,
+    markdown,
+    measured,
+    over_images,
+    pinned_lines,
+    rows,
+    subject,
+    tabulate,
+)
 
 
-def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command: str) -> Results:
+def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command: str, pinned: Results) -> Results:
     """Writes the report of a study into its directory and returns what study.json holds."""
-    results = {"command": command} | tabulate(study, cells)
-    _write(path / "study.json", json.dumps(results, indent=2) + "\n")
-    _write(path / "table.md", markdown(results))
-    _write(path / "table.csv", comma_separated(results))
+    results = {"command": command} | tabulate(study, cells, pinned)
+    files.write_json(path / "study.json", results)
+    files.write_text(path / "table.md", markdown(results))
+    files.write_text(path / "table.csv", comma_separated(results))
     figures = values_plots(results) | curve_plots(cells) | cost_plots(results)
     write_page(
         path / "study.html",
@@ -26,20 +36,22 @@ def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command
         results=results,
         rows=rows(results),
         plots={name: svg(figure, DESCRIPTIONS[name]) for name, figure in figures.items()},
-        claims=[claim | {"subject": subject(claim), "measured": measured(claim)} for claim in results["claims"]],
+        claims=[_shown(claim) for claim in results["claims"]],
+        fixed=FIXED,
+        pinned=pinned_lines(results),
         links={cell.name: _link(cell, path) for cell in cells},
-        base=json.dumps(config.encode(next(iter(study.arms.values()))), indent=2),
+        base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
     )
     return results
+
+
+def _shown(claim: Results) -> Results:
+    shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
+    now = claim["now"]
+    return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}
 
 
 def _link(cell: Cell, path: pathlib.Path) -> str:
     """The cell's own report where it has one, else its directory."""
     relative = cell.path.relative_to(path)
     return str(relative / "report.html") if (cell.path / "report.html").exists() else f"{relative}/"
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

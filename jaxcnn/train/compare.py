@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from jaxcnn import config
-from jaxcnn.train.record import open_run
+from jaxcnn import config, text
+from jaxcnn.train.record import labeled, line_name, open_run
 
 CURVES = ("loss", "accuracy")
 
@@ -21,19 +21,18 @@ def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
     rows = {}
     for path, record, flat in zip(paths, records, flats, strict=True):
         status = record.status()
-        row = {"state": status.get("state"), "step": status.get("step")} | {name: flat.get(name) for name in differing}
+        row = {"state": record.state(), "step": status.get("step")} | {name: flat.get(name) for name in differing}
+        watched = record.watched()
         for split, metrics in record.result().items():
-            row |= {f"{split} {name}": value for name, value in metrics.items()}
+            row |= {f"{labeled(split, watched)} {name}": value for name, value in metrics.items()}
         rows[str(path)] = row
     return rows
 
 
 def comparison_table(rows: dict[str, dict[str, Any]]) -> Table:
     """A column per run and a row per figure or differing field; '-' where a run has none."""
-    table = Table("", *rows)
-    for name in dict.fromkeys(name for row in rows.values() for name in row):
-        table.add_row(name, *(_cell(row.get(name)) for row in rows.values()))
-    return table
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return text.table(["", *rows], [[name, *(_cell(row.get(name)) for row in rows.values())] for name in names])
 
 
 def plot_runs(paths: list[pathlib.Path], file: pathlib.Path) -> None:
@@ -49,12 +48,14 @@ def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CUR
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for number, (name, lines) in enumerate(runs.items()):
         for axis, metric in zip(panels, metrics, strict=True):
-            for split in dict.fromkeys(line["split"] for line in lines if metric in line):
-                points = [(line["step"], line[metric]) for line in lines if line["split"] == split and metric in line]
+            for split in dict.fromkeys(line_name(line) for line in lines if metric in line):
+                points = [(line["step"], line[metric]) for line in lines if line_name(line) == split and metric in line]
                 style = {"linestyle": "-"} if split == "train" else {"linestyle": ":", "marker": "."}
                 alpha = 0.5 if split.endswith("_ema") else 1.0
                 label = f"{name} {split}".strip()
-                axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label, alpha=alpha, **style)
+                axis.plot(
+                    *zip(*points, strict=True), color=f"C{number}", label=text.in_figure(label), alpha=alpha, **style
+                )
     for axis, metric in zip(panels, metrics, strict=True):
         axis.set(xlabel="optimizer step", ylabel=metric.replace("_", " "))
         axis.set_yscale("log" if metric == "loss" else "linear")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,7 +111,7 @@ def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transfo
         transforms,
         data.image_shape,
         data.evaluation_batch_size,
-        data.tolerate_broken > 0,
+        data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
     )
@@ -125,13 +126,13 @@ def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
 
 
 def evaluate_run(
-    path: pathlib.Path,
+    path: str | pathlib.Path,
     split: str | None = None,
     which: str = "latest",
     data_dir: str | None = None,
     folder: str | None = None,
 ) -> Metrics:
-    """Metrics of a saved run on `split` (default: its evaluation splits): the training's own figures, exactly.
+    """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
     With `folder` the images are those of FOLDER/SPLIT/CLASS/*, whose class names must be the run's.
 
@@ -145,8 +146,13 @@ def evaluate_run(
         data = dataclasses.replace(data, data_dir=data_dir)
     if folder is not None:
         data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
+    elif isinstance(data.source, Folder) and not os.path.isdir(data.source.path):
+        raise UserError(
+            f"{path}: its images were in {data.source.path}, which is not there now; if they moved: "
+            f"jaxcnn evaluate {path} --folder NEW"
+        )
     experiment = dataclasses.replace(experiment, data=data)
-    return evaluate_saved(saved, experiment, data.evaluation_splits if split is None else (split,))
+    return evaluate_saved(saved, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,))
 
 
 def evaluate_saved(

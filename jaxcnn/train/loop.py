@@ -1,6 +1,7 @@
 """The training loop: decides when, on integers; what happens is in the pure steps of step.py.
 
-At step s (s optimizer steps done) the order is fixed: log, evaluate, save. Resume enters at the saved step and
+At step s (s optimizer steps done) the order is fixed: log, evaluate, save; after the last one the test splits are read,
+once. Resume enters at the saved step and
 continues as if nothing had happened: the state, the place in the data (a function of the step), the metrics file (cut
 to its size at the save) and the evaluations so far are those of the uninterrupted run, bit for bit.
 """
@@ -9,22 +10,23 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.examples import Examples
 from jaxcnn.data.memory import Memory, load
-from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
+from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.agreement import Agreement
+from jaxcnn.train.agreement import Agreement, Vote
 from jaxcnn.train.compilation import Compiled
 from jaxcnn.train.evaluate import (
     Metrics,
@@ -39,11 +41,14 @@ from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.memory import advice, is_out_of_memory
 from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.progress import Display, evaluation_line, figure, train_line
-from jaxcnn.train.record import Record, State
+from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
+from jaxcnn.train.quarantine import Quarantine
+from jaxcnn.train.reader import Reader
+from jaxcnn.train.record import Record, State, is_training, line_name
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.state import TrainState
+from jaxcnn.train.selection import Best, best_of, selection
+from jaxcnn.train.state import TrainState, all_finite
 
 Transforms = tuple[Transform, ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
@@ -68,7 +73,7 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
         data.image_shape,
         data.batch_size,
         plan.experiment.seed,
-        data.tolerate_broken > 0,
+        data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
     )
@@ -93,7 +98,7 @@ def run(
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
     """
-    if record.status().get("state") == "done":
+    if record.state() == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
     loop = _Loop(plan, record, display, stop, reached)
@@ -104,13 +109,14 @@ def run(
     except Diverged as error:
         skipped = plan.experiment.skip_bad_steps
         message = (
-            f"the loss or the gradient was not finite at step {error.step:,}"
-            + (f", nor in the {skipped} before, which were skipped" if skipped else "")
+            f"{error.cause} was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
             + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
-            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1 or --skip-bad-steps 3"
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
+            + (" or --skip-bad-steps 3" if error.skippable else "")
         )
         ended = True  # on all processes, at this step
-        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, *error.figures))
+        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, error.figures))
         return Outcome("diverged", error.step, message, {})
     except BaseException as error:
         if is_out_of_memory(error):
@@ -143,11 +149,14 @@ class _Loop:
     ):
         self.plan, self.record, self.display, self.reached = plan, record, display, reached
         self.stop = Agreement(plan.mesh, stop, reached)
+        self.quarantine = Quarantine(record, self.stop, plan.experiment.data.tolerate_broken, display.line)
+        self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState | None = None
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluations: Metrics = {}
+        self.best = Best(plan.experiment.checkpoints)
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
         self.interval = Interval(self._log, plan.experiment.data.batch_size, self._skipped)
@@ -163,9 +172,11 @@ class _Loop:
         self.reached("the compilation", patient=True)
         self.train_step = compile_train_step(plan)
         display.line(f"train step compiled: {self.train_step}")
-        if plan.evaluations:
+        if plan.evaluations or plan.tests:
             self.evaluation_step = compile_evaluation_step(plan.experiment, plan.mesh)
             display.line(f"evaluation step compiled: {self.evaluation_step}")
+        for line in plan.warnings():
+            display.line(f"warning: {line}")
         data = plan.experiment.data
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),
@@ -177,17 +188,22 @@ class _Loop:
             self.splits[split] = self._load(examples, transforms)
         self.reached("the restored state", patient=True)
         self._restore()
-        batches = self._read(train_batches(plan, *self.splits[_TRAIN]), self.step)
+        self.batches = train_batches(plan, *self.splits[_TRAIN])
+        batches = self.reader.training(self.batches, self.step)
         try:
-            with display.task("train", plan.total, self.step) as advance, contextlib.closing(batches):
+            with (
+                display.task("train", plan.total, self.step) as advance,
+                contextlib.closing(self.reader),
+            ):
                 if not self.evaluated:
                     self._evaluate_and_save()
                 while self.step < plan.total:
-                    if self.stop.soon(f"step {self.step}"):
+                    if self._stops(f"step {self.step}"):
                         raise Stopped
                     self._train(batches)
                     advance(self.step, self.figures)
                     self._evaluate_and_save()
+                result = self._test() | self.evaluations
         except Stopped:
             self.interval.settle()
             self._save()
@@ -196,8 +212,8 @@ class _Loop:
             return Outcome("preempted", self.step, message, {})
         self.reached("the end", patient=True)
         checkpoint.wait(self.manager)
-        self.record.write_result(self.evaluations)
-        return Outcome("done", self.step, f"done at step {self.step:,}", self.evaluations)
+        self.record.write_result(result, selection(plan.experiment, self.best))
+        return Outcome("done", self.step, f"done at step {self.step:,}", result)
 
     def close(self) -> None:
         self.manager.close()
@@ -212,7 +228,7 @@ class _Loop:
             loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self._quarantine(loaded, np.array(sorted(loaded.broken), np.int64))
+            self.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
@@ -221,7 +237,7 @@ class _Loop:
         """Takes the state from the newest good checkpoint, or makes a new one."""
         plan = self.plan
         abstract = abstract_state(plan.experiment, plan.mesh)
-        restored = checkpoint.restore_latest(self.manager, abstract, self.stop.all)
+        restored = checkpoint.restore_latest(self.manager, abstract, self.record.recognize, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
@@ -238,8 +254,11 @@ class _Loop:
             return
         for line in restored.damaged:
             self.display.line(f"warning: {line}")
+        if not restored.sealed:
+            self.display.line(f"warning: {checkpoint.unsealed(restored.step)}")
         self.step, self.state = restored.step, restored.state
         self.evaluations = restored.note["evaluations"]
+        self.best = best_of(plan.experiment.checkpoints, restored.note.get("best", []))
         self.record.cut_metrics(restored.note["metrics_size"])
         self.record.write_status("running", self.step)
         self.evaluated = restored.note["evaluated"]
@@ -255,27 +274,12 @@ class _Loop:
         for line in report:
             self.display.line(line)
 
-    def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """The batches from `start` on."""
-        while True:
-            with contextlib.closing(iterate(batches, start, workers=self.plan.experiment.data.workers)) as iterator:
-                try:
-                    for batch in iterator:
-                        start += 1
-                        yield batch
-                    return
-                except RuntimeError:
-                    # The signal that stops the run may end a worker that is starting. Then this process goes on all
-                    # the same, to where all stop together.
-                    if not self.stop.asked():
-                        raise
-
     def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
         """One optimizer step, dispatched; and its interval ended where it is the last of one."""
         plan = self.plan
         batch = self.interval.wait_for(batches)
         if batch["broken"].any():
-            self._quarantine(self.splits[_TRAIN][0], batch["index"][batch["broken"]])
+            self.quarantine.add(plan.train.split, self.batches.broken(self.step, batch))
         placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
         self.state, metrics = self.train_step.call(self.state, placed)
         self.step += 1
@@ -295,97 +299,119 @@ class _Loop:
         save_due = last or step % plan.checkpoint_every == 0
         if evaluation_due or save_due:
             self.interval.settle()
+        among_best = False
         if evaluation_due:
             self.evaluated = False
             self._evaluate()
             self.evaluated = True
-        if save_due:
-            self._save(scored=evaluation_due)
+            before, self.best = self.best, self.best.with_evaluation(step, next(iter(self.evaluations.values())))
+            among_best = self.best is not before
+        if save_due or among_best:
+            self._save(scored=among_best, anew=evaluation_due)
 
     def _evaluate(self) -> None:
+        results = self._measure(self.plan.evaluations)
+        self.evaluations = results
+        schedule = self.plan.experiment.schedule
+        if isinstance(schedule, Plateau):
+            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
+            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(self.plan.mesh)))
+
+    def _test(self) -> Metrics:
+        """The figures of the finished net on what was held back until now. Raises Stopped where it is cut short."""
+        for split, examples in self.plan.tests.items():
+            if self.stop.now(f"reading {split}"):
+                raise Stopped
+            self.reached(f"reading {split}", patient=True)
+            self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
+        return self._measure(self.plan.tests)
+
+    def _measure(self, splits: Iterable[str]) -> Metrics:
+        """The figures of all nets on these splits, logged once all of them are there."""
         plan, data = self.plan, self.plan.experiment.data
         results: Metrics = {}
         nets = nets_of(self.state)
-        for split in plan.evaluations:
+        for split in splits:
             examples, transforms = self.splits[split]
-            with contextlib.closing(self._read(evaluation_batches(data, examples, transforms))) as batches:
+            made = evaluation_batches(data, examples, transforms)
+            with contextlib.closing(self.reader.evaluation(split, made)) as batches:
                 figures = evaluate(
                     self.evaluation_step.call,
                     list(nets.values()),
                     batches,
                     examples,
                     plan.mesh,
-                    stop=functools.partial(self.stop.soon, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=functools.partial(self._quarantine, examples),
+                    stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
+                    on_broken=lambda indices, made=made, split=split: self.quarantine.add(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
+        self.quarantine.share()
         for split, metrics in results.items():
             self._log({"step": self.step, "split": split, **metrics})
-        self.evaluations = results
-        schedule = plan.experiment.schedule
-        if isinstance(schedule, Plateau):
-            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
-            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
+        for split, metrics in results.items():
+            if not math.isfinite(metrics["loss"]):
+                raise self._diverged(f"the loss on {split}")
+        return results
 
-    def _save(self, *, scored: bool = False) -> None:
-        """Saves this step, with its metrics as the score by which the best are kept."""
+    def _save(self, *, scored: bool = False, anew: bool = False) -> None:
+        """Saves this step; one of the best with its metrics, as the score by which these are kept.
+
+        `anew` replaces what is saved of this step: a stop cut its evaluation short, which is done now.
+        """
         self.reached(f"the save at step {self.step}", patient=True)
+        self.quarantine.share()
+        if not all_finite(self.state, self.plan.mesh):
+            raise self._diverged("a parameter or a running statistic, after the update,")
         checkpoint.wait(self.manager)
         if self.step in self.manager.all_steps():
-            if not scored:
+            if not anew:
                 return
-            # It was saved when a stop cut its evaluation short; now it can be saved with its score.
             self.manager.delete(self.step)
         note = {
             "evaluated": self.evaluated,
             "evaluations": self.evaluations,
-            "metrics_size": self.record.metrics_size(),
+            "best": self.best.note(),
+            **self.record.position(),
         }
         metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
         checkpoint.save(self.manager, self.step, self.state, note, metrics)
         self.record.write_status("running", self.step)
 
-    def _quarantine(self, examples: Examples, indices: np.ndarray) -> None:
-        """Records unreadable examples; raises UserError where there are more than the experiment tolerates."""
-        tolerated = self.plan.experiment.data.tolerate_broken
-        for index in indices.tolist():
-            if (examples.split, index) in self.record.quarantined:
-                continue
-            try:
-                examples[index]
-            except BrokenExample as error:
-                self.record.quarantine(examples.split, index, error.where, error.cause)
-                self.display.line(f"warning: passed over {error.where}: {error.cause}")
-        if len(self.record.quarantined) > tolerated:
-            raise UserError(
-                f"{len(self.record.quarantined)} images cannot be read and data.tolerate_broken is {tolerated}; "
-                f"they are listed in {self.record.path / 'quarantine.jsonl'}"
-            )
+    def _stops(self, where: str) -> bool:
+        """Whether all processes stop here; what one has passed over two calls before is told to all."""
+        vote = self.stop.soon(where, news=self.quarantine.news)
+        if vote == Vote.NEWS:
+            self.quarantine.share()
+        return vote == Vote.STOP
 
-    def bad_step(self, step: int, loss: float, grad_norm: float) -> dict[str, Any]:
+    def _diverged(self, cause: str) -> Diverged:
+        """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""
+        return Diverged(self.step, self.interval.newest_figures(), cause, skippable=False)
+
+    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
         """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
-        indices = train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()
-        return {"loss": repr(loss), "grad_norm": repr(grad_norm), "examples": indices}
+        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
+        return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
 
     def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
         """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, loss, grad_norm)):
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
             self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
 
     def _log(self, line: dict[str, Any]) -> None:
         """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
         self.record.log(line)
-        if line["split"] != "train":
+        if not is_training(line):
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
         else:
             self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
-            self.figures += f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+            self.figures += speed(line)
             if not self.display.console.is_terminal:
                 self.display.line(train_line(line, self.plan.total))
         if self.board is not None:
             for name, value in line.items():
                 if name not in ("step", "split") and value is not None:
-                    self.board.add_scalar(f"{line['split']}/{name}", value, line["step"])
+                    self.board.add_scalar(f"{line_name(line)}/{name}", value, line["step"])
 
 
 def _open_board(record: Record) -> Any:

@@ -4,16 +4,20 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcnn.errors import UserError
 
 Decay = Literal["kernels", "all"]
 Rate = Callable[[jax.Array], jax.Array]
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def role(path: tuple[Any, ...]) -> str:
@@ -103,7 +107,13 @@ class RMSProp:
 
 @dataclasses.dataclass(frozen=True)
 class LARS:
-    """Layer-wise adaptive rates for large batches (You et al. 2017); by default for kernels only."""
+    """Layer-wise adaptive rates for large batches (You, Gitman & Ginsburg 2017, Algorithm 1).
+
+    local rate = trust |w| / (|g| + wd |w|); v <- m v + lr * local rate * (g + wd w); w <- w - v.
+
+    Departures: only kernels have a local rate and decay, as in most trainings with LARS; biases and normalisation move
+    by v <- m v + lr g. `decay="all"` is the paper's. A layer whose weights or gradients are all 0 has the local rate 1.
+    """
 
     learning_rate: float = 1.0
     """Peak learning rate."""
@@ -112,24 +122,28 @@ class LARS:
     trust_coefficient: float = 1e-3
     weight_decay: float = 1e-4
     decay: Decay = "kernels"
-    """What weight decay and the trust ratio touch."""
+    """What weight decay and the local rate touch."""
 
     def build(self, rate: Rate) -> optax.GradientTransformation:
         mask = lambda params: decay_mask(params, self.decay)  # noqa: E731
-        return optax.lars(
-            rate,
-            weight_decay=self.weight_decay,
-            weight_decay_mask=mask,
-            trust_coefficient=self.trust_coefficient,
-            trust_ratio_mask=mask,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
+        return optax.chain(  # in as many parts as optax.lars, so that checkpoints of runs with it can be read
+            optax.masked(optax.identity(), mask),
+            optax.masked(_local_rates(self.trust_coefficient, self.weight_decay), mask),
+            optax.scale_by_learning_rate(rate),
+            optax.trace(self.momentum, self.nesterov),
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class LAMB:
-    """Adam with layer-wise adaptive rates (You et al. 2020)."""
+    """Adam with layer-wise adaptive rates (You et al. 2020, Algorithm 2, with phi the identity).
+
+    u = m / (sqrt(v) + epsilon) + wd w, with Adam's corrected m and v; w <- w - lr |w| / |u| u.
+
+    Departures: only kernels have the ratio |w| / |u| and decay, as in the authors' code for BERT and in timm; biases
+    and normalisation move as by Adam. `decay="all"` is the paper's. A layer whose weights or updates are all 0 has the
+    ratio 1. timm clips the gradient's global norm to 1 by default: here that is `clip_norm`.
+    """
 
     learning_rate: float = 1e-3
     """Peak learning rate."""
@@ -138,29 +152,151 @@ class LAMB:
     epsilon: float = 1e-6
     weight_decay: float = 1e-2
     decay: Decay = "kernels"
+    """What weight decay and the ratio touch."""
 
     def build(self, rate: Rate) -> optax.GradientTransformation:
         mask = lambda params: decay_mask(params, self.decay)  # noqa: E731
-        return optax.lamb(rate, self.b1, self.b2, self.epsilon, weight_decay=self.weight_decay, mask=mask)
+        return optax.chain(
+            optax.scale_by_adam(self.b1, self.b2, self.epsilon),
+            optax.add_decayed_weights(self.weight_decay, mask),
+            _trust_ratios(mask),
+            optax.scale_by_learning_rate(rate),
+        )
 
 
-Optimizer = SGD | Adam | RMSProp | LARS | LAMB
+@dataclasses.dataclass(frozen=True)
+class Optax:
+    """Any optax transformation, as it is: `Experiment(optimizer=optax.adam(1e-3))` makes one of it.
+
+    It has its learning rate within; the schedule multiplies its updates. config.json holds what it was made of, in
+    words (`described`), by which a changed one is seen when a run goes on. A run that is read back, for evaluate or
+    predict, has these words alone.
+    """
+
+    described: str
+    """The transformation's functions and what they hold, such as adam's b1=0.9."""
+    learning_rate: float = 1.0
+    """What the updates are multiplied by, with the schedule; 1 leaves them as they are."""
+    transformation: optax.GradientTransformation | None = dataclasses.field(
+        default=None, compare=False, repr=False, metadata={"stored": False}
+    )
+
+    @classmethod
+    def of(cls, transformation: optax.GradientTransformation) -> "Optax":
+        return cls(describe(transformation), transformation=transformation)
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """The transformation, then the rate. Without the transformation one that can neither start nor update."""
+        if self.transformation is None:
+            return _absent(self.described)
+        return optax.chain(self.transformation, optax.scale_by_schedule(rate))
+
+
+def describe(part: Any) -> str:
+    """In words, the same at each start: a function by its name with the values that it closes over."""
+    if isinstance(part, optax.GradientTransformation):
+        return describe(part.update)
+    if isinstance(part, functools.partial):
+        return f"{describe(part.func)}({describe(part.args)}, {describe(part.keywords)})"
+    if callable(part) and hasattr(part, "__code__"):
+        name = part.__qualname__.partition(".<locals>")[0]
+        cells = zip(part.__code__.co_freevars, part.__closure__ or (), strict=True)
+        held = [f"{name}={describe(cell.cell_contents)}" for name, cell in cells if cell.cell_contents is not part]
+        return f"{name}({', '.join(held)})"
+    if isinstance(part, tuple | list):
+        return f"[{', '.join(map(describe, part))}]"
+    if isinstance(part, dict):
+        return f"{{{', '.join(f'{key}: {describe(value)}' for key, value in part.items())}}}"
+    if part is None or isinstance(part, bool | int | float | str):
+        return repr(part)
+    if isinstance(part, jax.Array | np.ndarray | np.generic):
+        return repr(np.asarray(part).tolist())
+    return getattr(part, "__qualname__", type(part).__qualname__)
+
+
+def _absent(described: str) -> optax.GradientTransformation:
+    def update(*_: Any) -> Any:
+        raise UserError(
+            "the run's optimizer is an optax transformation, of which config.json has words alone; only its experiment "
+            f"file goes on with it: python -m jaxcnn.launch FILE.py --workdir RUN ({described[:200]})"
+        )
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A frozen dataclass with `learning_rate`, the peak, that builds an optax transformation, as SGD and Adam do."""
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """From step -> learning rate."""
+        ...
+
+
+LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda x: SMALLEST <= x <= LARGEST, "positive, and a float32"),
+    "weight_decay": (lambda x: 0 <= x <= LARGEST, "at least 0, and finite"),
+    "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "b1": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "b2": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "rho": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "epsilon": (lambda x: 0 <= x <= LARGEST, "at least 0, and finite"),
+    "trust_coefficient": (lambda x: 0 < x <= LARGEST, "positive, and finite"),
+}
+"""Which values an optimizer's field may have. A NaN satisfies none of them."""
 
 
 def build_optimizer(optimizer: Optimizer, rate: Rate, clip_norm: float | None) -> optax.GradientTransformation:
-    """The optax transformation, with the gradient's global norm clipped first where `clip_norm` is given.
+    """The optax transformation, with the gradient's global norm clipped first if `clip_norm` is given.
 
     Raises:
-      UserError: a learning rate that is not positive, a negative decay, or a clip norm that is not positive.
+      UserError: a field has a value that cannot be meant (LIMITS), or the clip norm is not positive and finite.
     """
-    if not optimizer.learning_rate > 0:
-        raise UserError(f"optimizer.learning_rate is {optimizer.learning_rate}; it must be positive")
-    if optimizer.weight_decay < 0:
-        raise UserError(f"optimizer.weight_decay is {optimizer.weight_decay}; it must not be negative")
-    if clip_norm is not None and not clip_norm > 0:
-        raise UserError(f"clip_norm is {clip_norm}; it must be positive, or None for no clipping")
+    for field, (meant, must) in LIMITS.items():
+        value = getattr(optimizer, field, None)
+        if value is not None and not meant(value):
+            raise UserError(f"optimizer.{field} is {value}; it must be {must}")
+    if clip_norm is not None and not 0 < clip_norm <= LARGEST:
+        raise UserError(f"clip_norm is {clip_norm}; it must be positive and finite, or None for no clipping")
     built = optimizer.build(rate)
     return built if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), built)
+
+
+def at_step(opt_state: Any, step: jax.Array) -> Any:
+    """An optimizer's state with its learning rate at this step of the run.
+
+    optax's own schedules count updates. Left to that, a run that skipped some would apply other rates than those of its
+    steps, which are logged and of which the last is the schedule's end.
+    """
+    is_schedule = lambda part: isinstance(part, optax.ScaleByScheduleState)  # noqa: E731
+    return jax.tree.map(
+        lambda part: part._replace(count=step) if is_schedule(part) else part, opt_state, is_leaf=is_schedule
+    )
+
+
+def _local_rates(trust: float, weight_decay: float) -> optax.GradientTransformation:
+    """LARS's decay and local rate of each parameter."""
+
+    def scale(gradient: jax.Array, weight: jax.Array) -> jax.Array:
+        weights, gradients = _norm(weight), _norm(gradient)
+        local = trust * weights / (gradients + weight_decay * weights)
+        return jnp.where((weights > 0) & (gradients > 0), local, 1.0) * (gradient + weight_decay * weight)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params))
+
+
+def _trust_ratios(mask: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """LAMB's ratio for the parameters at which the mask is true."""
+
+    def scale(update: jax.Array, weight: jax.Array, touched: bool) -> jax.Array:
+        weights, updates = _norm(weight), _norm(update)
+        return jnp.where((weights > 0) & (updates > 0), weights / updates, 1.0) * update if touched else update
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params, mask(params)))
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(x)))
 
 
 def _coupled_decay(weight_decay: float, decay: Decay) -> optax.GradientTransformation:

@@ -2,20 +2,20 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxcnn.data.examples import BrokenExample, Examples, label_hash
-from jaxcnn.data.pipeline import transformed
+from jaxcnn.data.draws import EVALUATION, Draws
+from jaxcnn.data.examples import BrokenExample, Examples, label_hash, read
+from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
@@ -32,6 +32,8 @@ class Plan:
     experiment: Experiment
     train: Examples
     evaluations: dict[str, Examples]
+    tests: dict[str, Examples]
+    """Those that are evaluated at the end only."""
     mesh: Mesh
     total: int
     evaluate_every: int
@@ -44,13 +46,37 @@ class Plan:
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
+    def warnings(self) -> list[str]:
+        """What a person should know of the splits and may have meant."""
+        found, size = [], self.experiment.data.batch_size
+        if size > len(self.train):
+            found.append(f"data.batch_size is {size}, more than the {len(self.train)} images of {self.train.split}")
+        for name, examples in (self.evaluations | self.tests).items():
+            both = shared(self.train, examples)
+            if both:
+                found.append(f"{both:,} of the {len(examples):,} images of {name} are trained on too")
+        for name, examples in self.evaluations.items():
+            for other, test in self.tests.items():
+                both = shared(examples, test)
+                if both:
+                    found.append(
+                        f"{both:,} of the {len(test):,} images of {other} are also in {name}, evaluated in training"
+                    )
+        for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
+            missing = classes_without_images(examples)
+            if missing:
+                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+                found.append(f"{name} has no image of {', '.join(missing[:5])}{more}")
+        return found
+
     def dataset(self) -> dict[str, Any]:
-        """For environment.json."""
-        splits = {self.train.split: len(self.train)} | {name: len(split) for name, split in self.evaluations.items()}
+        """For environment.json: what makes two sets the same wherever they lie."""
+        opened = {self.train.split: self.train} | self.evaluations | self.tests
         return {
             "name": self.train.name,
             "version": self.train.version,
-            "splits": splits,
+            "splits": {name: len(split) for name, split in opened.items()},
+            "versions": {name: split.version for name, split in opened.items()},
             "label_hash": label_hash(self.classes),
             "classes": list(self.classes),
         }
@@ -88,9 +114,9 @@ def abstract_batch(experiment: Experiment, mesh: Mesh, size: int, masked: bool) 
 
 
 def open_evaluations(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Examples]:
-    """The evaluation splits of these names, whose classes fit the model."""
+    """The splits of these names, to be evaluated, whose classes fit the model."""
     data = experiment.data
-    splits = {name: data.source.open(name, data.data_dir) for name in names}
+    splits = {name: open_split(data.source, name, data.data_dir) for name in names}
     for examples in splits.values():
         _check_classes(experiment, examples)
     return splits
@@ -103,15 +129,25 @@ def make_plan(experiment: Experiment) -> Plan:
       UserError: anything that would stop the run later and can be known now.
     """
     data = experiment.data
-    train = data.source.open(data.train_split, data.data_dir)
+    train = open_split(data.source, data.train_split, data.data_dir)
     _check_classes(experiment, train)
-    evaluations = open_evaluations(experiment, data.evaluation_splits)
-    for name, examples in evaluations.items():
+    with _named("data.evaluation_splits"):
+        evaluations = open_evaluations(experiment, data.evaluation_splits)
+    with _named("data.test_splits"):
+        tests = open_evaluations(experiment, data.tested)
+    results = [
+        name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.decay > 0)]
+    ]
+    if len(set(results)) < len(results):
+        raise UserError(
+            f"two splits would have one name in result.json, where the averaged net's is SPLIT_ema: {results}"
+        )
+    for name, examples in (evaluations | tests).items():
         if examples.classes != train.classes:
             raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
-    _check_images(train, data.augment, data.image_shape)
-    for examples in evaluations.values():
-        _check_images(examples, data.preprocess, data.image_shape)
+    _check_images(train, data.augment, data)
+    for examples in (evaluations | tests).values():
+        _check_images(examples, data.preprocess, data)
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
     metric, known = experiment.checkpoints.metric, [*zero_sums(len(train.classes))][:-1]
@@ -134,6 +170,7 @@ def make_plan(experiment: Experiment) -> Plan:
         experiment=experiment,
         train=train,
         evaluations=evaluations,
+        tests=tests,
         mesh=mesh,
         total=total,
         evaluate_every=max(1, to_steps(experiment.evaluate_every)),
@@ -146,6 +183,15 @@ def make_plan(experiment: Experiment) -> Plan:
     return plan
 
 
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Puts the field that named a split before what is wrong with the split."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
 def _check_classes(experiment: Experiment, examples: Examples) -> None:
     if experiment.model.classes != len(examples.classes):
         raise UserError(
@@ -154,12 +200,13 @@ def _check_classes(experiment: Experiment, examples: Examples) -> None:
         )
 
 
-def _check_images(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> None:
-    """Takes the first image of a split through its transforms. A broken one is met again where it is read."""
+def _check_images(examples: Examples, transforms: tuple[Transform, ...], data: Data) -> None:
+    """Takes the first image of a split through its transforms. A broken one that is tolerated is met again later."""
     if len(examples) == 0:
         raise UserError(f"split {examples.split!r} of {examples.name} is empty")
-    with contextlib.suppress(BrokenExample):
-        transformed(examples[0], examples, 0, transforms, shape, np.random.default_rng(0))
+    tolerated = (BrokenExample,) if data.tolerate_broken else ()
+    with contextlib.suppress(*tolerated):
+        read(examples, 0, transforms, Draws(EVALUATION).at(0), data.image_shape)
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

@@ -1,12 +1,15 @@
 """Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from jaxcnn import text
+from jaxcnn.train.record import labeled
 
 
 class Display:
@@ -18,10 +21,10 @@ class Display:
     def __init__(self, console: Console, lines: bool = True):
         self.console, self.lines = console, lines
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -35,14 +38,14 @@ class Display:
     def __exit__(self, *exception: Any) -> None:
         self._bars.stop()
 
-    def line(self, text: str) -> None:
+    def line(self, line: str) -> None:
         if self.lines:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            text.print_plain(self.console, line)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
         """A bar for `total` units; yields a function (units done so far, figures)."""
-        task = self._bars.add_task(name, total=total, completed=done, figures="")
+        task = self._bars.add_task(text.plain(name), total=total, completed=done, figures="")
         try:
             yield lambda completed, figures="": self._bars.update(task, completed=completed, figures=figures)
         finally:
@@ -54,8 +57,14 @@ def train_line(line: dict[str, Any], total: int) -> str:
     return (
         f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
         f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
-        f"{line['examples_per_second']:,.0f} images/s  data wait {line['data_wait']:.0%}"
+        f"{speed(line)}"
     )
+
+
+def speed(line: dict[str, Any]) -> str:
+    """'3,635 images/s  data wait 12%'; '-' if the clock did not move."""
+    rate, wait = line["examples_per_second"], line["data_wait"]
+    return f"{'-' if rate is None else f'{rate:,.0f}'} images/s  data wait {'-' if wait is None else f'{wait:.0%}'}"
 
 
 def figure(value: float | None) -> str:
@@ -74,11 +83,14 @@ def result_names(result: dict[str, dict[str, float]]) -> list[str]:
     return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
 
 
-def result_table(result: dict[str, dict[str, float]]) -> Table:
-    """The final metrics, a row per split."""
+def result_table(result: dict[str, dict[str, float]], watched: Iterable[str] = ()) -> Table:
+    """The final metrics, a row per split; `watched` are those that were evaluated during training."""
     names = result_names(result)
-    table = Table("split", *names)
-    for split, metrics in result.items():
-        cells = [f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names]
-        table.add_row(split, *cells)
-    return table
+    rows = [
+        [
+            labeled(split, watched),
+            *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names),
+        ]
+        for split, metrics in result.items()
+    ]
+    return text.table(["split", *names], rows)

@@ -2,26 +2,33 @@
 
 import contextlib
 import fcntl
+import functools
+import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 
-from jaxcnn import config
+from jaxcnn import config, files
 from jaxcnn.errors import UserError
+from jaxcnn.train.seal import Damaged
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
+DATASET = ("name", "version", "versions", "label_hash", "splits")
+SELECTION = "selection"
+"""The key of result.json that is no split."""
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
     *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
+    *("claims.json", "probes.json"),  # of a study's cell
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),
@@ -29,30 +36,73 @@ PACKAGES = [
 ]
 
 
+class InUse(UserError):
+    """Another process holds the run directory."""
+
+
 class Record:
     """One run directory. Files that must be whole are written beside their place and renamed.
 
-    Of several processes only number 0 writes; the others' calls do nothing, but for the unreadable examples of their
-    own part of the data, which go to quarantine.PROCESS.jsonl.
+    Of several processes only number 0 writes; the others' calls do nothing.
     """
 
     def __init__(self, path: pathlib.Path, process: int = 0):
         self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
-        self._quarantine = f"quarantine.{process}.jsonl" if process else "quarantine.jsonl"
-        self.quarantined = {(line["split"], line["index"]) for line in self._lines(self._quarantine)}
-        self.skipped = {line["step"]: line for line in self._lines("skipped.jsonl")}
+        self._digested, self._digest = 0, hashlib.sha256()  # of metrics.jsonl, so far
+        self.quarantined = {
+            (line["split"], line["index"]) for line in self._readable_lines("quarantine.jsonl", "split", "index")
+        }
+        self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
     def config(self) -> dict[str, Any]:
-        return self._json("config.json")
+        return config.renamed(self._json("config.json"))
 
     def environment(self) -> dict[str, Any]:
         return self._json("environment.json")
 
+    def newest_start(self) -> dict[str, Any]:
+        """The environment of the newest start; {} of a run that has none yet."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        first = self.environment()
+        return [first, *first.get("resumed", [])][-1]
+
     def status(self) -> dict[str, Any]:
-        return self._json("status.json") if (self.path / "status.json").exists() else {}
+        """State, step and what else is known; {} if the file is not there or damaged: a checkpoint has the step."""
+        try:
+            status = self._json("status.json")
+        except UserError:
+            return {}
+        return status if isinstance(status.get("state"), str) and isinstance(status.get("step"), int) else {}
+
+    def state(self) -> str | None:
+        """The state in status.json; a run that is "done" without a result there is "running": its end was lost."""
+        state = self.status().get("state")
+        if state != "done":
+            return state
+        try:
+            return "done" if self.result() else "running"
+        except UserError:
+            return "running"
 
     def result(self) -> dict[str, dict[str, float]]:
+        """The final metrics per split; {} before the end. What is null in the file is NaN here."""
+        return {
+            split: {name: math.nan if value is None else value for name, value in metrics.items()}
+            for split, metrics in self._result().items()
+            if split != SELECTION
+        }
+
+    def selection(self) -> dict[str, Any]:
+        """Which split chose what (selection.py), {} before the end."""
+        return self._result().get(SELECTION, {})
+
+    def watched(self) -> tuple[str, ...]:
+        """The splits that were evaluated during training: no figure of theirs is a test's."""
+        return tuple(self.config().get("data", {}).get("evaluation_splits", ()))
+
+    def _result(self) -> dict[str, Any]:
         return self._json("result.json") if (self.path / "result.json").exists() else {}
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -61,24 +111,56 @@ class Record:
     def write_status(self, state: State, step: int, **more: Any) -> None:
         self._write("status.json", {"state": state, "step": step, **more})
 
-    def write_result(self, result: dict[str, dict[str, float]]) -> None:
-        self._write("result.json", result)
+    def write_result(self, result: dict[str, dict[str, float]], selection: dict[str, Any] | None = None) -> None:
+        """The figures per split, and which split chose what."""
+        self._write("result.json", result | ({} if selection is None else {SELECTION: selection}))
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; on disk before the next checkpoint (see `metrics_size`)."""
         if self.process == 0:
             self._append("metrics.jsonl", line)
 
-    def metrics_size(self) -> int:
-        """The size of metrics.jsonl in bytes, with all of it on disk: a checkpoint notes it, and resume cuts there."""
+    def position(self) -> dict[str, Any]:
+        """Where the run is: what a checkpoint notes of it, and `recognize` knows again.
+
+        Its config, and the size and the digest of metrics.jsonl, all of which is on disk then, with the other lists.
+        Resume cuts metrics.jsonl to this size.
+        """
         if self.process:
-            return 0
-        try:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            return {"config": self._fixed, "metrics_size": 0, "metrics_digest": ""}
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
+            with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
-                return file.tell()
+        try:
+            with (self.path / "metrics.jsonl").open("a+b") as file:
+                os.fsync(file.fileno())
+                size = file.tell()
+                file.seek(self._digested)
+                self._digest.update(file.read(size - self._digested))
+                self._digested = size
+            files.sync_folder(self.path)
         except OSError as error:
             raise _not_written(self.path / "metrics.jsonl", error) from error
+        return {"config": self._fixed, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
+
+    def recognize(self, note: dict[str, Any]) -> None:
+        """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
+        flat, free = config.flatten(self.config()), config.free(self.config())
+        for field, value in note["config"].items():
+            now = flat.get(field)
+            if field not in free and now != value:
+                raise Damaged(f"it is of another run: {field} is {value!r} there and {now!r} in config.json")
+        if self.process or not note["metrics_size"]:
+            return
+        try:
+            with (self.path / "metrics.jsonl").open("rb") as file:
+                logged = file.read(note["metrics_size"])
+        except OSError as error:
+            raise Damaged(f"metrics.jsonl, which belongs to it: {error.strerror}") from error
+        if len(logged) < note["metrics_size"]:
+            raise Damaged("metrics.jsonl is shorter than when it was saved")
+        if hashlib.sha256(logged).hexdigest() != note["metrics_digest"]:
+            raise Damaged("metrics.jsonl is another than when it was saved")
 
     def cut_metrics(self, size: int) -> None:
         """Drops what was logged after the checkpoint that the run resumes from."""
@@ -87,12 +169,20 @@ class Record:
         with (self.path / "metrics.jsonl").open("a") as file:
             if file.tell() > size:
                 file.truncate(size)
+        self._digested, self._digest = 0, hashlib.sha256()
 
-    def quarantine(self, split: str, index: int, where: str, cause: str) -> None:
-        """Records an unreadable example, once."""
-        if (split, index) not in self.quarantined:
-            self.quarantined.add((split, index))
-            self._append(self._quarantine, {"split": split, "index": index, "where": where, "cause": cause})
+    @functools.cached_property
+    def _fixed(self) -> dict[str, Any]:
+        return config.fixed(self.config())
+
+    def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
+        """Records an example that was passed over; false if it is recorded already."""
+        if (split, index) in self.quarantined:
+            return False
+        self.quarantined.add((split, index))
+        if self.process == 0:
+            self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
+        return True
 
     def skip(self, step: int, figures: dict[str, Any]) -> bool:
         """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
@@ -105,40 +195,96 @@ class Record:
     def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
             with (self.path / name).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(files.to_json(line) + "\n")
         except OSError as error:
             raise _not_written(self.path / name, error) from error
 
     def _write(self, name: str, value: Any) -> None:
         if self.process:
             return
-        part = self.path / f".{name}.part"
         try:
-            with part.open("w") as file:
-                json.dump(value, file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path / name)
+            files.write_json(self.path / name, value)
+        except OSError as error:
+            raise _not_written(self.path / name, error) from error
+
+    def _write_bytes(self, name: str, data: bytes) -> None:
+        try:
+            files.write_bytes(self.path / name, data)
         except OSError as error:
             raise _not_written(self.path / name, error) from error
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            return _object((self.path / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} is not a run directory: it has no {name}") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name} cannot be read: {error}") from error
+            cause = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{self.path / name} cannot be read: {cause}") from error
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file, [] if it is not there. Raises UserError with the number of one that cannot be read."""
+        found = []
+        for number, line in enumerate(self._whole_lines(name), 1):
+            try:
+                found.append(_object(line))
+            except ValueError as error:
+                raise UserError(
+                    f"{self.path / name}: line {number} cannot be read: {error}; launching the run's command again "
+                    "drops what was written after its newest checkpoint"
+                ) from error
+        return found
+
+    def _readable_lines(self, name: str, *fields: str) -> list[dict[str, Any]]:
+        """The lines of a file that can be read and have these fields; what the others said, the run meets again."""
+        found = []
+        for line in self._whole_lines(name):
+            with contextlib.suppress(ValueError):
+                value = _object(line)
+                found += [value] if all(field in value for field in fields) else []
+        return found
+
+    def _whole_lines(self, name: str) -> list[bytes]:
         try:
-            text = (self.path / name).read_text()
+            text = (self.path / name).read_bytes()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be read: {error.strerror}") from error
         # A line without its end was cut by a kill; it belongs to a step that resume runs again.
-        whole = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        return text[: text.rfind(b"\n") + 1].splitlines()
+
+    def _mend(self, name: str) -> None:
+        """Leaves out the lines that cannot be read, so that the next one begins a line of its own."""
+        lines = self._readable_lines(name)
+        whole = "".join(files.to_json(line) + "\n" for line in lines).encode()
+        if (self.path / name).exists() and whole != (self.path / name).read_bytes():
+            self._write_bytes(name, whole)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """One line of JSON, which holds an object. Raises ValueError."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not an object")
+    return value
+
+
+def is_training(line: dict[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is of a training interval; the others are evaluations, of a split of any name."""
+    return "epoch" in line
+
+
+def line_name(line: dict[str, Any]) -> str:
+    """What a line's curve and figures are called: "train" for training, else the split."""
+    if line["split"] == "train" and not is_training(line):
+        return "train (evaluated)"
+    return line["split"]
+
+
+def labeled(split: str, watched: Iterable[str]) -> str:
+    """A split's name in tables: "test", "train[90%:] (validation)" for one that was evaluated during training."""
+    return f"{split} (validation)" if split.removesuffix("_ema") in watched or split in watched else split
 
 
 def _not_written(path: pathlib.Path, error: OSError) -> UserError:
@@ -178,23 +324,25 @@ def start_run(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
+            raise InUse(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
         others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES and entry.name[0] != ".")
         if not (path / "config.json").exists() and others:
             raise UserError(
                 f"{path} is not a run directory but holds {', '.join(others[:5])}; choose another --workdir"
             )
         record = Record(path)
+        for name in ("quarantine.jsonl", "skipped.jsonl"):
+            record._mend(name)
         if (path / "config.json").exists():
             _same_config(record, encoded)
-            _same_labels(record, dataset)
+            _same_data(record, encoded, dataset)
             now = environment(dataset, encoded)
             first = record.environment()
             starts = first.pop("resumed", [])
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
             if file is not None:
-                shutil.copyfile(file, path / "experiment.py")
+                record._write_bytes("experiment.py", file.read_bytes())
             record._write("environment.json", environment(dataset, encoded))
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)
@@ -217,7 +365,7 @@ def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, A
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
-        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.FREE},
+        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.free(encoded)},
         "dataset": dataset,
     }
 
@@ -237,19 +385,16 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _same_config(record: Record, encoded: dict[str, Any]) -> None:
-    changed = {
-        field: values
-        for field, values in config.differences(record.config(), encoded).items()
-        if field not in config.FREE
-    }
+    changed = config.changes(record.config(), encoded)
     if changed:
         lines = "\n".join(f"  {field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items())
         raise UserError(f"{record.path} holds a run with another config:\n{lines}\nchoose another --workdir")
 
 
-def _same_labels(record: Record, dataset: dict[str, Any]) -> None:
+def _same_data(record: Record, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
     before = record.environment()["dataset"]
-    for field in ("name", "version", "label_hash", "splits"):
+    moved = "data.source.path" in config.free(encoded)  # a folder's name is where it lies, and not what is in it
+    for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)
         if old != new:
             raise UserError(f"{record.path} was started with other data: {field} was {old!r} and is {new!r}")

@@ -12,9 +12,10 @@ from jaxcnn.train import mesh as meshes
 from jaxcnn.train.loop import train_batches
 from jaxcnn.train.plan import abstract_state, initial_state, make_plan
 from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.record import open_run
+from jaxcnn.train.record import is_training, open_run
 from jaxcnn.train.saved import load_experiment
 from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.state import all_finite
 
 
 def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     On the run's own devices the figures are the run's to the bit: the step is the same compiled program.
 
     Returns:
-      {"step", "from": the checkpoint's step, "loss", "grad_norm", "finite", "examples": indices in the training split,
+      {"step", "from": the checkpoint's step, "loss", "grad_norm", "finite": these, and what the step made of the
+      net, "examples": indices in the training split,
       "recorded": the loss that the run noted for this step, as text, or None}.
 
     Raises:
@@ -41,8 +43,15 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     compiled = compile_train_step(plan)
     if before:
         manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
-        state, note = checkpoint.restore(manager, before[-1], abstract)
-        manager.close()
+        try:
+            state, note = checkpoint.restore(manager, before[-1], abstract, record.recognize)
+        except Exception as error:  # orbax and tensorstore raise many types on damaged files
+            raise UserError(
+                f"{path}: checkpoint {before[-1]} cannot be read ({checkpoint.cause_of(error)}); start the run's "
+                "command again: it goes on from the one before"
+            ) from error
+        finally:
+            manager.close()
     else:
         create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
         state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
@@ -61,7 +70,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
         "from": first,
         "loss": loss,
         "grad_norm": grad_norm,
-        "finite": math.isfinite(loss) and math.isfinite(grad_norm),
+        "finite": math.isfinite(loss) and math.isfinite(grad_norm) and all_finite(state, plan.mesh),
         "examples": batches.indices(step - 1).tolist(),
         "recorded": noted.get("loss"),
     }
@@ -71,7 +80,7 @@ def _evaluated(state: Any, plan: Any, lines: list[dict[str, Any]], step: int) ->
     """The state after the plateau schedule has seen the run's evaluation at this step, where there was one."""
     split = next(iter(plan.evaluations))
     for line in lines:
-        if line["step"] == step and line["split"] == split:
+        if line["step"] == step and line["split"] == split and not is_training(line):
             observed = plan.experiment.schedule.observe(state.plateau, line)
             return state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
     return state

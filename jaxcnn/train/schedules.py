@@ -5,7 +5,7 @@ Every schedule takes a linear warm-up from 0. Steps are optimizer steps, counted
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ class Constant:
     warmup: Duration = NO_WARMUP
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
-        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup))
+        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,32 +37,46 @@ class StepDecay:
     warmup: Duration = NO_WARMUP
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
         first = to_steps(self.warmup)
         boundaries = [to_steps(milestone) for milestone in self.milestones]
         if any(boundary <= first for boundary in boundaries) or sorted(set(boundaries)) != boundaries:
             raise UserError(f"schedule.milestones are steps {boundaries}: they must rise, and after warm-up ({first})")
+        if boundaries and boundaries[-1] >= total:
+            raise UserError(
+                f"schedule.milestones are steps {boundaries}, but the run has {total}: give milestones before its end, "
+                "or a longer duration"
+            )
         # The warm-up shifts the inner schedule's zero, so the boundaries are shifted back.
         inner = optax.piecewise_constant_schedule(1.0, {boundary - first: self.factor for boundary in boundaries})
-        return _warmed(inner, first)
+        return _warmed(inner, first, total)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from the peak to `final` times the peak at the last step (Loshchilov & Hutter 2017)."""
+    """Half a cosine from the peak to `final` times the peak (Loshchilov & Hutter 2017).
+
+    The first step after the warm-up is at the peak, the last of the run at `final`. A run of one step is at the peak.
+    """
 
     final: float = 0.0
     warmup: Duration = NO_WARMUP
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
-        first = to_steps(self.warmup)
-        if first >= total:
-            raise UserError(f"schedule.warmup is {first} steps, but the run has {total}")
-        return _warmed(optax.cosine_decay_schedule(1.0, total - first, alpha=self.final), first)
+        _check(0 <= self.final <= 1, "final", self.final, "at least 0 and at most 1")
+        first, span = to_steps(self.warmup), total - 1 - to_steps(self.warmup)
+        if first and span == 0:
+            raise UserError(f"schedule.warmup is {first} steps of {total}: no step is left for the cosine to fall")
+        return _warmed(lambda step: _half_cosine(1.0, self.final, step / max(span, 1)), first, total)
 
 
 @dataclasses.dataclass(frozen=True)
 class OneCycle:
-    """One cycle (Smith & Topin 2018) with cosine ends: peak/start_divisor -> peak -> peak/start_divisor/end_divisor."""
+    """One cycle (Smith & Topin 2018) with cosine ends: peak/start_divisor -> peak -> peak/start_divisor/end_divisor.
+
+    PyTorch's OneCycleLR, step by step: the first step is at the start, the last at the end, and the peak lies at step
+    warm_fraction * steps - 1 counted from 0, which need not be a whole number.
+    """
 
     warm_fraction: float = 0.3
     """The part of the run in which the rate rises."""
@@ -70,9 +84,22 @@ class OneCycle:
     end_divisor: float = 1e4
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
-        if total < 2:
-            return optax.constant_schedule(1.0)
-        return optax.cosine_onecycle_schedule(total, 1.0, self.warm_fraction, self.start_divisor, self.end_divisor)
+        _check(0 < self.warm_fraction < 1, "warm_fraction", self.warm_fraction, "above 0 and below 1")
+        for field in ("start_divisor", "end_divisor"):
+            _check(1 <= getattr(self, field) < float("inf"), field, getattr(self, field), "at least 1, and finite")
+        top, last = self.warm_fraction * total - 1, total - 1
+        if top <= 0:
+            raise UserError(
+                f"schedule.warm_fraction is {self.warm_fraction}: of {total} steps, that is not more than one, and the "
+                "rate could not rise; give a longer duration or a larger warm_fraction"
+            )
+        start, end = 1 / self.start_divisor, 1 / self.start_divisor / self.end_divisor
+
+        def schedule(step: jax.Array) -> jax.Array:
+            rise = _half_cosine(start, 1.0, step / top)
+            return jnp.where(step <= top, rise, _half_cosine(1.0, end, (step - top) / (last - top)))
+
+        return schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +120,11 @@ class Plateau:
     warmup: Duration = NO_WARMUP
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
-        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup))
+        _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
+        _check(self.patience >= 1, "patience", self.patience, "at least 1")
+        for field in ("tolerance", "smallest"):
+            _check(0 <= getattr(self, field) < 1, field, getattr(self, field), "at least 0 and below 1")
+        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total)
 
     def initial_state(self) -> Any:
         return self._transformation().init(jnp.float32(0))
@@ -110,17 +141,39 @@ class Plateau:
         )
 
 
-Schedule = Constant | StepDecay | Cosine | OneCycle | Plateau
+@runtime_checkable
+class Schedule(Protocol):
+    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, OneCycle, ..."""
 
-
-def _warmed(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
-    """Linear warm-up to the peak: step s of the warm-up runs at (s + 1) / warmup, so that no step is wasted at 0."""
-    if warmup == 0:
-        return schedule
-    return optax.join_schedules([lambda step: (step + 1) / jnp.float32(warmup), schedule], [warmup])
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        """From the run's number of optimizer steps, and what turns a Duration into steps."""
+        ...
 
 
 def make_rate(schedule: Schedule, peak: float, total: int, to_steps: ToSteps) -> Callable[[jax.Array], jax.Array]:
-    """step -> learning rate, before any plateau multiplier. `total` is the run's number of optimizer steps."""
+    """step -> learning rate, before any plateau multiplier. `total` is the run's number of optimizer steps.
+
+    Raises:
+      UserError: a field of the schedule cannot be meant, by itself or in a run of this length; the message names it.
+    """
     multiplier = schedule.build(total, to_steps)
     return lambda step: jnp.asarray(peak * multiplier(step), jnp.float32)
+
+
+def _warmed(schedule: optax.Schedule, warmup: int, total: int) -> optax.Schedule:
+    """Linear warm-up to the peak: step s of the warm-up runs at (s + 1) / warmup, so that no step is wasted at 0."""
+    if warmup == 0:
+        return schedule
+    if warmup >= total:
+        raise UserError(f"schedule.warmup is {warmup} steps, but the run has {total}: it must end before the run does")
+    return optax.join_schedules([lambda step: (step + 1) / jnp.float32(warmup), schedule], [warmup])
+
+
+def _half_cosine(start: float, end: float, part: jax.Array) -> jax.Array:
+    """From `start` at 0 to `end` at 1. As a squared sine: small values near the end keep their digits in float32."""
+    return end + (start - end) * jnp.square(jnp.sin(jnp.pi / 2 * (1 - part)))
+
+
+def _check(meant: bool, field: str, value: float, must: str) -> None:
+    if not meant:
+        raise UserError(f"schedule.{field} is {value}; it must be {must}")

@@ -1,10 +1,15 @@
 """TrainState: everything that training changes, as arrays and nothing else, so that a checkpoint of it is exact."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxcnn.train import mesh as meshes
 
 
 @flax.struct.dataclass
@@ -57,3 +62,20 @@ def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, s
         bad_step=jnp.int32(0),
         key=key,
     )
+
+
+def all_finite(state: TrainState, mesh: Mesh) -> bool:
+    """Whether all that a net of this state computes with is finite: parameters, statistics and their averages.
+
+    A step's loss and gradient are those of the parameters before its update, which may overflow all the same.
+    """
+    average = state.average and (state.average.params, state.average.stats)
+    return bool(_on_all_processes(mesh)((state.params, state.stats, average)))
+
+
+@functools.cache
+def _on_all_processes(mesh: Mesh) -> Callable[[Any], jax.Array]:
+    def finite(tree: Any) -> jax.Array:
+        return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+    return jax.jit(finite, out_shardings=meshes.replicated(mesh))

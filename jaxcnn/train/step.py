@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 from jaxcnn.train.losses import Batch, CrossEntropy, LossFn, Sums, classification_sums
+from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import Average, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -57,13 +58,13 @@ def make_train_step(
     Args:
       loss_fn: the task's loss; its value is a mean over the examples that it is given.
       optimizer: an optax transformation that already scales by `rate`.
-      rate: step -> learning rate, for the report only.
+      rate: step -> learning rate, for the report; the optimizer is brought to the same step.
       accumulate: the batch is cut into this many microbatches, run one after another; gradients are their mean and
         batch statistics go through them in turn, so batch norm normalises over a microbatch.
       ema: the moving average of the parameters.
       log_every: metric sums start anew after every multiple of it.
-      skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was; the
-        optimizer's own count, by which its learning rate goes, does not move either.
+      skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
+        learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
 
     Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count) over steps that were not skipped,
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
@@ -73,7 +74,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         grads, stats, sums, loss = _gradients(loss_fn, state.params, state.stats, batch, key, accumulate)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), state.params)
         learning_rate = rate(state.step)
         if state.plateau is not None:
             updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)

@@ -16,6 +16,7 @@ from tests.runs import ROOT, TINY, assert_same_run, finish, metrics, read, start
 from tests.test_resume import saved, step_of
 
 SLOW = ROOT / "tests" / "experiments" / "slow.py"
+DAMAGED = ROOT / "tests" / "experiments" / "damaged.py"
 SHORT = ("--duration", "40steps", "--log-every", "4steps")
 DEADLINE = 8
 
@@ -161,6 +162,18 @@ def test_a_mistake_of_one_process_ends_the_others_with_its_message(tmp_path):
     results = ended(start_all(2, "--workdir", tmp_path / "file" / "run"))
     assert [code for code, _, _ in results] == [2, 2]
     assert "cannot be written" in results[0][2] and "process 0 (" in results[1][2] and "cannot be" in results[1][2]
+
+
+def test_broken_images_are_counted_over_all_processes(tmp_path):
+    """Each of the two meets three of six within one epoch."""
+    run = tmp_path / "run"
+    flags = ("--workdir", run, "--duration", "12steps", "--evaluate-every", "12steps", "--checkpoints.every", "12steps")
+    results = ended(start_all(2, *flags, "--data.tolerate-broken", 5, file=DAMAGED))
+    assert [code for code, _, _ in results] == [1, 1]
+    assert all("6 images cannot be used and data.tolerate_broken is 5" in errors for _, _, errors in results)
+    assert results[0][1].count("warning: passed over synthetic/train[") == 6  # process 0 speaks for all
+    assert len((run / "quarantine.jsonl").read_text().splitlines()) == 6
+    assert read(run, "status.json")["state"] == "failed"
 
 
 def test_a_truncated_checkpoint_is_passed_over_by_all_processes(two, tmp_path):

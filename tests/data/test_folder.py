@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn import config
 from jaxcnn.data.examples import BrokenExample, Examples, Source, check
 from jaxcnn.data.folder import Folder
+from jaxcnn.data.splits import classes_without_images
 from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data
 
 
 def save(path, level=100, kind=None, mode="RGB"):
@@ -52,10 +56,53 @@ def test_litter_hidden_files_and_files_beside_the_classes_are_ignored(root):
     assert len(after) == len(before) == 9 and after.version == before.version
 
 
-def test_version_follows_the_list_of_files(root):
+def test_version_follows_the_files_and_not_their_place(root, tmp_path):
     before = Folder(str(root)).open("train").version
+    shutil.copytree(root, tmp_path / "elsewhere")
+    assert Folder(str(tmp_path / "elsewhere")).open("train").version == before
+    with (root / "train/cat/a.png").open("ab") as file:
+        file.write(b"x")
+    longer = Folder(str(root)).open("train").version
     (root / "train/cat/a.png").rename(root / "train/ant/z.png")
-    assert Folder(str(root)).open("train").version != before
+    assert len({before, longer, Folder(str(root)).open("train").version}) == 3
+
+
+def test_a_relative_path_is_made_absolute_at_once(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    source = Folder("pets")
+    assert source.path == str(root) == config.encode(source)["path"]
+    data = Data((6, 6, 3), source=source, data_dir="sets")
+    assert config.encode(data)["data_dir"] == str(root.parent / "sets")
+    monkeypatch.chdir("/")
+    assert len(source.open("train")) == 9
+
+
+def test_a_folder_of_class_folders_is_one_split(tmp_path):
+    for label, name in enumerate(("car", "plane", "train")):  # a class may have the name of a split
+        for i in range(10):
+            save(tmp_path / "toys" / name / f"{i}.png", 20 * label + i)
+    toys = Folder(str(tmp_path / "toys"))
+    whole = toys.open("train")
+    assert (whole.split, whole.classes, len(whole)) == ("train", ("car", "plane", "train"), 30)
+    assert whole.where(0) == str(tmp_path / "toys/car/0.png")
+    train, held_out, test = (toys.open(f"train[{part}]") for part in ("70%:", ":50%", "50%:70%"))
+    assert [np.bincount(part.labels).tolist() for part in (train, held_out, test)] == [[3] * 3, [5] * 3, [2] * 3]
+    assert len({part.where(i) for part in (train, held_out, test) for i in range(len(part))}) == 30
+    assert {os.path.basename(held_out.where(i)) for i in range(15)} == {f"{i}.png" for i in range(5)}
+    assert train.version == whole.version and train.name == "toys"
+
+
+def test_a_missing_test_split_says_what_to_write(root, tmp_path):
+    save(tmp_path / "flat/cat/a.png")
+    shutil.rmtree(root / "test")
+    for path in (root, tmp_path / "flat"):
+        message = refused(path, "test")
+        assert "no split 'test'" in message and "test_splits=()" in message
+        assert (
+            'train_split="train[:70%]", evaluation_splits=("train[70%:85%]",), test_splits=("train[85%:]",)' in message
+        )
+    save(root / "tests/cat/a.png")
+    assert "did you mean 'tests'" in refused(root, "test")
 
 
 def test_pickles(root):
@@ -114,9 +161,11 @@ def refused(path, split="train", channels=3):
 def test_wrong_layouts(root, tmp_path):
     assert "no folder" in refused(tmp_path / "nowhere") and "SPLIT/CLASS" in refused(tmp_path / "nowhere")
     assert "did you mean 'train'? it has test, train" in refused(root, "trian")
-    assert "which have no class folders inside" in refused(root / "train")  # PATH is a split itself
     (tmp_path / "bare").mkdir()
     assert "no split folders" in refused(tmp_path / "bare")
+    for split in ("train", "test"):  # images and no classes: never two classes called train and test
+        save(tmp_path / "unsorted" / split / "a.png")
+    assert "which have no class folders inside" in refused(tmp_path / "unsorted")
     (tmp_path / "half/train").mkdir(parents=True)
     assert "no class folders" in refused(tmp_path / "half")
     with pytest.raises(UserError, match="channels"):
@@ -138,11 +187,18 @@ def test_strange_entries_in_a_class_folder_are_refused(root, name, message):
     assert message in refused(root) and str(root / "train/cat") in refused(root)
 
 
-def test_empty_class_is_refused(root):
+def test_a_class_without_images_is_refused_in_training_only(root):
     for file in (root / "test/ant").iterdir():
         file.unlink()
-    assert str(root / "test/ant") in refused(root, "test") and "no images" in refused(root, "test")
-    assert len(Folder(str(root)).open("train")) == 9
+    for _ in range(2):  # an empty folder, and none
+        test = Folder(str(root)).open("test")
+        assert len(test) == 2 and test.classes == ("Dog", "ant", "cat") and [e["label"] for e in test] == [0, 2]
+        assert classes_without_images(test) == ["ant"]
+        if (root / "test/ant").exists():
+            (root / "test/ant").rmdir()
+    for file in (root / "train/ant").iterdir():
+        file.unlink()
+    assert str(root / "train/ant") in refused(root) and "no images" in refused(root)
 
 
 def test_other_class_names_in_another_split_are_refused(root):

@@ -2,12 +2,15 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.data import images
 from jaxcnn.data.images import decode
+from tests.data.mutants import png
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
@@ -166,3 +169,36 @@ def test_jpeg_with_bytes_after_its_end_is_fine():
 def test_only_one_or_three_channels():
     with pytest.raises(ValueError, match="channels"):
         decode(PNG, 4)
+
+
+def test_a_jpeg_above_the_largest_size_is_decoded_smaller_and_others_are_refused(monkeypatch):
+    tall = np.kron(NOISE, np.ones((16, 16, 1), np.uint8))  # 208x272
+    monkeypatch.setattr(images, "LARGEST", tall.shape[0] * tall.shape[1] // 3)  # a half does, in both directions
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    half = decode(encode(tall, "JPEG", quality=95, exif=exif), 3)
+    assert half.shape == (136, 104, 3)
+    blocks = np.rot90(tall, -1).reshape(136, 2, 104, 2, 3).mean((1, 3))
+    assert np.abs(half - blocks).mean() < 4
+    with pytest.raises(ValueError, match=r"208x272 pixels, 0 million; more than 0 million are read of JPEG alone"):
+        decode(encode(tall, "PNG"), 3)
+    monkeypatch.setattr(images, "LARGEST", tall.shape[0] * tall.shape[1])
+    assert decode(encode(tall, "PNG"), 3).shape == tall.shape
+
+
+def test_a_png_of_169_million_pixels_is_refused_before_it_takes_memory():
+    row = b"\0" + bytes(13_000 * 3)
+    stream = zlib.compress(row * 3)  # whatever follows: nothing of it is unpacked
+    with pytest.raises(ValueError, match="13000x13000 pixels, 169 million"):
+        decode(png(np.empty((13_000, 13_000, 0), np.uint8), 8, 2, stream=stream), 3)
+
+
+def test_pixels_are_converted_band_by_band(monkeypatch):
+    alpha = np.dstack([NOISE, NOISE[..., 0]])
+    for pixels in (NOISE, alpha, NOISE[..., 0], NOISE[..., 0].astype(np.uint16) * 256):
+        data = encode(pixels, "PNG")
+        whole = [decode(data, channels) for channels in (1, 3)]
+        monkeypatch.setattr(images, "BAND", 3 * NOISE.shape[1])  # four bands of 3 rows, and one of 1
+        for channels, want in zip((1, 3), whole, strict=True):
+            np.testing.assert_array_equal(decode(data, channels), want)
+        monkeypatch.undo()

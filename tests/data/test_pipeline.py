@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxcnn.data.draws import AUGMENTATION, Draws
 from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate, permutation, shuffled_indices
@@ -16,6 +17,14 @@ SHAPE = (8, 8, 3)
 SOURCE = Synthetic(image_shape=SHAPE, classes=4, train=50, test=23)
 AUGMENT = (PadAndCrop(2), HorizontalFlip(), Noise(3.0))
 FROZEN_ORDER = [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """The draws themselves in place of the image: what the order of examples cannot make differ."""
+
+    def __call__(self, image, rng):
+        return rng.integers(0, 256, image.shape, np.uint8)
 
 
 class Damaged:
@@ -62,6 +71,31 @@ def test_the_order_is_frozen():
     assert permutation(0, 0, 10).tolist() == FROZEN_ORDER
 
 
+def test_the_orders_of_large_seeds_differ():
+    large = [permutation(seed, 0, 100).tobytes() for seed in (2**53 + 1, 2**53 + 2, 2**63 + 1, 2**63 + 2, 2**64 - 1)]
+    assert len(set(large)) == len(large)
+
+
+def test_the_draws_of_a_place_are_those_of_a_generator_made_for_it():
+    draws = Draws(3 ^ AUGMENTATION)
+    for place in (0, 1, 2**40, 1):  # in any order
+        made = np.random.Generator(np.random.Philox(key=np.array([3 ^ AUGMENTATION, place], np.uint64)))
+        placed = draws.at(place)
+        for draw in ("random", "standard_normal"):
+            assert getattr(placed, draw)() == getattr(made, draw)()
+        # Half a word of 32 bits is left over, which the next place must not be given.
+        assert placed.integers(2**20, dtype=np.uint32) == made.integers(2**20, dtype=np.uint32)
+        np.testing.assert_array_equal(placed.permutation(4), made.permutation(4))
+
+
+def test_the_draws_differ_for_every_pair_of_seeds_and_of_positions():
+    made = batches(transforms=(Drawn(),), batch_size=2)
+    # Seeds beside each other and across the range of an experiment's.
+    seeds = [*range(1000), *range(2**31 - 500, 2**31 + 500), *range(2**32 - 500, 2**32)]
+    drawn = [row.tobytes() for seed in seeds for row in dataclasses.replace(made, seed=seed)[7]["image"]]
+    assert len(set(drawn)) == len(drawn) == 2 * len(seeds)
+
+
 def test_the_stream_crosses_epochs_without_a_gap():
     stream = shuffled_indices(0, 50, 0, 150)
     for epoch in range(3):
@@ -69,24 +103,25 @@ def test_the_stream_crosses_epochs_without_a_gap():
     np.testing.assert_array_equal(shuffled_indices(0, 50, 45, 103), stream[45:103])
 
 
+@pytest.mark.parametrize("transforms", [AUGMENT, (Drawn(),)])
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_processes_hold_consecutive_parts_of_the_same_global_batch(processes):
+def test_processes_hold_consecutive_parts_of_the_same_global_batch(processes, transforms):
+    made = batches(transforms=transforms)
     for step in (0, 4, 5):
-        parts = [batches(process=p, processes=processes)[step] for p in range(processes)]
-        equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, batches()[step])
+        parts = [dataclasses.replace(made, process=p, processes=processes)[step] for p in range(processes)]
+        equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, made[step])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_and_the_start_do_not_change_the_batches(workers):
-    iterator = iterate(batches(), 3, workers=workers)
+    made = batches(transforms=(*AUGMENT[:2], Drawn()))
+    iterator = iterate(made, 3, workers=workers)
     for step in range(3, 9):
-        equal(next(iterator), batches()[step])
+        equal(next(iterator), made[step])
 
 
-def test_augmentation_differs_between_epochs_seeds_and_examples():
-    first, again, other = batches()[0], batches()[0], batches(seed=4)[0]
-    equal(first, again)
-    assert not np.array_equal(first["image"], other["image"])
+def test_augmentation_differs_between_epochs_and_examples():
+    equal(batches()[0], batches()[0])
     plain = batches(transforms=())
     by_index = {}
     for step in range(10):
@@ -146,10 +181,21 @@ def test_evaluation_gives_every_example_once(size, loaded):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_evaluation_parts_over_processes(processes):
-    made = EvaluationBatches(SOURCE.open("test"), (), SHAPE, 8)
+    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), SHAPE, 8)
     for k in range(len(made)):
         parts = [dataclasses.replace(made, process=p, processes=processes)[k] for p in range(processes)]
         equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, made[k])
+
+
+def test_what_an_evaluation_draws_is_that_of_the_example_and_not_of_the_batch_nor_of_training():
+    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), SHAPE, 8)
+    drawn = np.concatenate([made[k]["image"] for k in range(3)])[:23]
+    assert len({image.tobytes() for image in drawn}) == 23
+    np.testing.assert_array_equal(dataclasses.replace(made, batch_size=23)[0]["image"], drawn)
+    training = [
+        image for seed in range(3) for image in batches(transforms=(Drawn(),), seed=seed, batch_size=24)[0]["image"]
+    ]
+    assert not {image.tobytes() for image in drawn} & {image.tobytes() for image in training}
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -158,7 +204,7 @@ def test_a_broken_training_example_is_replaced_and_marked(loaded):
     if loaded:
         examples, _ = load(examples, (), 2**20, tolerated=2)
         assert isinstance(examples, Memory) and sorted(examples.broken) == [3, 4]
-    made = batches(examples=examples, transforms=(), tolerate_broken=True)
+    made = batches(examples=examples, transforms=(), tolerate_broken=2)
     marked = 0
     for step in range(5):
         batch = made[step]
@@ -176,7 +222,7 @@ def test_a_broken_evaluation_example_is_masked(loaded):
     examples = Damaged(SOURCE.open("test"), {0, 22})
     if loaded:
         examples, _ = load(examples, (), 2**20, tolerated=2)
-    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=True)))
+    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=2)))
     assert sum(int(batch["mask"].sum()) for batch in rows) == 21
     assert [int(i) for batch in rows for i in batch["index"][batch["broken"]]] == [0, 22]
 
@@ -196,7 +242,9 @@ def test_more_broken_examples_than_tolerated():
         load(Damaged(SOURCE.open("train"), {1, 2, 3}), (), 2**20, tolerated=2)
     every = Damaged(SOURCE.open("train"), range(50))
     with pytest.raises(UserError, match="not one of its 50"):
-        batches(examples=every, tolerate_broken=True)[0]
+        batches(examples=every, tolerate_broken=50)[0]
+    with pytest.raises(BrokenExample):
+        batches(examples=every, tolerate_broken=49)[0]
 
 
 def test_an_image_of_another_shape_is_named_with_its_remedy():

@@ -446,3 +446,21 @@ def test_normalize_constants():
 def test_normalize_does_not_broadcast_channels(channels):
     with pytest.raises(UserError, match="mean has 3 numbers"):
         T.IMAGENET(np.zeros((2, 4, 4, channels), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 300, 1), (300, 1, 3), (1, 20_000, 3)])
+@pytest.mark.parametrize("transform", [T.Resize(512), T.ScaleJitter(512, 512)], ids=lambda t: type(t).__name__)
+def test_a_line_is_not_enlarged_to_gigabytes(transform, shape):
+    with pytest.raises(
+        UserError, match=rf"{shape[0]} x {shape[1]} \(height x width\) would become .*33,554,432 pixels"
+    ):
+        transform(np.zeros(shape, np.uint8), rng())
+
+
+@pytest.mark.parametrize("transform", [T.Resize(8), T.ScaleJitter(8, 8)], ids=lambda t: type(t).__name__)
+def test_long_images_are_taken_up_to_the_limit_and_shrunk_at_any_size(transform, monkeypatch):
+    monkeypatch.setattr(T, "LARGEST", 8 * 80)
+    assert transform(np.zeros((2, 20, 1), np.uint8), rng()).shape == (8, 80, 1)
+    with pytest.raises(UserError, match="8 x 84"):
+        transform(np.zeros((2, 21, 1), np.uint8), rng())
+    assert transform(np.zeros((16, 500, 1), np.uint8), rng()).shape == (8, 250, 1)

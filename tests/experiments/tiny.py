@@ -17,6 +17,8 @@ def experiment(dropout: float = 0.1) -> Experiment:
         model=TinyNet(dropout=dropout),
         data=Data(
             source=Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50),
+            train_split="train",
+            evaluation_splits=("validation",),
             image_shape=(9, 9, 3),
             augment=(PadAndCrop(1), HorizontalFlip()),
             batch_size=16,

@@ -38,9 +38,11 @@ def test_a_finished_run_has_a_page_with_every_part(run):
         "Environment",
     ]
     result = read(run, "result.json")
-    for split in ("test", "test_ema"):
+    for split in ("test", "test_ema", "validation", "validation_ema"):
         accuracy, loss = (f"<td>{result[split][name]:.4f}</td>" for name in ("accuracy", "loss"))
-        assert f"<td>{split}</td>{accuracy}{loss}<td>50</td>" in page
+        label = split if split.startswith("test") else f"{split} (validation)"
+        assert f"<td>{label}</td>{accuracy}{loss}<td>50</td>" in page
+    assert "validation chose: best checkpoint, learning rate (plateau)" in page and "test was read once" in page
     assert page.count("<svg") == 3 and "50 of the 50 images of the split test" in page
     assert f"{100 * result['test']['accuracy']:.2f}%" in page
     assert "conv1" in page and "fc1" in page and "jaxlib" in page and "optimizer.learning_rate" in page
@@ -103,7 +105,8 @@ def test_the_same_command_gives_a_finished_run_the_page_that_it_lacks(run):
 
 
 def test_a_page_that_cannot_be_written_leaves_the_run_done(tmp_path):
-    (tmp_path / "run" / ".report.html.tmp").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.html").symlink_to("missing/report.html")
     done = finish(TINY, "--workdir", tmp_path / "run", "--duration", "10steps")
     assert "warning: report.html was not written" in done.stderr and "jaxcnn report" in done.stderr
     assert "Traceback" not in done.stderr and read(tmp_path / "run", "status.json")["state"] == "done"
@@ -118,6 +121,7 @@ def test_a_run_whose_data_is_gone_has_a_page_that_says_so(tmp_path):
     text = text.replace(
         "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)", f"Folder({str(tmp_path / 'photos')!r})"
     )
+    text = text.replace('"validation"', '"test"')
     (tmp_path / "folder.py").write_text(text.replace("TinyNet(", "TinyNet(classes=2, "))
     finish(tmp_path / "folder.py", "--workdir", tmp_path / "run", "--duration", "4steps")
     assert "2 of the 2 images" in (tmp_path / "run" / "report.html").read_text()

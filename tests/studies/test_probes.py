@@ -59,6 +59,7 @@ def test_shifted_images_are_moved_and_filled_with_black(saved):
     moved[2, :, :, 2:], moved[3, :, :, :-2] = images[:, :, :-2], images[:, :, 2:]
     expected = np.mean([accuracy(saved, each, labels) for each in moved])
     figures = Shifted(2).measure(saved)
+    assert set(figures) == set(Shifted.figures)
     assert figures["accuracy when shifted"] == pytest.approx(expected, abs=1e-9)
     lost = accuracy(saved, images, labels) - expected
     assert figures["accuracy lost to the shift"] == pytest.approx(lost, abs=1e-9) and lost > 0.1
@@ -69,12 +70,14 @@ def test_cropped_images_are_the_enlarged_middle(saved):
     crop, resize = CenterCrop(4), Resize((8, 8))
     cropped = np.stack([resize(crop(image, None), None) for image in images])
     figures = Cropped(4).measure(saved)
+    assert set(figures) == set(Cropped.figures)
     assert figures["accuracy when cropped"] == pytest.approx(accuracy(saved, cropped, labels), abs=1e-9)
     assert figures["accuracy lost to the crop"] > 0.1
 
 
 def test_generalization_measures_the_training_images_as_they_are(saved):
     figures = Generalization().measure(saved)
+    assert set(figures) == set(Generalization.figures)
     fitted, test = accuracy(saved, *read("train[:600]")), accuracy(saved, *read("test"))
     assert figures["fitted accuracy"] == pytest.approx(fitted, abs=1e-9)
     assert figures["gap"] == pytest.approx(fitted - test, abs=1e-9)
@@ -97,6 +100,7 @@ def test_a_block_left_out_adds_nothing(saved):
             flat["backbone", block, "bn2", name] *= 0
         without.append(accuracy(saved, images, labels, unflatten_dict(flat)))
     figures = WithoutBlocks().measure(saved)
+    assert set(figures) == set(WithoutBlocks.figures)
     whole = accuracy(saved, images, labels)
     assert min(without) < whole
     assert figures["accuracy without a block"] == pytest.approx(np.mean(without), abs=1e-9)
@@ -119,6 +123,7 @@ def test_nets_that_have_no_block_to_leave_out_are_refused(saved):
 
 def test_cost_counts_what_is_kept(saved):
     figures = Cost(batch=20, repeats=2).measure(saved)
+    assert set(figures) == set(Cost.figures)
     arrays = jax.tree.leaves((saved.state.params, saved.state.stats))
     assert figures["megabytes kept"] == pytest.approx(sum(np.asarray(x).nbytes for x in arrays) / 1e6)
     assert 0 < figures["milliseconds per test image"] < 1000

@@ -1,21 +1,38 @@
 """A study through the front door: every cell in the table, pairs that are pairs, kills, shares, and wrong files."""
 
 import csv
+import dataclasses
+import fcntl
+import importlib.util
+import io
 import json
 import random
 import re
+import shutil
 import signal
 import time
 
 import pytest
+from rich.console import Console
 
 from jaxcnn.errors import UserError
+from jaxcnn.studies.command import parse_flags, run_study
+from jaxcnn.studies.pinned import ADDED, CHANGED
+from jaxcnn.studies.probes import WithoutBlocks
 from jaxcnn.studies.study import Claim, Study, folder
 from tests.experiments import tiny
 from tests.runs import ROOT, assert_same_run, call, finish, metrics, read, start, wait_until
 
 FILE = ROOT / "tests" / "experiments" / "study.py"
 CELLS = [f"{arm}/seed{seed}" for arm in ("none", "same", "half", "wild") for seed in (0, 1)]
+
+
+def load_study(file):
+    """study() of a study file."""
+    spec = importlib.util.spec_from_file_location("study_file", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.study
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +49,12 @@ def test_every_cell_is_a_run_and_in_the_table(study):
     assert states == {cell: "diverged" if cell.startswith("wild") else "done" for cell in CELLS}
     for cell in CELLS:
         losses = [line["loss"] for line in metrics(path / "cells" / cell) if line["split"] == "train"]
-        assert cell.startswith("wild") or losses[-1] < losses[0]
+        if cell.startswith("wild"):  # a rate of 1e25: the second step is not finite, and that is what is recorded
+            status = read(path / "cells" / cell, "status.json")
+            assert losses == [] and status["step"] == 2 and "not finite" in status["message"]
+            assert not (path / "cells" / cell / "result.json").exists()
+        else:
+            assert losses[-1] < losses[0]
     rows = list(csv.DictReader((path / "table.csv").open()))
     assert [row["path"] for row in rows] == [f"cells/{cell}" for cell in CELLS]
     assert float(rows[0]["test accuracy"]) == read(path / "cells" / CELLS[0], "result.json")["test"]["accuracy"]
@@ -44,6 +66,8 @@ def test_equal_arms_differ_by_exactly_nothing(study):
     claim = read(path, "study.json")["claims"][1]
     assert claim["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "values": [0.0, 0.0]}
     assert claim["verdict"] == "inconclusive"
+    versus = read(path, "study.json")["arms"]["same"]["versus_baseline"]
+    assert versus["mean"] == 0 and versus["high"] > 0.01  # accuracies over 50 images are rounded to 0.02
     for seed in (0, 1):
         assert_same_run(path / "cells" / "none" / f"seed{seed}", path / "cells" / "same" / f"seed{seed}")
 
@@ -63,7 +87,11 @@ def test_the_page_the_table_and_the_terminal_have_every_part(study):
     assert not re.search(r"""(src|href)=["'](?!data:|cells/|#)""", page)  # nothing is fetched from elsewhere
     assert "| wild |" in table and "0 of 2" in table and "diverged (seed 0), diverged (seed 1)" in table
     for claim in read(path, "study.json")["claims"]:
-        assert f"**{claim['verdict']}**" in table and f"{claim['verdict']}: {claim['text']}" in out
+        assert f"**{claim['verdict']}** ({claim['reason']})" in table and f"{claim['verdict']}: {claim['text']}" in out
+        assert claim["text"] in page and claim["reason"] in page
+    for text in (page, table):
+        assert "the test images are the same ones for all, and treated as fixed" in text
+    assert "Over seeds and images: [" in page and "over seeds and images" in table
     assert all(f'href="cells/{cell}/' in page for cell in CELLS)
 
 
@@ -141,6 +169,64 @@ def test_seeds_together_equal_seeds_one_by_one(study, tmp_path):
     finish("evaluate", together / "cells" / CELLS[0], module="jaxcnn")
 
 
+def test_claims_that_are_changed_after_the_start_are_judged_as_pinned(study, tmp_path):
+    """--report-only with another margin and another claim: both texts are shown, the verdict is the first one's."""
+    path = tmp_path / "study"
+    shutil.copytree(study[0], path)
+    changed = tmp_path / "study.py"
+    text = FILE.read_text().replace("seeds=(0, 1)", "seeds=(0, 1, 2)")
+    text = text.replace('"a wild rate does worse", "none", "wild"', '"a wild rate is bad", "none", "wild", margin=-1.0')
+    text = text.replace("claims=(", 'claims=(Claim("half is worse", "none", "half"), ')
+    assert text.count("is bad") == text.count("half is worse") == text.count("(0, 1, 2)") == 1
+    changed.write_text(text)
+    console = Console(file=io.StringIO(), width=200)
+    flags, later = parse_flags(load_study(changed), changed, ["--report-only", "--workdir", str(path)], "")
+    assert run_study(flags, later, changed, console, lambda: False).finished
+    before, after = read(study[0], "study.json"), read(path, "study.json")
+    marks = {claim["text"]: claim["change"] for claim in after["claims"]}
+    assert list(marks) == [claim["text"] for claim in before["claims"]] + ["half is worse"]
+    assert [*marks.values()] == ["", "", CHANGED, ADDED]
+    assert after["claims"][2]["margin"] == 0.0 and after["claims"][2]["now"]["margin"] == -1.0
+    for text in ((path / "study.html").read_text(), (path / "table.md").read_text(), console.file.getvalue()):
+        assert "a wild rate does worse" in text and CHANGED in text and ADDED in text
+    for text in ((path / "study.html").read_text(), (path / "table.md").read_text()):
+        assert "a wild rate is bad" in text and "the seeds were 0, 1 at the start and are 0, 1, 2" in text
+    assert after["claims"][0]["missing"] == ["half, seed 2 (not run)", "none, seed 2 (not run)"]
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(study, tmp_path):
+    """And no failure; one that fails is, and so is one whose probe fails."""
+    path = tmp_path / "study"
+    shutil.copytree(study[0], path)
+    for seed in (0, 1):
+        (path / "cells" / "half" / f"seed{seed}" / "status.json").write_text('{"state": "running", "step": 3}')
+    console = Console(file=io.StringIO(), width=200)
+    flags, one = parse_flags(load_study(FILE), FILE, ["--workdir", str(path), "--index", "0", "--of", "2"], "")
+    with (path / "cells" / "half" / "seed0" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ended = run_study(flags, one, FILE, console, lambda: False)
+    assert ended.finished and ended.failed == () and "1 cells are left to the process that runs them" in ended.message
+    assert "half, seed 0: another process runs it" in console.file.getvalue()
+
+
+def test_a_probe_that_fails_is_a_failure(study, tmp_path):
+    path = tmp_path / "study"
+    shutil.copytree(study[0], path)
+    flags, one = parse_flags(load_study(FILE), FILE, ["--workdir", str(path), "--index", "0", "--of", "2"], "")
+    one = dataclasses.replace(one, probes=(WithoutBlocks(),))
+    ended = run_study(flags, one, FILE, Console(quiet=True), lambda: False)
+    assert ended.failed == ("none, seed 0", "same, seed 0", "half, seed 0")
+
+
+def test_a_signal_while_the_study_file_loads_stops_it(tmp_path):
+    """Sent by the file itself while it is read."""
+    file = tmp_path / "study.py"
+    file.write_text(FILE.read_text() + "\nimport os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    done = call(file, "--workdir", tmp_path / "run")
+    assert done.returncode == 75 and "the same command continues" in done.stderr
+    assert not list((tmp_path / "run").glob("cells/*/*/config.json"))
+
+
 def test_a_changed_arm_in_an_old_directory_is_refused(study, tmp_path):
     path, _ = study
     changed = tmp_path / "study.py"
@@ -155,6 +241,7 @@ def test_a_changed_arm_in_an_old_directory_is_refused(study, tmp_path):
     [
         (('"half", "none", metric', '"haf", "none", metric'), "names no arm 'haf'; did you mean 'half'"),
         (("seeds=(0, 1)", "seeds=()"), "there must be one at least"),
+        (('"train loss"', '"train los"'), "no figure of the arm 'half': 'train los'; did you mean 'train loss'"),
         (("question=", "qestion="), "unexpected keyword argument 'qestion'"),
         (("return Study(", "return dict("), "study() returned dict and not a Study"),
     ],

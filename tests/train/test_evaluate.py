@@ -9,7 +9,6 @@ from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.train.evaluate import Stopped, evaluate
-from jaxcnn.train.interval import Diverged, Interval
 from jaxcnn.train.mesh import make_mesh
 from jaxcnn.train.step import make_evaluation_step
 from tests.nets import TinyNet
@@ -62,36 +61,3 @@ def test_a_stop_is_seen_between_batches():
     with pytest.raises(Stopped):
         figures([variables(0)], batches(4), stop=lambda: asked.append(1) or len(asked) == 3)
     assert len(asked) == 3
-
-
-def metrics(loss, bad_step=0):
-    arrays = {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}
-    figures = {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "step_loss": jnp.float32(loss)}
-    return arrays | figures | {"bad_step": jnp.int32(bad_step)}
-
-
-def test_an_interval_is_written_when_the_next_one_ends():
-    lines = []
-    interval = Interval(lines.append, examples_per_step=4)
-    for step in (1, 2):
-        assert interval.wait_for(iter(["batch"])) == "batch"
-        interval.took(step, metrics(loss=8 * step))
-        interval.end({"step": step, "split": "train"})
-        assert len(lines) == step - 1
-    interval.settle()
-    assert [(line["step"], line["loss"], line["accuracy"], line["count"]) for line in lines] == [
-        (1, 2.0, 0.75, 4),
-        (2, 4.0, 0.75, 4),
-    ]
-    assert 0 <= lines[0]["data_wait"] <= 1 and lines[0]["examples_per_second"] > 0 and "bad_step" not in lines[0]
-
-
-def test_an_interval_that_is_not_finite_is_never_written():
-    lines = []
-    interval = Interval(lines.append, examples_per_step=4)
-    interval.wait_for(iter(["batch"]))
-    interval.took(7, metrics(loss=float("nan"), bad_step=7))
-    interval.end({"step": 8, "split": "train"})
-    with pytest.raises(Diverged) as error:
-        interval.settle()
-    assert error.value.step == 7 and lines == []

@@ -1,5 +1,7 @@
 """Schedules against closed forms in numpy, and the plateau against a hand-made history."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,11 +10,12 @@ from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.schedules import Constant, Cosine, OneCycle, Plateau, StepDecay, make_rate
 
 TOTAL = 100
+NAN, INF = float("nan"), float("inf")
 
 
-def curve(schedule, peak=1.0):
-    rate = make_rate(schedule, peak, TOTAL, lambda duration: duration.in_steps(1000, 100))
-    return np.array([float(rate(step)) for step in range(TOTAL)])
+def curve(schedule, peak=1.0, total=TOTAL):
+    rate = make_rate(schedule, peak, total, lambda duration: duration.in_steps(1000, 100))
+    return np.asarray(jax.vmap(rate)(jnp.arange(total)))
 
 
 def test_constant():
@@ -29,27 +32,72 @@ def test_step_decay_counts_from_the_first_step_with_and_without_warmup():
 
 def test_cosine_with_warmup():
     s = np.arange(TOTAL)
-    expected = np.where(s < 20, (s + 1) / 20, 0.5 * (1 + np.cos(np.pi * (s - 20) / 80)))
-    np.testing.assert_allclose(curve(Cosine(warmup=epochs(2))), expected, atol=1e-6)
+    expected = np.where(s < 20, (s + 1) / 20, 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (s - 20) / 79)))
+    values = curve(Cosine(final=0.1, warmup=epochs(2)))
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert values[20] == 1.0 and values[-1] == np.float32(0.1)
+    assert curve(Cosine(), total=1) == [1.0]
 
 
 def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     values = curve(OneCycle(warm_fraction=0.3, start_divisor=25, end_divisor=1e4), peak=0.5)
     assert values[0] == pytest.approx(0.5 / 25)
-    assert values.argmax() == 30 and values.max() == pytest.approx(0.5)
-    assert (np.diff(values[:31]) > 0).all() and (np.diff(values[30:]) < 0).all()
-    assert values[-1] < 0.5 / 500
+    assert values.argmax() == 29 and values.max() == pytest.approx(0.5)
+    assert (np.diff(values[:30]) > 0).all() and (np.diff(values[29:]) < 0).all()
+    assert values[-1] == pytest.approx(0.5 / 25 / 1e4, rel=1e-6)
 
 
-@pytest.mark.parametrize("milestones", [(steps(60), steps(30)), (steps(5), steps(5)), (steps(4),)])
-def test_milestones_out_of_order_are_refused(milestones):
+@pytest.mark.parametrize("total, part", [(100, 0.3), (100, 0.257), (6, 0.3), (4, 0.3), (3, 0.5), (1000, 0.01)])
+def test_one_cycle_is_torchs_at_every_step(total, part):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[parity]'): not run")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.37)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.37, total_steps=total, pct_start=part)
+    theirs = []
+    for step in range(total):
+        theirs.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        if step < total - 1:
+            scheduler.step()
+    np.testing.assert_allclose(curve(OneCycle(part), 0.37, total), theirs, rtol=1e-5, atol=0.37e-7)
+    assert curve(OneCycle(part), 0.37, total)[-1] == pytest.approx(theirs[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "milestones", [(steps(60), steps(30)), (steps(5), steps(5)), (steps(4),), (steps(10), steps(100)), (epochs(30),)]
+)
+def test_milestones_out_of_order_or_after_the_end_are_refused(milestones):
     with pytest.raises(UserError, match="milestones"):
         curve(StepDecay(milestones, warmup=steps(4)))
 
 
-def test_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(UserError, match="warmup"):
-        curve(Cosine(warmup=steps(100)))
+@pytest.mark.parametrize("schedule", [Constant, Cosine, Plateau, lambda **kw: StepDecay((), **kw)])
+def test_a_warmup_as_long_as_the_run_is_refused(schedule):
+    for warmup in (steps(TOTAL), steps(10 * TOTAL)):
+        with pytest.raises(UserError, match=r"schedule\.warmup"):
+            curve(schedule(warmup=warmup))
+    assert curve(schedule(warmup=steps(TOTAL - 2)))[TOTAL - 3] == 1.0
+    with pytest.raises(UserError, match=r"schedule\.warmup is 99 steps of 100"):
+        curve(Cosine(warmup=steps(TOTAL - 1)))
+
+
+@pytest.mark.parametrize(
+    "field, schedule",
+    [
+        *(("warm_fraction", OneCycle(warm_fraction=part)) for part in (30, 1.0, 0.0, -0.3, NAN, 0.01)),
+        *(
+            (field, OneCycle(**{field: divisor}))
+            for field in ("start_divisor", "end_divisor")
+            for divisor in (0, -1, INF)
+        ),
+        *(("factor", kind(factor=factor)) for kind in (StepDecay, Plateau) for factor in (-1, 0, 1, 10, NAN)),
+        ("patience", Plateau(patience=0)),
+        *((field, Plateau(**{field: value})) for field in ("tolerance", "smallest") for value in (-0.1, 1, NAN)),
+        *(("final", Cosine(final=value)) for value in (-0.1, 1.5, NAN)),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_its_name(field, schedule):
+    with pytest.raises(UserError, match=rf"schedule\.{field} is "):
+        curve(schedule)
 
 
 def test_plateau_divides_the_rate_after_patience_evaluations_without_improvement():

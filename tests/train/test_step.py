@@ -18,6 +18,7 @@ from jaxcnn.train.losses import CrossEntropy, classification_sums, make_classifi
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.plan import initial_state
 from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.state import create_state
 from jaxcnn.train.step import EMA, make_evaluation_step, make_train_step
 from tests.nets import TinyNet
 
@@ -259,3 +260,24 @@ def test_the_evaluation_step_ignores_what_the_mask_hides():
 def test_values_out_of_range_are_refused(make):
     with pytest.raises(UserError):
         make()
+
+
+def test_the_logged_rate_is_the_applied_one_after_skipped_steps():
+    """Steps 3 and 4 of 8 are skipped; the schedule goes by the step, the average and Adam's correction by updates."""
+
+    def loss_fn(params, stats, batch, key):
+        value = jnp.where(batch["bad"], jnp.nan, params["w"])  # its gradient is 1
+        return value, (stats, {"loss": value, "count": jnp.int32(1)})
+
+    rate = lambda step: 0.5 ** (step + 1).astype(jnp.float32)  # noqa: E731
+    optimizer = build_optimizer(SGD(1.0, momentum=0.0), rate, None)
+    step = jax.jit(make_train_step(loss_fn, optimizer, rate, skip=3, ema=EMA(decay=0.9)))
+    sums = {"loss": jnp.float32(0), "count": jnp.int32(0)}
+    state = create_state({"params": {"w": jnp.float32(4)}}, optimizer, True, None, sums, jax.random.key(0))
+    for number in range(8):
+        before = float(state.params["w"])
+        bad = number in (2, 3)
+        state, metrics = step(state, {"bad": jnp.bool_(bad)})
+        assert float(metrics["learning_rate"]) == 0.5 ** (number + 1)
+        assert before - float(state.params["w"]) == (0 if bad else float(metrics["learning_rate"]))
+    assert int(state.average.count) == 6 and int(state.bad_step) == 0

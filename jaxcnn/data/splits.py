@@ -1,0 +1,188 @@
+"""Splits: parts of a split, as TFDS writes them, of any source: "train[:90%]", "train[90%:]", "train[-100:]", "a+b".
+
+TFDS's own sets are sliced by TFDS, in the order in which they are stored. Every other split is cut here, in one fixed
+order in which each class is spread evenly, so that of each class the first 90% (in the split's order, to the closest
+whole image, halves down) are in "[:90%]" and the others in "[90%:]"; a number cuts the same order. Slices that meet at
+the same place never overlap and together are the whole. A class of one or two images lies at the very beginning, so
+that it stays in the training part; of every other class at least one image does.
+
+Without the attribute `labels` of its examples a split is cut in a fixed pseudo-random order, since it may be sorted by
+class. Where `shuffled` says that a split's own order tells nothing of the classes (`Digits`), a number cuts that one.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
+from jaxcnn.errors import UserError
+from jaxcnn.parts import EXAMPLES, check_part
+
+SYNTAX = (
+    "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', 'a+b'"
+)
+_NUMBER = r"-?\d[\d_]*(?:\.\d+(?=%))?%?"
+_PART = re.compile(rf"\s*([^\[\]+]+?)\s*(?:\[\s*({_NUMBER})?\s*:\s*({_NUMBER})?\s*\])?\s*")
+_KEY = (0x73706C6974, 1)  # of the pseudo-random order: never change it
+
+
+def open_split(source: Source, split: str, data_dir: str | None = None) -> Examples:
+    """The examples of `split`, which may be a part of one or several joined, of any source.
+
+    Raises:
+      UserError: as source.open; or the split cannot be read, is empty or ends beyond the last image.
+    """
+
+    def open_whole(name: str) -> Examples:
+        examples = source.open(name, data_dir)
+        check_part(f"what {type(source).__name__}.open({name!r}) returned", examples, EXAMPLES, stored=False)
+        return examples
+
+    return open_whole(split) if getattr(source, "slices", False) else sliced(open_whole, split)
+
+
+def sliced(open_whole: Callable[[str], Examples], split: str) -> Examples:
+    """The same, by a function that opens a whole split."""
+    parts = split.split("+")
+    if "[" not in split and len(parts) == 1:
+        return open_whole(split)
+    read = [_PART.fullmatch(part) for part in parts]
+    if not all(read):
+        raise UserError(f"split {split!r} cannot be read; {SYNTAX}")
+    cut = []
+    for part, match in zip(parts, read, strict=True):
+        name, first, last = match.groups()
+        examples = open_whole(name)
+        cut.append((examples, _cut(examples, first, last, part) if "[" in part else np.arange(len(examples))))
+    if len({examples.classes for examples, _ in cut}) > 1:
+        raise UserError(f"split {split!r}: its parts have different classes")
+    made = Sliced(split, cut)
+    if not len(made):
+        raise UserError(f"split {split!r} of {made.name} has no image; widen it. {SYNTAX}")
+    return made
+
+
+class Sliced:
+    """Chosen examples of one split, or of several, in their own order; each keeps its place and its file's name."""
+
+    def __init__(self, split: str, parts: Sequence[tuple[Examples, np.ndarray]]):
+        first = parts[0][0]
+        self.name, self.split, self.classes = first.name, split, first.classes
+        self.version = "+".join(dict.fromkeys(examples.version for examples, _ in parts))
+        self.parts = [examples for examples, _ in parts]
+        self._part = np.repeat(np.arange(len(parts), dtype=np.int32), [len(index) for _, index in parts])
+        self._index = np.concatenate([index for _, index in parts]).astype(np.int64)
+        if all(labels_of(examples) is not None for examples in self.parts):
+            self.labels = np.concatenate([labels_of(examples)[index] for examples, index in parts])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> Example:
+        examples, index = self.place(i)
+        try:
+            return examples[index]
+        except BrokenExample as error:
+            raise BrokenExample(i, error.where, error.cause) from error
+
+    def place(self, i: int) -> tuple[Examples, int]:
+        """The split that example `i` is of, and its index there."""
+        i = check_index(i, len(self))
+        return self.parts[self._part[i]], int(self._index[i])
+
+    def where(self, i: int) -> str:
+        examples, index = self.place(i)
+        return examples.where(index)
+
+    def places(self) -> set[tuple[str, int]]:
+        """(split, index) of every example."""
+        names = [examples.split for examples in self.parts]
+        return {(names[part], index) for part, index in zip(self._part.tolist(), self._index.tolist(), strict=True)}
+
+
+def labels_of(examples: Examples) -> np.ndarray | None:
+    """The labels, int64 [N], of examples that know them without reading an image; else None."""
+    labels = getattr(examples, "labels", None)
+    if labels is None:
+        return None
+    labels = np.asarray(labels, np.int64)
+    if labels.shape != (len(examples),):
+        raise UserError(
+            f"{examples.name}/{examples.split}: `labels` has the shape {labels.shape}; it must be [{len(examples)}]"
+        )
+    return labels
+
+
+def classes_without_images(examples: Examples) -> list[str]:
+    """The classes of which the split has no image; [] where its labels are not known without reading it."""
+    labels = labels_of(examples)
+    if labels is None:
+        return []
+    there = set(labels.tolist())
+    return [name for label, name in enumerate(examples.classes) if label not in there]
+
+
+def shared(one: Examples, other: Examples) -> int:
+    """How many images are in both, as far as can be told: slices that TFDS has cut count as splits of their own."""
+    if (one.name, one.split) == (other.name, other.split):
+        return len(one)
+    if not isinstance(one, Sliced) and not isinstance(other, Sliced):
+        return 0
+    return len(_places(one) & _places(other))
+
+
+def _places(examples: Examples) -> set[tuple[str, int]]:
+    if isinstance(examples, Sliced):
+        return examples.places()
+    return {(examples.split, i) for i in range(len(examples))}
+
+
+def _cut(examples: Examples, first: str | None, last: str | None, part: str) -> np.ndarray:
+    """The indices of a slice, ascending."""
+    ends = [end for end in (first, last) if end]
+    if len({end.endswith("%") for end in ends}) > 1:
+        raise UserError(f"split {part!r}: give both ends in percent, or both as a number of images. {SYNTAX}")
+    numbers = bool(ends) and not ends[0].endswith("%")
+    if numbers and getattr(examples, "shuffled", False):
+        order, keys = np.arange(len(examples)), np.array([])
+    else:
+        order, keys = _order(examples)
+    start = _position(first, len(order), keys, part) if first else 0
+    stop = _position(last, len(order), keys, part) if last else len(order)
+    return np.sort(order[start:stop])
+
+
+def _order(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """The order in which a split is cut, and each place's share of its class that lies before it, ascending."""
+    count, labels = len(examples), labels_of(examples)
+    if labels is None:
+        words = np.random.Philox(key=np.array(_KEY, np.uint64)).random_raw(count)
+        own, labels = np.argsort(words, kind="stable"), np.zeros(count, np.int64)
+    else:
+        own = np.arange(count)
+    by_class = own[np.argsort(labels[own], kind="stable")]
+    _, first, size = np.unique(labels[by_class], return_index=True, return_counts=True)
+    place, size = np.arange(count) - np.repeat(first, size), np.repeat(size, size)
+    shares = np.zeros(count)
+    # The middle of the example's own place, so that a cut falls to the closest whole image.
+    shares[by_class] = np.where((size > 2) & (place > 0), (2 * place + 1) / (2 * size), 0)
+    order = own[np.argsort(shares[own], kind="stable")]
+    return order, shares[order]
+
+
+def _position(end: str, count: int, keys: np.ndarray, part: str) -> int:
+    """Where in the order a slice's end lies."""
+    if end.endswith("%"):
+        share = Fraction(end[:-1].replace("_", "")) / 100
+        share = 1 + share if share < 0 else share
+        if not 0 <= share <= 1:
+            raise UserError(f"split {part!r}: {end} is beyond the split. {SYNTAX}")
+        if share == 1:
+            return count
+        return int(np.searchsorted(keys, float(share), side="left"))
+    number = int(end.replace("_", ""))
+    if abs(number) > count:
+        raise UserError(f"split {part!r}: there are only {count:,} images. {SYNTAX}")
+    return number if number >= 0 else count + number

@@ -1,0 +1,196 @@
+"""Pinned: the claims of a study as they were before its first run, and what the study file has changed in them since.
+
+The first start writes claims.json into the study's directory, with the date and a digest, and every cell gets a copy
+when it begins. From then on the verdicts are those of the pinned claims, in every start, share and --report-only; a
+claim that the file has in another form now, or that was not there, is shown as changed or added.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxcnn import files
+from jaxcnn.errors import UserError
+from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.study import Study
+
+NAME = "claims.json"
+JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin")
+"""What a verdict depends on; what was published and what is different here may be told better later."""
+CHANGED, ADDED, DROPPED = "changed after the start", "added after the start", "dropped after the start"
+LATE = "not pinned before the runs"
+
+TOLD = {"seeds": "the seeds", "reach": "the thresholds to reach", "diverged": "the figures of a diverged run"}
+
+Results = dict[str, Any]
+
+
+def claims_of(study: Study) -> list[Results]:
+    """The claims as study.json has them: all fields of study.Claim, the metric filled in."""
+    return [
+        {
+            "text": claim.text,
+            "metric": claim.metric or study.metric,
+            "higher": claim.higher,
+            "lower": claim.lower,
+            "beyond": list(claim.beyond) if claim.beyond else None,
+            "margin": claim.margin,
+            "published": claim.published,
+            "different": claim.different,
+        }
+        for claim in study.claims
+    ]
+
+
+def settled(study: Study) -> Results:
+    """All that decides the verdicts of a study beside its runs."""
+    return {
+        "claims": claims_of(study),
+        "seeds": list(study.seeds),
+        "reach": dict(study.reach),
+        "diverged": dict(study.diverged),
+    }
+
+
+def pin(path: pathlib.Path, study: Study, cells: Sequence[Cell]) -> Results:
+    """The pinned claims of the study in `path`; they are pinned now if they are not.
+
+    {"date", "origin", "digest", "late", "claims", "seeds", "reach", "diverged"}; "late" says that cells had begun
+    before. A study's file that is gone comes back from the cells' copies.
+
+    Raises:
+      UserError: the file cannot be read or written, or was changed by hand.
+    """
+    file = path / NAME
+    if not file.exists():
+        kept = sorted((read(copy) for copy in _copies(cells)), key=lambda one: one["date"])
+        began = any(cell.state() != "missing" for cell in cells)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        fresh = {"date": now, "origin": "the first start", "late": began} | settled(study)
+        _write_once(file, kept[0] if kept else fresh | {"digest": digest(fresh)})
+    return read(file)
+
+
+def read(file: pathlib.Path) -> Results:
+    """Raises UserError if it cannot be read or its digest is not that of its claims."""
+    try:
+        found = json.loads(file.read_text())
+        whole = found["digest"] == digest(found) and isinstance(found["date"], str) and isinstance(found["late"], bool)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read: {error}; delete it, and the copies of the cells are used") from error
+    if not whole:
+        raise UserError(
+            f"{file} was changed by hand: its digest is not that of its claims; delete it, and the copies of the cells "
+            "are used"
+        )
+    return found
+
+
+def digest(pinned: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the verdicts."""
+    claims = [{name: claim[name] for name in JUDGED} for claim in pinned["claims"]]
+    parts = {"claims": claims} | {name: pinned[name] for name in ("seeds", "reach", "diverged")}
+    return hashlib.sha256(files.to_json(parts).encode()).hexdigest()
+
+
+def keep_copy(cell: pathlib.Path, pinned: Results) -> None:
+    """Puts the pinned claims into a cell's directory, unless it has them. Raises UserError if it cannot be written."""
+    if (cell / NAME).exists():
+        return
+    try:
+        files.write_json(cell / NAME, pinned)
+    except OSError as error:
+        raise UserError(f"{cell / NAME} cannot be written: {error}") from error
+
+
+def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ()) -> Results:
+    """What study.json says of the pinned claims: {"date", "origin", "digest", "late", "changes"}."""
+    now = study if isinstance(study, dict) else settled(study)
+    changes = [
+        f"{what} were {_said(pinned[name])} at the start and are {_said(now[name])}"
+        for name, what in TOLD.items()
+        if now[name] != pinned[name]
+    ]
+    others = [cell.name for cell in cells if _other(cell, pinned)]
+    if others:
+        changes.append(f"these cells were run under other claims: {', '.join(others)}")
+    return {name: pinned[name] for name in ("date", "origin", "digest", "late")} | {"changes": changes}
+
+
+def matched(pinned: Results, present: Sequence[Results]) -> list[Results]:
+    """The claims to judge: the pinned ones in their order, then those that were added.
+
+    Each has "change", one of CHANGED, ADDED, DROPPED, LATE or "", and "now": what the study file has instead of a
+    changed one, None elsewhere.
+    """
+    rest = list(present)
+    pairs: list[tuple[Results, Results | None]] = []
+    for claim in pinned["claims"]:
+        same = next((one for one in rest if _judged(one) == _judged(claim)), None)
+        if same is not None:
+            rest.remove(same)
+        pairs.append((claim, same))
+    found = []
+    for claim, same in pairs:
+        if same is not None:
+            found.append(claim | _told(same) | {"change": LATE if pinned["late"] else "", "now": None})
+            continue
+        near = max(rest, key=lambda one: _alike(one, claim), default=None)
+        if near is None or _alike(near, claim) < 2:
+            found.append(claim | {"change": DROPPED, "now": None})
+            continue
+        rest.remove(near)
+        found.append(claim | _told(near) | {"change": CHANGED, "now": _judged(near)})
+    return found + [claim | {"change": ADDED, "now": None} for claim in rest]
+
+
+def _judged(claim: Results) -> Results:
+    return {name: claim[name] for name in JUDGED}
+
+
+def _told(claim: Results) -> Results:
+    return {name: claim[name] for name in ("published", "different")}
+
+
+def _alike(one: Results, other: Results) -> int:
+    """In how many fields two claims agree; 0 if neither the text nor the two arms are the same."""
+    if one["text"] != other["text"] and {one["higher"], one["lower"]} != {other["higher"], other["lower"]}:
+        return 0
+    return sum(one[name] == other[name] for name in JUDGED)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each:g}" for name, each in value.items()) or "none"
+    return ", ".join(map(str, value))
+
+
+def _copies(cells: Sequence[Cell]) -> list[pathlib.Path]:
+    return [cell.path / NAME for cell in cells if (cell.path / NAME).exists()]
+
+
+def _other(cell: Cell, pinned: Results) -> bool:
+    return (cell.path / NAME).exists() and read(cell.path / NAME)["digest"] != pinned["digest"]
+
+
+def _write_once(file: pathlib.Path, pinned: Results) -> None:
+    """Writes the file unless another share has done so meanwhile."""
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        files.write_json(part, pinned)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(part, file)
+        except OSError:  # a file system without links
+            if not file.exists():
+                files.write_json(file, pinned)
+        finally:
+            part.unlink()
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}; choose another --workdir") from error

@@ -1,0 +1,112 @@
+"""Names as people write them, in every table, line and figure: nothing of them is read as markup, nothing is lost."""
+
+import io
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from jaxcnn import __main__ as command
+from jaxcnn.cluster.doctor import Finding, findings_table
+from jaxcnn.report.page import write_page
+from jaxcnn.studies.command import show
+from jaxcnn.text import in_figure, plain, print_plain, table
+from jaxcnn.train import predict
+from jaxcnn.train.compare import comparison_table, curves
+from jaxcnn.train.predict import Prediction
+from jaxcnn.train.progress import Display, result_table
+
+NAMES = ["[bird]", "cat [small]", ":dog:", "a[/b].png", "low [/lr]", "[red]", "x$y$", "_base", "naïve", r"\[b]"]
+
+
+def printed(*things):
+    file = io.StringIO()
+    console = Console(file=file, width=200)
+    for thing in things:
+        console.print(thing)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_table_shows_a_name_as_it_is(name):
+    tables = [
+        table([name], [["other"]]),
+        table(["class"], [[name]]),
+        result_table({name: {"accuracy": 1.0, "count": 3}}),
+        comparison_table({name: {"state": "done"}}),
+        comparison_table({"run": {"state": name, name: 1}}),
+        findings_table([Finding("data", "ok", name)]),
+    ]
+    for each in tables:
+        assert name in printed(each)
+
+
+def test_a_study_shows_its_arms_and_claims_as_they_are(monkeypatch):
+    from jaxcnn.studies import command as study_command
+
+    monkeypatch.setattr(study_command, "rows", lambda _: [{"arm": "low [/lr]", "n": "1 of 1"}])
+    file = io.StringIO()
+    claim = {"verdict": "supported", "text": "[a] is :dog:", "change": "", "reason": "[/b]"}
+    show({"claims": [claim]}, Console(file=file, width=100))
+    assert "low [/lr]" in file.getvalue() and "supported: [a] is :dog:" in file.getvalue()
+
+
+def test_a_line_is_printed_as_it_is():
+    file = io.StringIO()
+    print_plain(Console(file=file, width=20), "page runs/[x]/:dog:/" + "long" * 20 + "\nnext [/b]")
+    assert file.getvalue() == "page runs/[x]/:dog:/" + "long" * 20 + "\nnext [/b]\n"
+
+
+def test_a_bar_shows_a_split_as_it_is():
+    file = io.StringIO()
+    with Display(Console(file=file, force_terminal=True, width=120)) as display:
+        with display.task("evaluate [/x]", 3) as advance:
+            advance(1, "[b] 3")
+            display._bars.refresh()
+        display.line("line [/y]")
+    assert "evaluate [/x]" in file.getvalue() and "[b] 3" in file.getvalue() and "line [/y]" in file.getvalue()
+
+
+def test_what_moves_the_cursor_or_has_no_encoding_is_replaced():
+    assert plain("caf\udce9\n\x1b[31m\u202eb\x85\u2028é猫") == "caf\ufffd\ufffd\ufffd[31m\ufffdb\ufffd\ufffdé猫"
+    assert "caf�" in printed(table(["class"], [["caf\udce9"]]))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_lacks_a_character_shows_the_rest(encoding, monkeypatch, tmp_path):
+    found = [Prediction("caf\udce9 猫.png", [("猫 [small]", 0.75), ("naïve", 0.25)])]
+    monkeypatch.setattr(predict, "predict_run", lambda *_, **__: found)
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert command.main(["predict", str(tmp_path), "image.png"]) == 0
+    sys.stdout.flush()
+    text = raw.getvalue().decode(encoding)
+    assert "[small]" in text and "0.7500" in text and "ve" in text
+    assert ("猫 [small]" if encoding == "utf-8" else "? [small]") in text
+    assert ("naïve" in text) == (encoding != "ascii")
+
+
+def test_a_page_replaces_what_has_no_encoding(tmp_path):
+    write_page(tmp_path / "page.html", "base.html", title="caf\udce9 [x]")
+    assert "caf� [x]" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [*NAMES, r"x$\frac{$", r"\$5", "$", "caf\udce9", "_"])
+def test_a_figure_shows_a_name_as_it_is(name):
+    lines = [{"split": "test", "step": step, "loss": 1.0, "accuracy": 0.5} for step in (1, 2)]
+    figure = curves({name: lines})
+    figure.savefig(io.BytesIO(), format="svg")
+    (label,) = figure.axes[-1].get_legend().get_texts()
+    assert shown(label) == f"{plain(name)} test"
+    axes = Figure().subplots()
+    axes.set(xlabel=in_figure(name))
+    assert shown(axes.xaxis.label) == plain(name)
+
+
+def shown(text):
+    """What matplotlib draws for a label."""
+    drawn, mathematics = text._preprocess_math(text.get_text())
+    assert not mathematics
+    return drawn.removeprefix("\N{WORD JOINER}")
