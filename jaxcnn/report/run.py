@@ -60,7 +60,7 @@ def write_report(
     Raises:
       UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
