@@ -38,7 +38,7 @@ def evaluate(
     from jaxcnn.train.record import open_run
 
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result, open_run(run).watched()), json)
+    show(result, result_table(result, open_run(run).roles()), json)
 
 
 def predict(
