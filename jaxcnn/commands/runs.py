@@ -41,7 +41,7 @@ def evaluate(
 
     _trust(run, trust)
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result, open_run(run).watched()), json)
+    show(result, result_table(result, open_run(run).roles()), json)
 
 
 def predict(

@@ -72,7 +72,7 @@ def write_report(
         "run.html",
         title=record.path.name,
         status=record.status(),
-        result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
+        result={labeled(split, record.roles()): figures for split, figures in record.result().items()},
         selection=record.selection(),
         tested=experiment.data.tested,
         names=result_names(record.result()),
