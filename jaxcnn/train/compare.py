@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -58,7 +59,8 @@ def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CUR
                 )
     for axis, metric in zip(panels, metrics, strict=True):
         axis.set(xlabel="optimizer step", ylabel=metric.replace("_", " "))
-        axis.set_yscale("log" if metric == "loss" else "linear")
+        positive = any((np.asarray(line.get_ydata(), float) > 0).any() for line in axis.get_lines())
+        axis.set_yscale("log" if metric == "loss" and positive else "linear")  # zeros alone have no logarithm
         axis.grid(alpha=0.3)
     panels[-1].legend(fontsize="small")
     return figure
