@@ -18,6 +18,10 @@ FREE = (
 )
 
 
+# Fields' values under the names that they have now: what was called so in the config of an older run.
+RENAMED = {("kernel_init", "he_normal"): "he_fan_out"}
+
+
 def encode(value: Any, path: str = "") -> Any:
     """A dataclass (a Linen module too) -> {"class": "module:Name", field: ...}; tuples -> lists; dtypes -> names.
 
@@ -28,7 +32,8 @@ def encode(value: Any, path: str = "") -> Any:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         skip = {"parent", "name"} if isinstance(value, nn.Module) else set()
-        fields = [field.name for field in dataclasses.fields(value) if field.init and field.name not in skip]
+        held = [field for field in dataclasses.fields(value) if field.init and field.metadata.get("stored", True)]
+        fields = [field.name for field in held if field.name not in skip]
         cls = type(value)
         return {"class": f"{cls.__module__}:{cls.__qualname__}"} | {
             name: encode(getattr(value, name), f"{path}.{name}" if path else name) for name in fields
@@ -48,6 +53,19 @@ def encode(value: Any, path: str = "") -> Any:
         f"{path}: {value!r} cannot be stored in config.json; experiments are made of dataclasses, numbers, strings "
         "and tuples (for a function, use the name that the field's type lists)"
     )
+
+
+def renamed(stored: Any) -> Any:
+    """A config that was read from a file, with today's names: a run keeps its meaning when a name gets a better one."""
+    if isinstance(stored, list):
+        return [renamed(item) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    now = {
+        field: RENAMED.get((field, value), value) if isinstance(value, str) else value
+        for field, value in stored.items()
+    }
+    return {field: renamed(value) for field, value in now.items()}
 
 
 def decode(value: Any) -> Any:
@@ -92,6 +110,14 @@ def free(encoded: Any) -> tuple[str, ...]:
     """FREE, and the path of a Folder: its images are compared by their names and sizes (plan.dataset), not by place."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
     return (*FREE, "data.source.path") if source.get("class") == "jaxcnn.data.folder:Folder" else FREE
+
+
+def place_data(encoded: Any, values: dict[str, Any]) -> None:
+    """Puts the places of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
+    data = encoded.get("data", {})
+    for path, part, field in (("data.data_dir", data, "data_dir"), ("data.source.path", data.get("source"), "path")):
+        if path in values and path in free(encoded):
+            part[field] = values[path]
 
 
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:

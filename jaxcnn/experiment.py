@@ -7,8 +7,10 @@ from typing import Literal
 
 import jax
 import numpy as np
+import optax
 from flax import linen as nn
 
+from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
 from jaxcnn.data.synthetic import Synthetic
@@ -18,9 +20,9 @@ from jaxcnn.train.batch_norm import Group
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.init_from import InitFrom
-from jaxcnn.train.losses import CrossEntropy
+from jaxcnn.train.losses import CrossEntropy, Loss
 from jaxcnn.train.mesh import Parallel
-from jaxcnn.train.optimizers import SGD, Optimizer
+from jaxcnn.train.optimizers import SGD, Optax, Optimizer
 from jaxcnn.train.schedules import Constant, Schedule, StepDecay
 from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
@@ -55,12 +57,17 @@ class Data:
     memory_limit: int = 2**30
     """A split whose decoded images take at most this many bytes is decoded once, into memory."""
     workers: int = 0
-    """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
+    """Processes that read and augment each split; 0 uses threads. Each holds its own copy of what is in memory. They
+    start once, and not at all for a split that is in memory and needs no transform any more."""
     tolerate_broken: int = 0
     """How many images may be passed over that cannot be read or that a transform cannot take, over all processes, each
     one recorded in quarantine.jsonl; 0 stops at the first."""
 
     def __post_init__(self):
+        parts.check_part("data.source", self.source, parts.SOURCE)
+        parts.check_parts("data.augment", self.augment, parts.TRANSFORM)
+        parts.check_parts("data.preprocess", self.preprocess, parts.TRANSFORM)
+        parts.check_part("data.normalize", self.normalize, parts.NORMALIZE)
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise UserError(f"data.image_shape is (height, width, channels), not {self.image_shape}")
         for field in ("batch_size", "evaluation_batch_size"):
@@ -94,8 +101,9 @@ class Experiment:
     """A Classifier, or any module with its methods (docs/design.md)."""
     data: Data
     optimizer: Optimizer = SGD()
+    """Or any optax transformation, such as optax.adam(1e-3): the schedule then multiplies its updates."""
     schedule: Schedule = Constant()
-    loss: CrossEntropy = CrossEntropy()
+    loss: Loss = CrossEntropy()
     duration: Duration = epochs(5)
     """The length of the whole run."""
     parallel: Parallel = Parallel()
@@ -129,6 +137,17 @@ class Experiment:
     """Write TensorBoard events as well (needs the extra: pip install 'jaxcnn[tensorboard]')."""
 
     def __post_init__(self):
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            object.__setattr__(self, "optimizer", Optax.of(self.optimizer))
+        parts.check_part("model", self.model, parts.MODEL)
+        parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
+        parts.check_part("schedule", self.schedule, parts.SCHEDULE)
+        parts.check_part("loss", self.loss, parts.LOSS)
+        if getattr(self.model, "aux", None) and not hasattr(self.loss, "auxiliary_weight"):
+            raise UserError(
+                f"the model has auxiliary heads and loss is {type(self.loss).__name__}, which lacks auxiliary_weight, "
+                "a float by which their losses are multiplied; give it one, or the model aux={}"
+            )
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
@@ -144,7 +163,9 @@ class Experiment:
 def debug(experiment: Experiment) -> Experiment:
     """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
 
-    Sharding and groups of batch norm shrink to what the devices here and those batches allow.
+    The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much
+    for the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those
+    batches allow. Large images are evaluated and saved once, at the end.
 
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
@@ -172,8 +193,12 @@ def debug(experiment: Experiment) -> Experiment:
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group
+    optimizer = experiment.optimizer
+    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
+        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),
@@ -181,9 +206,9 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         schedule=schedule,
         duration=steps(6),
-        evaluate_every=steps(3),
+        evaluate_every=every,
         log_every=steps(2),
-        checkpoints=dataclasses.replace(experiment.checkpoints, every=steps(3)),
+        checkpoints=dataclasses.replace(experiment.checkpoints, every=every),
     )
 
 

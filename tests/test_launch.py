@@ -23,17 +23,6 @@ def refused(*arguments, code=2, **options):
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_every_experiment_runs_with_debug(file, tmp_path):
-    run = tmp_path / "run"
-    finish(file, "--debug", "--workdir", run)
-    assert read(run, "status.json") == {"state": "done", "step": 6}
-    assert any(line["split"] == "train" for line in metrics(run))
-    result, sizes = read(run, "result.json"), read(run, "environment.json")["dataset"]["splits"]
-    assert list(result) == ["test", "validation", "selection"] and result["selection"]["split"] == "validation"
-    assert all(result[split]["count"] == sizes[split] for split in ("test", "validation"))
-
-
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_every_experiment_names_its_source_command_and_expectation(file):
     text = file.read_text().split('"""')[1]
     assert f"python -m jaxcnn.launch experiments/{file.name}" in text and "Expected:" in text

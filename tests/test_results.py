@@ -1,12 +1,17 @@
 """What the README and docs claim: the first command, LeNet-5 on real data, and every stored number."""
 
+import dataclasses
 import json
 import os
 import re
 import statistics
 
 import pytest
+from PIL import Image
 
+from jaxcnn.config import changes, encode
+from jaxcnn.data.digits import Digits
+from jaxcnn.flags import parse
 from tests.runs import ROOT, finish, metrics, read
 
 README = (ROOT / "README.md").read_text()
@@ -49,13 +54,17 @@ def test_every_number_comes_from_its_stored_run(command, accuracy, loss, count, 
     result = json.loads((folder / "result.json").read_text())["test"]
     assert f"{result['accuracy']:.4f}" == accuracy and f"{result['loss']:.4f}" == loss
     assert f"{result['count']:,}" == count
+    selection = json.loads((folder / "result.json").read_text())["selection"]
+    assert selection["split"] == "train[90%:]" and "best checkpoint" in selection["chose"]
     config = json.loads((folder / "config.json").read_text())
     assert f"--seed {config['seed']}" in command or (config["seed"] == 0 and "--seed" not in command)
     file = re.search(r"experiments/\S+\.py", command)[0]
     assert (folder / "experiment.py").read_text() == (ROOT / file).read_text()
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["git"]["commit"] and not environment["git"]["dirty"]
-    last = [line for line in metrics(folder) if line["split"] == "test"][-1]
+    now = dataclasses.replace(parse(ROOT / file, []).experiment, seed=config["seed"])
+    assert changes(config, encode(now)) == {}  # the same text with other defaults would be another run
+    (last,) = [line for line in metrics(folder) if line["split"] == "test"]  # read once
     assert last["accuracy"] == result["accuracy"]
 
 
@@ -66,7 +75,20 @@ def test_every_file_that_the_readme_names_exists():
         assert (ROOT / command).exists(), command
 
 
-def test_the_readmes_example_is_an_experiment(tmp_path):
+def test_the_readmes_example_learns_from_a_small_folder(tmp_path):
+    """On 90 images of three classes, as PNG files in a folder of class folders; chance is a third."""
+    digits, counts = Digits().open("train"), dict.fromkeys((0, 1, 4), 0)
+    for example in digits:
+        label = example["label"]
+        if counts.get(label, 30) < 30:
+            folder = tmp_path / "photos" / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(example["image"][..., 0]).save(folder / f"{counts[label]}.png")
+            counts[label] += 1
     file = tmp_path / "photos.py"
     file.write_text(README.split("```python\n")[1].split("```")[0])
-    finish(file, "--debug", "--workdir", tmp_path / "run")
+    finish(file, "--classes", 3, "--data.source.path", tmp_path / "photos", "--workdir", tmp_path / "run")
+    result = read(tmp_path / "run", "result.json")
+    # Of 30 images a class 70% and 85% are cut at 21 and, halves down, at 25.
+    assert (result["train[70%:85%]"]["count"], result["train[85%:]"]["count"]) == (12, 15)
+    assert result["train[85%:]"]["accuracy"] > 0.8

@@ -71,7 +71,7 @@ def study(quick: bool = False) -> Study:
 def net(name: str, quick: bool):
     """The net with batch norm, and at quick scale with three stages and one hidden layer of 64."""
     model = create_model(name, classes=10 if quick else 1000)
-    backbone = model.backbone.clone(norm="batch", kernel_init="he_normal")
+    backbone = model.backbone.clone(norm="batch", kernel_init="he_fan_out")
     if not quick:
         return model.clone(backbone=backbone, head=VGG_BN_HEAD)
     return model.clone(backbone=backbone.clone(stages=3, width=0.125), head=FC(classes=10, widths=(64,)))

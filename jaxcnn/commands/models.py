@@ -103,7 +103,7 @@ def import_weights(
       mean: Per channel, in units of 0..255.
       std: Per channel, in units of 0..255.
       classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
-      set: Fields of the model, such as padding=tf epsilon=1e-3.
+      set: Fields of the model, such as padding=tf epsilon=1e-3, if the keys of an EfficientNet of timm leave that open.
     """
     from jaxcnn.train import import_weights as importing
 

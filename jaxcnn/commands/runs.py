@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxcnn.commands.output import show, show_lines
+from jaxcnn.commands.output import show, show_failures, show_lines
 from jaxcnn.errors import UserError
 from jaxcnn.text import table
 
@@ -50,29 +50,38 @@ def predict(
     ema: bool = False,
     top: int = 5,
     json: bool = False,
-) -> None:
-    """The most probable classes of image files, by name.
+) -> int:
+    """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
+
+    The net sees what it was trained on: nets of handwritten digits know light ink on a dark ground, so invert a scan of
+    dark ink on paper first. What the net sees of an image is on the page of `jaxcnn explain`.
 
     Args:
       run: A run directory.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
       top: How many classes.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
     """
-    from jaxcnn.train.predict import predict_run
+    from jaxcnn.train.predict import Prediction, predict_run
 
     if not images:
         raise UserError("name at least one image file")
-    predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     rows = [
         ("" if place else prediction.image, name, f"{probability:.4f}")
         for prediction in predictions
         for place, (name, probability) in enumerate(prediction.spoken())
     ]
-    shown = table(("image", "class", "probability"), rows)
-    show([{"image": p.image, "classes": p.classes} for p in predictions], shown, json)
+    value = [
+        {"image": a.image, "classes": a.classes} if isinstance(a, Prediction) else {"image": a.image, "error": a.cause}
+        for a in answers
+    ]
+    if predictions or json:
+        show(value, table(("image", "class", "probability"), rows), json)
+    return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 
 def explain(
@@ -87,12 +96,15 @@ def explain(
     out: pathlib.Path | None = None,
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
-) -> None:
+) -> int:
     """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    The page is named after the method, an endpoint that is not the final one, and a class that was asked for; pictures
+    after the image too. Exit code 1 if there is an image that cannot be read; the page has the others.
 
     Args:
       run: A run directory, or what import-weights wrote.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       method: What to show.
       class_: A class by name or index; default the predicted one of each image.
       endpoint: The map to look at: a name of `features()`, such as stage3.
@@ -104,7 +116,9 @@ def explain(
     from jaxcnn.report.explanation import Question, explain_run
 
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
-    show_lines(*explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
+    lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
+    show_lines(*lines)
+    return show_failures(failures)
 
 
 def compare(

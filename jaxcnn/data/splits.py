@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
 from jaxcnn.errors import UserError
+from jaxcnn.parts import EXAMPLES, check_part
 
 SYNTAX = (
     "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', 'a+b'"
@@ -33,9 +34,13 @@ def open_split(source: Source, split: str, data_dir: str | None = None) -> Examp
     Raises:
       UserError: as source.open; or the split cannot be read, is empty or ends beyond the last image.
     """
-    if getattr(source, "slices", False):
-        return source.open(split, data_dir)
-    return sliced(lambda name: source.open(name, data_dir), split)
+
+    def open_whole(name: str) -> Examples:
+        examples = source.open(name, data_dir)
+        check_part(f"what {type(source).__name__}.open({name!r}) returned", examples, EXAMPLES, stored=False)
+        return examples
+
+    return open_whole(split) if getattr(source, "slices", False) else sliced(open_whole, split)
 
 
 def sliced(open_whole: Callable[[str], Examples], split: str) -> Examples:

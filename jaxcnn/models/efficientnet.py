@@ -86,7 +86,7 @@ class MBConv(nn.Module):
     norm: Norm
     epsilon: float
     decay: float
-    kernel_init: Init = "he_normal"
+    kernel_init: Init = "he_fan_out"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -136,7 +136,7 @@ class EfficientNet(nn.Module):
     norm: Norm = "batch"
     epsilon: float = 1e-5
     decay: float = 0.9
-    kernel_init: Init = "he_normal"
+    kernel_init: Init = "he_fan_out"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -197,7 +197,7 @@ def conv_norm(
     """Convolution `name`_conv and norm `name`_bn, made inside `net` with its fields."""
     padding: Padding = "tf" if net.padding == "tf" else kernel // 2
     # One input channel per output: He's fan in is the k * k that the authors' code has for fan out.
-    init = "he_fan_in" if groups > 1 and net.kernel_init == "he_normal" else net.kernel_init
+    init = "he_fan_in" if groups > 1 and net.kernel_init == "he_fan_out" else net.kernel_init
     x = conv(
         width,
         kernel,

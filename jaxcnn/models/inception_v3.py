@@ -9,8 +9,9 @@ keep one 5x5 branch; factored branches have widths of 128 to 192. Where torchvis
 average poolings count their padding, and dropout is 0.5 (0.2 in the released code). The weights that torchvision
 publishes read images normalised with mean 0.5 and standard deviation 0.5.
 
-Initialisation: the released code's and torchvision's, a normal distribution cut off at two standard deviations of 0.1;
-in the auxiliary classifier 0.01 for the 5x5 convolution and 0.001 for the linear layer.
+Initialisation: the released code's, a normal distribution of deviation 0.1 cut off at two deviations; in the auxiliary
+classifier 0.01 for the 5x5 convolution and 0.001 for the linear layer. torchvision has the same deviations but cuts at
+-2 and 2, that is not at all.
 """
 
 import functools

@@ -5,8 +5,8 @@ normalisation with epsilon 1e-3 after every convolution. Average poolings do not
 code. Dropout keeps 0.8 (figure 9); timm's default is none. The auxiliary classifier of the released code, which the
 paper does not show, is left out.
 
-Initialisation: the paper names none; the released code's is used, He's (normal, fan in) for convolutions and Glorot's
-uniform for the linear layer.
+Initialisation: the paper names none; the released code's is used, He's (fan in, normal cut off at two deviations) for
+convolutions and Glorot's uniform for the linear layer.
 """
 
 import functools
@@ -116,7 +116,7 @@ class InceptionV4(nn.Module):
     modules: tuple[str, ...] = tuple(MODULES)
     width: float = 1.0
     activation: Activation = "relu"
-    kernel_init: Init = "he_fan_in"
+    kernel_init: Init = "he_fan_in_truncated"
     dtype: Dtype = "float32"
 
     @nn.compact

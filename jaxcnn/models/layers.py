@@ -20,8 +20,9 @@ Init = Literal[
     "lecun_normal",
     "lecun_uniform",
     "glorot_uniform",
-    "he_normal",
+    "he_fan_out",
     "he_fan_in",
+    "he_fan_in_truncated",
     "torch_uniform",
     "uniform_fan_out",
     "normal_0.01",
@@ -46,23 +47,26 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
-    # LeCun et al. 1998b: variance 1 / fan in.
+    # LeCun et al. 1998b: variance 1 / fan in. Flax's and Keras's form: cut off at two deviations of the normal that it
+    # is cut from, which is wider by what the cut takes.
     "lecun_normal": nn.initializers.lecun_normal(),
     # Caffe's "xavier": U(-b, b), b = sqrt(3 / fan in), the same variance.
     "lecun_uniform": nn.initializers.lecun_uniform(),
     # Glorot & Bengio 2010, equation 16: U(-b, b), b = sqrt(6 / (fan in + fan out)).
     "glorot_uniform": nn.initializers.glorot_uniform(),
     # He et al. 2015, equation 14 (fan out): normal, variance 2 / fan out, as torchvision's VGG and ResNet.
-    "he_normal": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-    # He et al. 2015, equation 10 (fan in): normal, variance 2 / fan in.
-    "he_fan_in": nn.initializers.he_normal(),
+    "he_fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    # He et al. 2015, equation 10 (fan in): normal, variance 2 / fan in, as torchvision's DenseNet.
+    "he_fan_in": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+    # The same variance cut off like "lecun_normal": "he_normal" in JAX, Flax and Keras, and TF-Slim's default.
+    "he_fan_in_truncated": nn.initializers.he_normal(),
     # PyTorch's default for layers that a paper's code leaves alone: U(-b, b), b = 1 / sqrt(fan in).
     "torch_uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     # EfficientNet's code for its last layer: U(-b, b), b = 1 / sqrt(fan out).
     "uniform_fan_out": nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
-    # TensorFlow's Inception-v3: normal, cut off at two standard deviations.
+    # TensorFlow's Inception-v3: normal, cut off at two standard deviations, which leaves 0.88 of the deviation named.
     "truncated_normal_0.1": nn.initializers.truncated_normal(0.1),
     "truncated_normal_0.01": nn.initializers.truncated_normal(0.01),
     "truncated_normal_0.001": nn.initializers.truncated_normal(0.001),
@@ -175,7 +179,7 @@ class SqueezeExcite(nn.Module):
 
     width: int
     activation: Activation = "relu"
-    kernel_init: Init = "he_normal"
+    kernel_init: Init = "he_fan_out"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -336,6 +340,8 @@ def check_choices(module: nn.Module) -> None:
         choices = get_args(field.type)
         if get_origin(field.type) is Literal and value not in choices:
             hint = did_you_mean(str(value), map(str, choices)) or ";"
+            if value == "he_normal":  # its name here before, for what elsewhere is the other one
+                hint = "; write 'he_fan_out' (what it was here) or 'he_fan_in_truncated' (what JAX and Keras call so);"
             raise UserError(f"{type(module).__name__} has no {field.name} {value!r}{hint} there is {[*choices]}")
 
 

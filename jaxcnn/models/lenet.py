@@ -27,7 +27,7 @@ TABLE_1 = (
 
 
 class LeNet(nn.Module):
-    """C1, S2, C3, S4 in the modern form. Initialisation: normal of variance 1/fan_in, biases 0."""
+    """C1, S2, C3, S4 in the modern form. Initialisation: "lecun_normal", of variance 1/fan_in; biases 0."""
 
     activation: Activation = "tanh"
     dtype: Dtype = "float32"

@@ -4,6 +4,8 @@ A family says in its own file what the reference calls each layer (`torchvision_
 same for all: kernels OIHW -> HWIO, dense [O, I] -> [I, O], the first layer after a flatten from (C, H, W) to (H, W, C).
 """
 
+import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -15,6 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
+from jaxcnn.files import check_regular
 from jaxcnn.models import (
     MODELS,
     alexnet,
@@ -35,57 +38,85 @@ from jaxcnn.models.heads import FC
 # (model, path of one of our layers, such as "backbone/layer1_0/conv1") -> the reference's name of it, "layer1.0.conv1".
 Naming = Callable[[Classifier, str], str]
 
-REFERENCES: dict[type[nn.Module], dict[str, Naming]] = {
-    alexnet.AlexNet: {"torchvision": alexnet.torchvision_name},
-    resnet.ResNet: {"torchvision": resnet.torchvision_name},
-    senet.SENet: {"timm": senet.timm_name},
-    vgg.VGG: {"torchvision": vgg.torchvision_name},
-    googlenet.GoogLeNet: {"torchvision": googlenet.torchvision_name},
-    inception_v3.InceptionV3: {"torchvision": inception_v3.torchvision_name},
-    inception_v4.InceptionV4: {"timm": inception_v4.timm_name},
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """How another library names the layers of a family, and what its nets compute that no key or shape shows.
+
+    Attributes:
+      naming: of the layers.
+      fields: of our backbone, as the library's nets have them; others are as in our model of that name.
+      nets: what its own names of the nets begin with, if another reference has the same keys.
+      note: for the message when weights do not fit.
+    """
+
+    naming: Naming
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    nets: str = ""
+    note: str = ""
+
+
+TORCH = {"padding": "torch", "epsilon": 1e-5}
+TENSORFLOW = {"padding": "tf", "epsilon": 1e-3}
+
+REFERENCES: dict[type[nn.Module], dict[str, Reference]] = {
+    alexnet.AlexNet: {"torchvision": Reference(alexnet.torchvision_name)},
+    resnet.ResNet: {"torchvision": Reference(resnet.torchvision_name)},
+    senet.SENet: {
+        "timm's legacy_seresnet50, legacy_senet154, ...": Reference(
+            senet.timm_name, note="timm's seresnet50 and senet154, without legacy_, are other nets"
+        )
+    },
+    vgg.VGG: {"torchvision": Reference(vgg.torchvision_name), "timm": Reference(vgg.timm_name)},
+    googlenet.GoogLeNet: {"torchvision": Reference(googlenet.torchvision_name)},
+    inception_v3.InceptionV3: {"torchvision": Reference(inception_v3.torchvision_name)},
+    inception_v4.InceptionV4: {"timm": Reference(inception_v4.timm_name)},
     densenet.DenseNet: {
-        "torchvision": densenet.torchvision_name,
-        "torchvision's files": densenet.torchvision_file_name,
+        "torchvision": Reference(densenet.torchvision_name),
+        "torchvision's files": Reference(densenet.torchvision_file_name),
     },
     efficientnet.EfficientNet: {
-        "torchvision": efficientnet.torchvision_name,
-        "timm": efficientnet.timm_name,
-        "efficientnet_pytorch": efficientnet.efficientnet_pytorch_name,
+        "torchvision": Reference(efficientnet.torchvision_name, {"padding": "torch"}),
+        "timm's efficientnet_...": Reference(efficientnet.timm_name, TORCH, nets="efficientnet_"),
+        "timm's tf_efficientnet_...": Reference(efficientnet.timm_name, TENSORFLOW, nets="tf_efficientnet_"),
+        # At the net's own image size: at others it pads as at that size.
+        "efficientnet_pytorch": Reference(efficientnet.efficientnet_pytorch_name, TENSORFLOW),
     },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-def from_torch(name: str, weights: Mapping[str, Any] | str | os.PathLike, **fields: Any) -> dict[str, Any]:
+def from_torch(name: str, weights: "Mapping[str, Any] | str | os.PathLike | Weights", **fields: Any) -> dict[str, Any]:
     """The variables of model `name` with the weights of torchvision or timm, whichever the keys are of.
 
     Args:
       name: one of list_models().
-      weights: a state dict of tensors or arrays, or a .pth or .safetensors file that holds one.
-      **fields: as in create_model, for a model that was changed in the same way.
+      weights: a state dict of tensors or arrays, a .pth or .safetensors file that holds one, or that file opened.
+      **fields: as in create_model, for a model that was changed in the same way. EfficientNets whose keys are timm's
+        need `padding` and `epsilon`, since its tf_efficientnet_b0 and its efficientnet_b0 have the same keys.
 
     Returns:
-      {"params": ..., "batch_stats": ... if any}, float32 NumPy arrays; auxiliary heads only where `weights` has them.
+      {"params": ..., "batch_stats": ... if any}, float32 NumPy arrays that share no memory with `weights`; auxiliary
+      heads only if `weights` has them.
 
     Raises:
-      UserError: no such model, no weights known for it, or keys or shapes that do not fit; the message lists them.
+      UserError: no such model, no weights known for it, keys or shapes that do not fit (the message lists them), or the
+        library's net computes something else than create_model(name, **fields) (the message says which fields to give).
     """
+    weights = open_weights(weights)
     model = create_model(name, **fields)
-    known = REFERENCES.get(type(model.backbone), {})
-    if not known:
-        raise UserError(f"no other library's weights are known for {name!r}")
-    given = {key: value for key, value in read_weights(weights).items() if not key.endswith("num_batches_tracked")}
-    wanted = leaves(model, CATALOGUE[name].input_shape)
-    names = _best_names(model, wanted, given.keys())
-    problems = [
-        *_listing("not in the file", sorted(set(names.values()) - given.keys())),
-        *_listing(f"in the file but not in {name}", sorted(given.keys() - set(names.values()))),
-    ]
-    if problems:
+    wanted, fitting = _fitting(name, model, weights.arrays.keys())
+    other = {
+        f: value for f, value in _own_fields(fitting, weights, fields).items() if getattr(model.backbone, f) != value
+    }
+    if other:
+        here = {field: getattr(model.backbone, field) for field in other}
         raise UserError(
-            f"these are not the weights of {name!r} as {' or '.join(known)} names them{_whose(model, given.keys())}:\n"
-            + "\n".join(problems)
+            f"the nets that these weights are of have {_written(other)}, but {name!r} here has {_written(here)}: give "
+            f"{_written(other)} both to from_torch and to create_model"
         )
+    given = weights.arrays
+    names = _best_names(model, wanted, given.keys())
     converted, misfits = {}, []
     for path, key in names.items():
         try:
@@ -97,13 +128,81 @@ def from_torch(name: str, weights: Mapping[str, Any] | str | os.PathLike, **fiel
     return unflatten_dict(converted, sep="/")
 
 
+def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
+    """The backbone's fields with which `name` computes what the library of these weights does; {} if keys tell all.
+
+    `fields` are taken as said: what they name is not in question.
+
+    Raises:
+      UserError: as from_torch; also if nets that compute different things have these keys and nothing says which it is.
+    """
+    _, fitting = _fitting(name, create_model(name, **fields), weights.arrays.keys())
+    return _own_fields(fitting, weights, fields)
+
+
+def _fitting(name: str, model: Classifier, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
+    """The shapes of our leaves, and the references by whose naming these are exactly the keys of `model`."""
+    known = REFERENCES.get(type(model.backbone), {})
+    if not known:
+        raise UserError(f"no other library's weights are known for {name!r}")
+    wanted = leaves(model, CATALOGUE[name].input_shape)
+    fitting = {
+        label: reference
+        for label, reference in known.items()
+        if any(set(names.values()) == given for names in _choices(model, wanted, reference.naming))
+    }
+    if not fitting:
+        names = set(_best_names(model, wanted, given).values())
+        problems = [
+            *_listing("not in the file", sorted(names - given)),
+            *_listing(f"in the file but not in {name}", sorted(given - names)),
+            *(reference.note for reference in known.values() if reference.note),
+        ]
+        raise UserError(
+            f"these are not the weights of {name!r} as {' or '.join(known)} names them{_whose(model, given)}:\n"
+            + "\n".join(problems)
+        )
+    return wanted, fitting
+
+
+def _own_fields(fitting: dict[str, Reference], weights: "Weights", fields: dict[str, Any]) -> dict[str, Any]:
+    """See `fields_of`."""
+    if "backbone" in fields:  # as it was made, field by field
+        return {}
+    if weights.architecture:
+        told = {k: each for k, each in fitting.items() if each.nets and weights.architecture.startswith(each.nets)}
+        fitting = told or fitting
+    own = {
+        label: {field: fields.get(field, value) for field, value in each.fields.items()}
+        for label, each in fitting.items()
+    }
+    first, *others = own.values()
+    if any(first != other for other in others):
+        forms = " or ".join(f"{label} ({_written(each)})" for label, each in own.items())
+        say = " ".join(f"{field}={value}" for field, value in others[-1].items())
+        raise UserError(
+            f"these keys are those of {forms}, which compute different things: give these fields "
+            f"(import-weights: --set {say}, say)"
+        )
+    return first
+
+
+def _written(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={value!r}" for field, value in fields.items())
+
+
+def _choices(model: Classifier, wanted: Iterable[str], naming: Naming) -> list[dict[str, str]]:
+    """{our leaf: the reference's key} with auxiliary heads and without them."""
+    main = [path for path in wanted if not path.split("/")[1].startswith("aux_")]
+    return [{path: _torch_key(model, path, naming) for path in paths} for paths in (wanted, main)]
+
+
 def _best_names(model: Classifier, wanted: Iterable[str], given: Set[str]) -> dict[str, str]:
     """{our leaf: the reference's key}, by the naming, with or without auxiliary heads, that fits `given` best."""
-    main = [path for path in wanted if not path.split("/")[1].startswith("aux_")]
     choices = [
-        {path: _torch_key(model, path, naming) for path in paths}
-        for naming in REFERENCES[type(model.backbone)].values()
-        for paths in (wanted, main)
+        names
+        for reference in REFERENCES[type(model.backbone)].values()
+        for names in _choices(model, wanted, reference.naming)
     ]
     return min(choices, key=lambda names: len(set(names.values()) ^ given))
 
@@ -127,14 +226,30 @@ def leaves(model: Classifier, input_shape: tuple[int, int, int]) -> dict[str, tu
     return {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
 
 
-def read_weights(weights: Mapping[str, Any] | str | os.PathLike) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A state dict, and what the library that wrote it calls the net, if that is known."""
+
+    arrays: dict[str, Any]
+    architecture: str | None
+
+
+def open_weights(weights: Mapping[str, Any] | str | os.PathLike | Weights) -> Weights:
     """The state dict in a file or a mapping, without the wrappings that training scripts put around it.
+
+    timm notes the net's name as "arch" in checkpoints, and as "architecture" in a config.json beside a file.
 
     Raises:
       UserError: the file cannot be read, or holds no state dict.
     """
+    if isinstance(weights, Weights):
+        return weights
+    architecture = None
     if not isinstance(weights, Mapping):
-        weights = _read_file(pathlib.Path(weights))
+        file = pathlib.Path(weights)
+        weights, architecture = _read_file(file), _architecture_beside(file)
+    if isinstance(weights.get("arch") if isinstance(weights, Mapping) else None, str):
+        architecture = weights["arch"]
     for wrapping in ("state_dict", "model"):
         if isinstance(weights, Mapping) and isinstance(weights.get(wrapping), Mapping):
             weights = weights[wrapping]
@@ -142,12 +257,26 @@ def read_weights(weights: Mapping[str, Any] | str | os.PathLike) -> dict[str, An
         raise UserError("this is no state dict: a mapping of names to tensors or arrays")
     if weights and all(key.startswith("module.") for key in weights):  # torch's DataParallel
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    return dict(weights)
+    arrays = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    return Weights(arrays, architecture)
+
+
+def _architecture_beside(file: pathlib.Path) -> str | None:
+    """What the config.json beside a file names, as in timm's repositories on the Hugging Face Hub."""
+    try:
+        config = json.loads((file.parent / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config.get("architecture") if isinstance(config, dict) else None
 
 
 def _read_file(file: pathlib.Path) -> Any:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
+    try:
+        check_regular(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
     package = "safetensors" if file.suffix == ".safetensors" else "torch"
     try:
         if package == "safetensors":
@@ -182,7 +311,7 @@ def _convert(model: Classifier, path: str, array: np.ndarray, shape: tuple[int, 
         array = array.T
     if array.shape != shape:
         raise ValueError
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C", copy=True)  # torch trains on in the memory that it gave
 
 
 def _flattened_grid(model: Classifier, path: str) -> tuple[int, int] | None:

@@ -85,7 +85,7 @@ class Block(nn.Module):
     skip: bool = False
     activation: Activation = "relu"
     norm: Norm = "batch"
-    kernel_init: Init = "he_normal"
+    kernel_init: Init = "he_fan_out"
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -191,7 +191,7 @@ class ResNet(nn.Module):
     without: tuple[str, ...] = ()
     activation: Activation = "relu"
     norm: Norm = "batch"
-    kernel_init: Init = "he_normal"
+    kernel_init: Init = "he_fan_out"
     dtype: Dtype = "float32"
 
     @nn.compact

@@ -6,7 +6,7 @@ paper's input, RGB of 0..255 minus its mean: He's keeps that scale up to the log
 variance 0.01, with which no deep net trains).
 
 Not in the paper: `norm="batch"`, the batch-normalised form that torchvision calls vgg16_bn, with torchvision's
-initialisation ("he_normal": normal, fan out; N(0, 0.01^2) in the FC layers); `pooling`, `width`, `stages`; `stacked`
+initialisation ("he_fan_out"; N(0, 0.01^2) in the FC layers); `pooling`, `width`, `stages`; `stacked`
 is section 2.3's comparison.
 """
 
@@ -114,6 +114,15 @@ VGG_HEAD = FC(
     kernel_init="glorot_uniform",
 )
 VGG_BN_HEAD = VGG_HEAD.clone(kernel_init="normal_0.01")
+
+
+def timm_name(model: Classifier, path: str) -> str:
+    """timm's name of a layer: as torchvision's, but "head/fc7" -> "pre_logits.fc2" (a convolution), "head.fc" last."""
+    part, layer = path.split("/")
+    if part != "head":
+        return torchvision_name(model, path)
+    number = model.head.layer_names.index(layer) + 1
+    return "head.fc" if number == len(model.head.layer_names) else f"pre_logits.fc{number}"
 
 
 def torchvision_name(model: Classifier, path: str) -> str:

@@ -14,13 +14,15 @@ from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import IMAGENET, CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.files import read_bytes
 from jaxcnn.models import create_model
-from jaxcnn.models.pretrained import from_torch
+from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import SGD, build_optimizer
-from jaxcnn.train.plan import initial_state
 from jaxcnn.train.record import start_run
+from jaxcnn.train.state import create_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +74,8 @@ def class_names(file: pathlib.Path | None) -> list[str]:
     if file is None:
         return list(imagenet.names())
     try:
-        return file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(file).decode().splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: the class names cannot be read: {error}") from error
 
 
@@ -85,7 +87,10 @@ def import_weights(
     classes: list[str],
     fields: dict[str, Any],
 ) -> str:
-    """Writes the run directory `out` with the weights in `file` as its checkpoint 0; returns a line that says so.
+    """Writes the run directory `out` with the weights in `file` as its checkpoint 0.
+
+    Returns:
+      What was written and, in a second line, which fields of the model were set because of whose weights they are.
 
     Args:
       name: one of list_models().
@@ -96,11 +101,19 @@ def import_weights(
       fields: of create_model.
 
     Raises:
-      UserError: the weights are of another model or number of classes, or `out` is there already; nothing is written.
+      UserError: the weights are of another model or number of classes, they leave open how their net computes, or `out`
+        is there already; nothing is written.
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
-    variables = from_torch(name, file, classes=len(classes), **fields)
+    weights = open_weights(file)
+    assumed = {
+        field: value
+        for field, value in fields_of(name, weights, classes=len(classes), **fields).items()
+        if field not in fields
+    }
+    fields = fields | assumed
+    variables = from_torch(name, weights, classes=len(classes), **fields)
     model = create_model(name, classes=len(classes), **fields)
     if not any(part.startswith("aux_") for part in variables["params"]):
         model = model.clone(aux={})
@@ -120,8 +133,8 @@ def import_weights(
         optimizer=SGD(momentum=0.0),
     )
     optimizer = build_optimizer(experiment.optimizer, lambda step: 0.0, None)
-    params = variables.pop("params")
-    state = initial_state(experiment, optimizer).replace(params=params, stats=variables)
+    _, dropout = jax.random.split(jax.random.key(experiment.seed))  # as initial_state, but without drawing weights
+    state = create_state(variables, optimizer, False, None, zero_sums(len(classes)), dropout)
     dataset = {
         "name": "imagenet2012" if classes == list(imagenet.names()) else str(file.name),
         "version": "",
@@ -138,5 +151,8 @@ def import_weights(
         finally:
             manager.close()
         record.write_status("done", 0, message=f"weights of {file.name}")
-    count = sum(array.size for array in jax.tree.leaves(params))
-    return f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}"
+    count = sum(array.size for array in jax.tree.leaves(variables["params"]))
+    line = f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}"
+    if assumed:
+        line += f"\nas the nets with these keys have it: {', '.join(f'{f}={value}' for f, value in assumed.items())}"
+    return line

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,18 @@ from jaxcnn.train.batch_norm import Group, grouped
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A frozen dataclass: what training minimises the mean of. Evaluation reports the plain cross-entropy beside it.
+
+    For a model with auxiliary heads it has `auxiliary_weight` too, the weight of each one's loss.
+    """
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits [B, K] of any float type and integer labels [B] -> losses [B], float32."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +81,7 @@ def zero_sums(classes: int) -> Sums:
 
 
 def make_classification_loss(
-    model: nn.Module, normalize: Callable[[jax.Array], jax.Array], loss: CrossEntropy, bn_group: Group = "global"
+    model: nn.Module, normalize: Callable[[jax.Array], jax.Array], loss: Loss, bn_group: Group = "global"
 ) -> LossFn:
     """The training loss of a classifier on a batch {"image": uint8 [B,H,W,C], "label": int32 [B]}.
 

@@ -4,8 +4,9 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +164,74 @@ class LAMB:
         )
 
 
-Optimizer = SGD | Adam | RMSProp | LARS | LAMB
+@dataclasses.dataclass(frozen=True)
+class Optax:
+    """Any optax transformation, as it is: `Experiment(optimizer=optax.adam(1e-3))` makes one of it.
+
+    It has its learning rate within; the schedule multiplies its updates. config.json holds what it was made of, in
+    words (`described`), by which a changed one is seen when a run goes on. A run that is read back, for evaluate or
+    predict, has these words alone.
+    """
+
+    described: str
+    """The transformation's functions and what they hold, such as adam's b1=0.9."""
+    learning_rate: float = 1.0
+    """What the updates are multiplied by, with the schedule; 1 leaves them as they are."""
+    transformation: optax.GradientTransformation | None = dataclasses.field(
+        default=None, compare=False, repr=False, metadata={"stored": False}
+    )
+
+    @classmethod
+    def of(cls, transformation: optax.GradientTransformation) -> "Optax":
+        return cls(describe(transformation), transformation=transformation)
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """The transformation, then the rate. Without the transformation one that can neither start nor update."""
+        if self.transformation is None:
+            return _absent(self.described)
+        return optax.chain(self.transformation, optax.scale_by_schedule(rate))
+
+
+def describe(part: Any) -> str:
+    """In words, the same at each start: a function by its name with the values that it closes over."""
+    if isinstance(part, optax.GradientTransformation):
+        return describe(part.update)
+    if isinstance(part, functools.partial):
+        return f"{describe(part.func)}({describe(part.args)}, {describe(part.keywords)})"
+    if callable(part) and hasattr(part, "__code__"):
+        name = part.__qualname__.partition(".<locals>")[0]
+        cells = zip(part.__code__.co_freevars, part.__closure__ or (), strict=True)
+        held = [f"{name}={describe(cell.cell_contents)}" for name, cell in cells if cell.cell_contents is not part]
+        return f"{name}({', '.join(held)})"
+    if isinstance(part, tuple | list):
+        return f"[{', '.join(map(describe, part))}]"
+    if isinstance(part, dict):
+        return f"{{{', '.join(f'{key}: {describe(value)}' for key, value in part.items())}}}"
+    if part is None or isinstance(part, bool | int | float | str):
+        return repr(part)
+    if isinstance(part, jax.Array | np.ndarray | np.generic):
+        return repr(np.asarray(part).tolist())
+    return getattr(part, "__qualname__", type(part).__qualname__)
+
+
+def _absent(described: str) -> optax.GradientTransformation:
+    def update(*_: Any) -> Any:
+        raise UserError(
+            "the run's optimizer is an optax transformation, of which config.json has words alone; only its experiment "
+            f"file goes on with it: python -m jaxcnn.launch FILE.py --workdir RUN ({described[:200]})"
+        )
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A frozen dataclass with `learning_rate`, the peak, that builds an optax transformation, as SGD and Adam do."""
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """From step -> learning rate."""
+        ...
+
 
 LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "learning_rate": (lambda x: SMALLEST <= x <= LARGEST, "positive, and a float32"),

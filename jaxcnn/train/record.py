@@ -56,10 +56,17 @@ class Record:
         self.skipped = {line["step"]: line for line in self._readable_lines("skipped.jsonl", "step")}
 
     def config(self) -> dict[str, Any]:
-        return self._json("config.json")
+        return config.renamed(self._json("config.json"))
 
     def environment(self) -> dict[str, Any]:
         return self._json("environment.json")
+
+    def newest_start(self) -> dict[str, Any]:
+        """The environment of the newest start; {} of a run that has none yet."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        first = self.environment()
+        return [first, *first.get("resumed", [])][-1]
 
     def status(self) -> dict[str, Any]:
         """State, step and what else is known; {} if the file is not there or damaged: a checkpoint has the step."""

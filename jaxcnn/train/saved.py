@@ -2,7 +2,10 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
+import jax
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jaxcnn import config, experiment_file, files
@@ -11,6 +14,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
+from jaxcnn.train.optimizers import Optax
 from jaxcnn.train.plan import abstract_state
 from jaxcnn.train.record import Record, open_run
 from jaxcnn.train.state import TrainState
@@ -29,21 +33,25 @@ class Saved:
 
 
 def load_experiment(record: Record) -> Experiment:
-    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py."""
+    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py.
+
+    Its data is where its newest start found it, which may be another place than that of the first.
+    """
     encoded = record.config()
+    config.place_data(encoded, record.newest_start().get("free", {}))
     if experiment_file.MODULE in files.to_json(encoded):
         experiment_file.load_module(record.path / "experiment.py")
     return config.decode(encoded)
 
 
-def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
-    """Reads a checkpoint of a run: `which` is "latest", "best" or a step.
+def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experiment | None = None) -> Saved:
+    """Reads a checkpoint of a run: `which` is "latest", "best" or a step, `experiment` the run's, if it is known.
 
     Raises:
       UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
     """
-    record = open_run(path.absolute())
-    experiment = load_experiment(record)
+    record = open_run(pathlib.Path(path).absolute())
+    experiment = experiment or load_experiment(record)
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
     manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
@@ -64,13 +72,24 @@ def load_run(path: pathlib.Path, which: str = "latest") -> Saved:
         raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
     mesh = meshes.make_mesh()
     try:
-        state, _ = checkpoint.restore(manager, int(chosen), abstract_state(experiment, mesh), record.recognize)
+        expected = stored_state(experiment, mesh, manager.path / str(chosen))
+        state, _ = checkpoint.restore(manager, int(chosen), expected, record.recognize)
     except Exception as error:  # orbax and tensorstore raise many types on damaged files
         cause = checkpoint.cause_of(error)
         raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
     finally:
         manager.close()
     return Saved(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
+
+
+def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any:
+    """What a checkpoint of this experiment has, as `abstract_state`, whose optimizer may be known in words alone."""
+    expected = abstract_state(experiment, mesh)
+    if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
+        return expected
+    there = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata["opt_state"]
+    leaf = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=meshes.replicated(mesh))  # noqa: E731
+    return expected.replace(opt_state=jax.tree.map(leaf, there))
 
 
 def check_init_from(experiment: Experiment, mesh: Mesh) -> None:

@@ -5,7 +5,7 @@ Every schedule takes a linear warm-up from 0. Steps are optimizer steps, counted
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,13 @@ class Plateau:
         )
 
 
-Schedule = Constant | StepDecay | Cosine | OneCycle | Plateau
+@runtime_checkable
+class Schedule(Protocol):
+    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, OneCycle, ..."""
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        """From the run's number of optimizer steps, and what turns a Duration into steps."""
+        ...
 
 
 def make_rate(schedule: Schedule, peak: float, total: int, to_steps: ToSteps) -> Callable[[jax.Array], jax.Array]:

@@ -16,14 +16,14 @@ from flax.traverse_util import flatten_dict
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.alexnet import AlexNet
-from jaxcnn.models.pretrained import REFERENCES, from_torch
+from jaxcnn.models.pretrained import REFERENCES, Reference, from_torch
 from tests.models.parity import check_evaluation, check_training, close, photo, randomize, torch, torchvision
 
 
 @pytest.fixture
 def same_names(monkeypatch):
     """Weights of nets that call their layers as we do."""
-    monkeypatch.setitem(REFERENCES, AlexNet, {"same": lambda model, path: path.split("/")[1]})
+    monkeypatch.setitem(REFERENCES, AlexNet, {"same": Reference(lambda model, path: path.split("/")[1])})
 
 
 class Paper(torch.nn.Module):

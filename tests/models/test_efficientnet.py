@@ -13,8 +13,11 @@ from PIL import Image
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.efficientnet import TABLE_1, MBConv, round_width
-from jaxcnn.models.pretrained import from_torch, leaves
+from jaxcnn.models.efficientnet import TABLE_1, MBConv, efficientnet_pytorch_name, round_width, timm_name
+from jaxcnn.models.pretrained import LEAVES, fields_of, from_torch, leaves, open_weights
+from jaxcnn.train.import_weights import import_weights, preparation
+from jaxcnn.train.record import open_run
+from jaxcnn.train.saved import load_experiment
 from tests.models.parity import (
     calibrate,
     check_evaluation,
@@ -33,6 +36,7 @@ from tests.models.parity import (
 slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes minutes: set JAXCNN_SLOW_TESTS=1")
 SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 TF = {"padding": "tf", "epsilon": 1e-3}
+TORCH = {"padding": "torch", "epsilon": 1e-5}
 
 
 def reference(name):
@@ -107,25 +111,105 @@ def test_tensorflows_padding_equals_timms():
     net = timm_reference("tf_efficientnet_b0")
     check_evaluation("efficientnet_b0", net, [(96, 113)], features=timm_last_map, compiled=True, **TF)
     with pytest.raises(AssertionError, match="differ"):
-        check_evaluation("efficientnet_b0", net, [(96, 113)], compiled=True, epsilon=1e-3)
+        check_evaluation("efficientnet_b0", net, [(96, 113)], compiled=True, padding="torch", epsilon=1e-3)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_timms_own_nets_equal_timms(name):
+    net = timm_reference(name)
+    check_evaluation(name, net, [(96, 113)], features=timm_last_map, compiled=True, **TORCH)
+
+
+def test_efficientnet_pytorchs_nets_equal_its_own():
+    """It pads for one size, which is given when a net is made."""
+    package = pytest.importorskip("efficientnet_pytorch", reason="efficientnet_pytorch is not installed ('.[parity]')")
+    net = package.EfficientNet.from_name("efficientnet-b0", image_size=(96, 113))
+    net = calibrate(randomize(net), (96, 113))
+    features = lambda net, images: net.extract_features(images)  # noqa: E731
+    check_evaluation("efficientnet_b0", net, [(96, 113)], features=features, compiled=True, **TF)
+
+
+def keys(name, naming, **fields):
+    """The keys that the library of this naming gives `name`, with arrays of the right shapes."""
+    given = {}
+    for path, shape in leaves(create_model(name, **fields), (32, 32, 3)).items():
+        _, layer = path.split("/", 1)
+        layer, leaf = layer.rsplit("/", 1)
+        order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0) if len(shape) == 2 else (0,)
+        array = np.zeros([shape[i] for i in order], np.float32)
+        if "/se/fc" in path and array.ndim == 2:
+            array = array[:, :, None, None]
+        given[f"{naming(create_model(name, **fields), layer)}.{LEAVES[leaf]}"] = array
+    return given
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_weights_of_a_net_that_computes_something_else_are_refused_with_what_to_say(name, tmp_path):
+    small = {"width": 0.1, "depth": 0.1, "classes": 3}
+    given = keys(name, timm_name, **small)
+    both = (
+        r"timm's efficientnet_... \(padding='torch', epsilon=1e-05\) or timm's tf_efficientnet_... \(padding='tf', eps"
+    )
+    with pytest.raises(UserError, match=both):
+        from_torch(name, given, **small)
+    with pytest.raises(UserError, match="compute different things"):
+        from_torch(name, given, padding="tf", **small)
+    for form in (TF, TORCH):
+        assert from_torch(name, given, **small, **form).keys() == {"params", "batch_stats"}
+        assert fields_of(name, open_weights(given), **small, **form) == form
+    # The file's own metadata settle it, and what is not the model's then is to be said.
+    form = TORCH if name == "efficientnet_lite0" else TF
+    net = ("tf_" if form is TF else "") + name
+    noted = {"arch": net, "state_dict": given}
+    assert fields_of(name, open_weights(noted), **small) == form
+    with pytest.raises(UserError, match=f"have .*padding='{form['padding']}'.* but '{name}' here has"):
+        from_torch(name, noted, **small)
+    save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
+    save_file(given, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(f'{{"architecture": "{net}"}}')
+    assert fields_of(name, open_weights(tmp_path / "model.safetensors"), **small) == form
+    # Of these keys there is one form.
+    given = keys(name, efficientnet_pytorch_name, **small)
+    assert fields_of(name, open_weights(given), **small) == TF
+    if name == "efficientnet_b0":
+        with pytest.raises(UserError, match=r"give padding='tf', epsilon=0.001 both to from_torch and to create_model"):
+            from_torch(name, given, **small)
+    assert from_torch(name, given, **small, **TF).keys() == {"params", "batch_stats"}
+
+
+def test_import_weights_takes_over_the_form_and_says_so(tmp_path):
+    small = {"width": 0.1, "depth": 0.1}
+    torch.save(
+        keys_of_tensors(keys("efficientnet_b0", efficientnet_pytorch_name, classes=2, **small)), tmp_path / "w.pth"
+    )
+    arguments = ("efficientnet_b0", tmp_path / "w.pth", tmp_path / "run", preparation("efficientnet_b0"), ["a", "b"])
+    said = import_weights(*arguments, small)
+    assert "as the nets with these keys have it: padding=tf, epsilon=0.001" in said
+    model = load_experiment(open_run(tmp_path / "run")).model
+    assert model.backbone.padding == "tf" and model.backbone.epsilon == 1e-3 and model.backbone.width == 0.1
+
+
+def keys_of_tensors(given):
+    return {key: torch.from_numpy(array) for key, array in given.items()}
 
 
 def test_lite0_equals_timms():
     net = timm_reference("tf_efficientnet_lite0")
-    check_evaluation("efficientnet_lite0", net, [(224, 224), (193, 225)], features=timm_last_map, compiled=True)
+    check_evaluation("efficientnet_lite0", net, [(224, 224), (193, 225)], features=timm_last_map, compiled=True, **TF)
 
 
 @slow
 def test_training_lite0_equals_timms():
     net = timm_reference("tf_efficientnet_lite0")
-    check_training("efficientnet_lite0", net, (97, 113), compiled=True, dropout=0.0, drop_path=0.0)
+    check_training("efficientnet_lite0", net, (97, 113), compiled=True, dropout=0.0, drop_path=0.0, **TF)
 
 
 @slow
 @pytest.mark.parametrize("b", SIZES)
-def test_tensorflows_forms_equal_timms(b):
-    net = calibrate(timm_reference(f"tf_efficientnet_{b}"), (193, 225))
-    check_evaluation(f"efficientnet_{b}", net, [(193, 225)], features=timm_last_map, compiled=True, **TF)
+@pytest.mark.parametrize("prefix, form", [("tf_", TF), ("", TORCH)])
+def test_every_form_equals_timms(prefix, form, b):
+    net = calibrate(timm_reference(f"{prefix}efficientnet_{b}"), (193, 225))
+    check_evaluation(f"efficientnet_{b}", net, [(193, 225)], features=timm_last_map, compiled=True, **form)
 
 
 @pytest.mark.parametrize("number, width, depth", [(1, 1.0, 1.1), (2, 1.1, 1.2), (3, 1.2, 1.4), (4, 1.4, 1.8)])

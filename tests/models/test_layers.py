@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import GAP, create_model
-from jaxcnn.models.layers import adaptive_avg_pool, apply_norm, avg_pool, local_response_norm, max_pool
+from jaxcnn.models.layers import INITIALIZERS, adaptive_avg_pool, apply_norm, avg_pool, local_response_norm, max_pool
 from jaxcnn.models.lenet import BITMAPS, TABLE_1, PartialConv, Subsampling
 
 RNG = np.random.default_rng(0)
@@ -157,11 +157,40 @@ def test_the_1998_output_is_minus_the_distance_to_ten_different_bitmaps():
 
 
 @pytest.mark.parametrize(
+    "name, std, cut",
+    [
+        ("he_fan_out", (2 / (9 * 256)) ** 0.5, None),
+        ("he_fan_in", (2 / (9 * 64)) ** 0.5, None),
+        ("he_fan_in_truncated", (2 / (9 * 64)) ** 0.5, 2 / 0.8796),
+        ("lecun_normal", (1 / (9 * 64)) ** 0.5, 2 / 0.8796),
+        ("normal_0.01", 0.01, None),
+        ("truncated_normal_0.1", 0.08796, 2 / 0.8796),
+    ],
+)
+def test_normal_initializers_are_cut_off_if_they_say_so(name, std, cut):
+    """Of 147,456 draws of a whole normal distribution some lie beyond four deviations; `cut` is in deviations."""
+    kernel = np.asarray(INITIALIZERS[name](jax.random.key(0), (3, 3, 64, 256), jnp.float32))
+    assert kernel.std() == pytest.approx(std, rel=0.01)
+    farthest = np.abs(kernel).max() / std
+    assert farthest > 4 if cut is None else 0.99 * cut < farthest < 1.001 * cut
+
+
+@pytest.mark.parametrize("fan, name", [("fan_in", "he_fan_in"), ("fan_out", "he_fan_out")])
+def test_he_is_torchs_kaiming_normal(fan, name):
+    """That of torchvision's DenseNet and ResNet, by quantiles of the draws."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[parity]'): not run")
+    theirs = torch.nn.init.kaiming_normal_(torch.empty(256, 64, 3, 3), mode=fan, nonlinearity="relu").numpy()
+    ours = np.asarray(INITIALIZERS[name](jax.random.key(0), (3, 3, 64, 256), jnp.float32))
+    at = [0.0005, 0.01, 0.1, 0.3, 0.7, 0.9, 0.99, 0.9995]
+    np.testing.assert_allclose(np.quantile(ours, at), np.quantile(theirs, at), rtol=0.05)
+
+
+@pytest.mark.parametrize(
     "name, path, fields, low, high, std",
     [
         # Glorot uniform: bound sqrt(6 / (fan_in + fan_out)), deviation bound / sqrt(3).
         ("vgg16", ("backbone", "conv3_2"), {}, -np.sqrt(6 / 4608), np.sqrt(6 / 4608), np.sqrt(2 / 4608)),
-        ("vgg16", ("backbone", "conv3_2"), {"kernel_init": "he_normal"}, -1, 1, np.sqrt(2 / (9 * 256))),
+        ("vgg16", ("backbone", "conv3_2"), {"kernel_init": "he_fan_out"}, -1, 1, np.sqrt(2 / (9 * 256))),
         ("vgg16_bn", ("backbone", "conv3_2"), {}, -1, 1, np.sqrt(2 / (9 * 256))),
         ("lenet5_1998", ("head", "c5"), {}, -2.4 / 400, 2.4 / 400, 2.4 / 400 / np.sqrt(3)),
     ],

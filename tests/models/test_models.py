@@ -286,8 +286,10 @@ def test_names_and_fields_that_are_wrong_are_answered_with_the_nearest():
         create_model("vgg16", dropuot=0.1)
     with pytest.raises(UserError, match="LeNet has no activation 'rleu'; did you mean 'relu'"):
         create_model("lenet5", activation="rleu")
-    with pytest.raises(UserError, match="VGG has no kernel_init 'he_norml'; did you mean 'he_normal'"):
-        create_model("vgg16", kernel_init="he_norml")
+    with pytest.raises(UserError, match="VGG has no kernel_init 'he_fan_ot'; did you mean 'he_fan_out'"):
+        create_model("vgg16", kernel_init="he_fan_ot")
+    with pytest.raises(UserError, match=r"no kernel_init 'he_normal'; write 'he_fan_out' .* or 'he_fan_in_truncated'"):
+        create_model("vgg16", kernel_init="he_normal")
     with pytest.raises(UserError, match="ResNet has no stem '9x9'; there is"):
         create_model("resnet50", stem="9x9")
     with pytest.raises(UserError, match="FC has no dtype 'bf16'; did you mean 'bfloat16'"):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
+from jaxcnn.models.pretrained import from_torch
 from tests.models.parity import check_evaluation, check_training, randomize, timm, torch
 
 SLOW = pytest.mark.skipif(
@@ -73,3 +74,11 @@ def test_smallest_input():
         else:
             with pytest.raises(UserError, match="needs 5x5"):
                 jax.eval_shape(init)
+
+
+def test_timms_nets_of_todays_names_are_other_nets_and_the_message_says_so():
+    with torch.device("meta"):
+        given = timm().create_model("seresnet50", pretrained=False).state_dict()
+    with pytest.raises(UserError, match=r"legacy_seresnet50, legacy_senet154") as error:
+        from_torch("se_resnet50", given)
+    assert "timm's seresnet50 and senet154, without legacy_, are other nets" in str(error.value)

@@ -1,8 +1,11 @@
-"""VGG against torchvision's, with random weights."""
+"""VGG against torchvision's and timm's, with random weights."""
 
+import jax
+import numpy as np
 import pytest
 
-from tests.models.parity import check_evaluation, check_training, randomize, torch, torchvision
+from jaxcnn.models.pretrained import from_torch
+from tests.models.parity import check_evaluation, check_training, randomize, timm, torch, torchvision
 
 NAMES = ["vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"]
 
@@ -20,3 +23,29 @@ def test_vgg_equals_torchvisions(name):
     net = narrow(name)
     check_evaluation(name, net, [(224, 224), (193, 225)], features=lambda net, x: net.features(x), widths=(64, 64))
     check_training(name, net, (97, 113), widths=(64, 64), dropout=0.0)
+
+
+def test_vgg_equals_timms():
+    """timm's hidden layers are convolutions, of 7x7 and 1x1, and its net takes the grid from the map as it is."""
+    net = timm().create_model("vgg11_bn", pretrained=False, num_classes=9)
+    head = net.pre_logits
+    head.fc1, head.fc2 = torch.nn.Conv2d(512, 64, 7), torch.nn.Conv2d(64, 64, 1)
+    net.head.fc = torch.nn.Linear(64, 9)
+    net = randomize(net)
+    assert "pre_logits.fc1.weight" in net.state_dict()
+    check_evaluation("vgg11_bn", net, [(224, 224)], classes=9, widths=(64, 64))
+
+
+def test_converted_weights_share_no_memory_with_torchs():
+    """A later step in torch changes nothing of ours: neither of what is transposed nor of what is taken as it is."""
+    net = narrow("vgg11_bn")
+    given = net.state_dict()
+    for weights in (given, {key: tensor.numpy() for key, tensor in given.items()}):
+        leaves = jax.tree.leaves(from_torch("vgg11_bn", weights, widths=(64, 64)))
+        before = [leaf.copy() for leaf in leaves]
+        for leaf in leaves:
+            assert not any(np.shares_memory(leaf, tensor.numpy()) for tensor in given.values())
+        with torch.no_grad():
+            for tensor in given.values():
+                tensor.add_(1)
+        assert all(map(np.array_equal, leaves, before))

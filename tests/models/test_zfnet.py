@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.pretrained import REFERENCES
+from jaxcnn.models.pretrained import REFERENCES, Reference
 from jaxcnn.models.zfnet import ZFNet
 from tests.models.parity import check_evaluation, check_training, randomize, torch
 
@@ -49,7 +49,7 @@ def bright(net):
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_equals_the_paper_written_in_torch(name, monkeypatch):
-    monkeypatch.setitem(REFERENCES, ZFNet, {"same": lambda model, path: path.split("/")[1]})
+    monkeypatch.setitem(REFERENCES, ZFNet, {"same": Reference(lambda model, path: path.split("/")[1])})
     net, sizes = bright(Paper(WIDTHS[name])), [(224, 224), (193, 225)] if name == "zfnet" else [(224, 224)]
     check_evaluation(name, net, sizes, features=lambda net, x: net.features(x), widths=(64, 64))
     net = bright(Paper([width // 8 for width in WIDTHS[name]]))

@@ -1,0 +1,76 @@
+"""Parts: what a source, transform, optimizer, schedule, loss or model of a user's own must have.
+
+It is checked when it is given; docs/own_parts.md has an example of each.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcnn.errors import UserError
+
+SOURCE = {"open": "open(split, data_dir=None), which returns the examples of one split"}
+EXAMPLES = {
+    "name": 'a str, such as "my_photos"',
+    "version": 'a str, such as "1"',
+    "split": "the str that open() was given",
+    "classes": "a tuple of class names in label order",
+    "__len__": "__len__(), the number of examples",
+    "__getitem__": '__getitem__(i), {"image": uint8 [H, W, C], "label": a whole number in [0, len(classes))}',
+    "where": "where(i), a str that names example i for a person, such as its file's path",
+}
+TRANSFORM = {"__call__": "__call__(image, rng), from uint8 [H, W, C] to uint8 [H', W', C'], drawing from rng alone"}
+NORMALIZE = {"__call__": "__call__(images), from uint8 [B, H, W, C] to what the model reads, with jax.numpy"}
+OPTIMIZER = {
+    "build": "build(rate), from a function step -> learning rate to an optax transformation that scales by it",
+    "learning_rate": "a float, the peak rate, which the schedule multiplies",
+}
+SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
+LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
+MODEL = {
+    "classes": "an int, the number of logits",
+    "outputs": "outputs(images, *, train), an object with logits [B, classes] and aux, {} without auxiliary heads",
+}
+
+
+def check_part(field: str, part: Any, members: Mapping[str, str], stored: bool = True) -> None:
+    """Refuses what cannot be this part, with what it lacks.
+
+    Args:
+      field: where it was given, such as "data.source".
+      part: what was given there.
+      members: name -> what it should be.
+      stored: whether config.json must hold it, so that it is a dataclass.
+
+    Raises:
+      UserError: it is a class and no object, lacks a member, or cannot be stored.
+    """
+    if isinstance(part, type):
+        raise UserError(f"{field} is the class {part.__name__}; give an object of it: {part.__name__}()")
+    # Every object of a class with __call__ is callable; a function is too, but has no fields to store.
+    missing = [what for name, what in members.items() if not hasattr(part, name)]
+    kind = type(part).__name__
+    if missing:
+        raise UserError(
+            f"{field} is {_called(kind)}, which lacks {'; and '.join(missing)} (docs/own_parts.md has an example)"
+        )
+    if stored and not dataclasses.is_dataclass(part):
+        name = getattr(part, "__name__", kind)
+        raise UserError(
+            f"{field} is {_called(kind)} {name!r}, which config.json cannot hold; make it a frozen dataclass with "
+            f"{'; and '.join(members.values())} (docs/own_parts.md has an example)"
+        )
+
+
+def check_parts(field: str, parts: Any, members: Mapping[str, str]) -> None:
+    """The same for a tuple of them. Raises UserError too if it is no tuple or list."""
+    if not isinstance(parts, tuple | list):
+        raise UserError(
+            f"{field} is {_called(type(parts).__name__)}; give a tuple, such as ({type(parts).__name__}(...),)"
+        )
+    for number, part in enumerate(parts):
+        check_part(f"{field}.{number}", part, members)
+
+
+def _called(kind: str) -> str:
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

