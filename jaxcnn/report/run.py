@@ -64,7 +64,7 @@ def write_report(
     Raises:
       UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
@@ -76,7 +76,7 @@ def write_report(
         "run.html",
         title=record.path.name,
         status=record.status(),
-        result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
+        result={labeled(split, record.roles()): figures for split, figures in record.result().items()},
         selection=record.selection(),
         tested=experiment.data.tested,
         names=result_names(record.result()),

@@ -33,9 +33,9 @@ def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
         status = record.status()
         row = {"state": record.state(), "step": status.get("step")} | _starts(record)
         row |= {name: flat.get(name) for name in differing}
-        watched = record.watched()
+        roles = record.roles()
         for split, metrics in record.result().items():
-            row |= {f"{labeled(split, watched)} {name}": value for name, value in metrics.items()}
+            row |= {f"{labeled(split, roles)} {name}": value for name, value in metrics.items()}
         rows[str(path)] = row
     return rows
 
