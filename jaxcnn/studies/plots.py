@@ -8,16 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.cell import Cell, points
 from jaxcnn.text import in_figure
-from jaxcnn.train.record import Record, is_training
+from jaxcnn.train.record import Record, is_training, line_name
 
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
     "values": "the metric of every cell as a dot, by arm, with the arm's mean",
     "differences": "each arm's paired difference to the baseline with its 95% interval",
     "loss": "training loss by epoch, mean and one standard deviation over the seeds",
-    "accuracy": "accuracy of the evaluation split by epoch, mean and one standard deviation over the seeds",
+    "accuracy": "accuracy of the first evaluation split by epoch, mean and one standard deviation over the seeds",
     "parameters": "the metric against the number of parameters",
     "multiply-adds": "the metric against the multiply-adds of one image",
 }
@@ -49,31 +49,33 @@ def values_plots(results: dict[str, Any]) -> Plots:
 
 
 def curve_plots(cells: Sequence[Cell]) -> Plots:
-    """ "loss" and "accuracy"; {} where no cell has trained."""
+    """ "loss" and "accuracy", the latter where anything was evaluated in training; {} where no cell has trained."""
     arms = list(dict.fromkeys(cell.arm_name for cell in cells))
     loss, left = _panel("epoch", "training loss", 3.4)
-    accuracy, right = _panel("epoch", "accuracy of the evaluation split", 3.4)
+    accuracy, right = _panel("epoch", "validation accuracy", 3.4)
     for number, arm in enumerate(arms):
         runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
         for axes, curve in ((left, _training), (right, _evaluation)):
-            found = [points for points in map(curve, runs) if len(points)]
+            found = [drawn for drawn in map(curve, runs) if len(drawn)]
             if not found:
                 continue
             length = min(map(len, found))  # the shortest: a run that diverged ends the band
             epochs = found[0][:length, 0]
-            values = np.stack([points[:length, 1] for points in found])
+            values = np.stack([curve[:length, 1] for curve in found])
             mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
-            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm))
+            marker = "o" if length == 1 else None
+            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm), marker=marker)
             # Not below the lowest run: on the loss's logarithmic axis a band that reaches 0 would fill the picture.
             low = np.maximum(mean - deviation, values.min(0))
             axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
     if not left.lines:
         return {}
-    if min(line.get_ydata().min() for line in left.lines) > 0:
+    if any((line.get_ydata() > 0).any() for line in left.lines):
         left.set_yscale("log")
     for axes in (left, right):
-        axes.legend(fontsize="small")
-    return {"loss": loss, "accuracy": accuracy}
+        if axes.lines:
+            axes.legend(fontsize="small")
+    return {"loss": loss} | ({"accuracy": accuracy} if right.lines else {})
 
 
 def cost_plots(results: dict[str, Any]) -> Plots:
@@ -113,17 +115,13 @@ def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
 
 
 def _training(lines: list[dict[str, Any]]) -> np.ndarray:
-    """[points, 2] of epoch and loss."""
-    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)]).reshape(-1, 2)
+    """[points, 2] of epoch and loss; NaN for an interval whose every step was skipped."""
+    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)], float).reshape(-1, 2)
 
 
 def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
     """[points, 2] of epoch and accuracy of the first evaluation split."""
-    points, epoch, split = [], 0.0, None
-    for line in lines:
-        epoch = line.get("epoch", epoch)
-        if not is_training(line):
-            split = split or line["split"]
-            if line["split"] == split:
-                points.append((epoch, line["accuracy"]))
-    return np.array(points).reshape(-1, 2)
+    split = next((line_name(line) for line in lines if not is_training(line)), None)
+    found = points(lines, split, "accuracy") if split else []
+    # A run that evaluates nothing in training has one line, of the test split at its end, and no curve.
+    return np.array(found if len(found) > 1 else [], float).reshape(-1, 2)
