@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from jaxcnn.commands import data, experiments, images, machine, models, runs
+from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.text import print_plain, replace_unknown
 
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     code = 0
+    if told := use_32_bits():
+        print_plain(Console(stderr=True), f"warning: {told}")
     try:
         if arguments[:1] == ["prove-resume"]:
             experiments.prove_resume(arguments[1:])
@@ -44,6 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print_plain(Console(stderr=True), f"error: {error}")
         return 1
+    except (AssertionError, RuntimeError):
+        try:
+            check_devices()
+        except UserError as error:  # it came of that
+            print_plain(Console(stderr=True), f"error: {error}")
+            return 1
+        raise
     except OSError as error:  # of the output, most likely: whoever reads files says which
         return _not_printed(error)
     return code
