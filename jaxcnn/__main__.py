@@ -14,7 +14,6 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "doctor": machine.doctor,
     "evaluate": runs.evaluate,
     "replay": runs.replay,
-    "fit-batch": experiments.fit_batch,
     "predict": runs.predict,
     "explain": runs.explain,
     "kernels": images.kernels,
@@ -24,7 +23,13 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "models": models.models,
     "summary": models.summary,
 }
-DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "check": data.check}
+DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
+# Those that take an experiment's flags too, with the class that has their own.
+WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
+    ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
+    ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
+    ("data", "check"): (data.check, data.Check),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,16 +37,31 @@ def main(arguments: list[str] | None = None) -> int:
     replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["prove-resume"]:
-            experiments.prove_resume(arguments[1:])
-        elif arguments[:1] == ["data"]:
-            _call(DATA_COMMANDS, "jaxcnn data", "Prepare and check data sets.", arguments[1:])
-        else:
-            return _call(COMMANDS | {"data": lambda: None, "prove-resume": lambda: None}, "jaxcnn", __doc__, arguments)
+        for words, (call, _) in WITH_FLAGS.items():
+            if tuple(arguments[: len(words)]) == words:
+                call(arguments[len(words) :])
+                return 0
+        if arguments[:1] == ["data"]:
+            return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
+        return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
     except UserError as error:
         print_plain(Console(stderr=True), f"error: {error}")
         return 1
     return 0
+
+
+def _data() -> None:
+    """Prepare and check data sets: jaxcnn data prepare NAME, jaxcnn data check FILE.py."""
+
+
+def _named(before: tuple[str, ...]) -> dict[str, Callable[..., int | None]]:
+    """For --help: the commands of WITH_FLAGS behind these words, with what they say of themselves."""
+    named: dict[str, Callable[..., int | None]] = {}
+    for words, (_, own) in WITH_FLAGS.items():
+        if words[:-1] == before:
+            named[words[-1]] = lambda: None
+            named[words[-1]].__doc__ = own.__doc__
+    return named
 
 
 def _call(commands: dict[str, Callable[..., int | None]], program: str, description: str, arguments: list[str]) -> int:
