@@ -1,4 +1,6 @@
-"""Files: whole, valid and on disk. Every file of a run, a study or a page is written here, all JSON is made here."""
+"""Files: whole, valid and on disk. Every file of a run, a study or a page is written here, all JSON is made here; what
+a user or a data set names is read here, if it is a regular file.
+"""
 
 import contextlib
 import errno
@@ -8,6 +10,7 @@ import os
 import pathlib
 import re
 import secrets
+import stat
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,46 @@ from jaxcnn.errors import UserError
 
 # What a file system answers that cannot flush a folder; it has no need to, or no way.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+
+LARGEST = 1 << 30
+"""Bytes that are read of one file, unless more are asked for."""
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file, or of what a link leads to.
+
+    Raises:
+      OSError: as `check_regular`; it has more than `largest` bytes; it cannot be read.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(f"it has more than {largest / 2**20:,.0f} MiB")
+    return data
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Asks before a file is opened, since opening a pipe that nobody writes to waits for ever, and a device has no end.
+
+    Raises:
+      OSError: there is none, its links lead in a circle, or it is a folder, a pipe, a device or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError("it is a link that leads back to itself") from error
+        raise OSError(error.errno, error.strerror) from error  # without the path, which the caller names
+    if not stat.S_ISREG(mode):
+        raise OSError(f"it is {KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -79,6 +122,14 @@ def sync_folder(folder: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def expanded(path: pathlib.Path) -> pathlib.Path:
+    """The path with "~" as the home; a shell leaves it alone in --flag=~/x. UserError if there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}; write ./{path} for a folder of this name") from error
 
 
 def reach(folder: pathlib.Path) -> tuple[pathlib.Path, int | None]:

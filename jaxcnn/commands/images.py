@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxcnn.commands.output import show_lines
+from jaxcnn.commands.output import show_failures, show_lines
 from jaxcnn.errors import UserError
 
 
@@ -14,11 +14,11 @@ def kernels(
     /,
     out: pathlib.Path = pathlib.Path("kernels"),
     sizes: tuple[int, ...] = (2, 4, 8),
-) -> None:
+) -> int:
     """Classic 3x3 kernels and max, average and min pooling on image files, as PNG files and a page.
 
     Args:
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       out: The folder to write to.
       sizes: Sides of the pooling windows, in pixels.
     """
@@ -26,4 +26,6 @@ def kernels(
 
     if not images:
         raise UserError("name at least one image file")
-    show_lines(f"page {show_kernels(list(images), out, sizes)}")
+    page, failures = show_kernels(list(images), out, sizes)
+    show_lines(*([] if page is None else [f"page {page}"]))
+    return show_failures(failures)

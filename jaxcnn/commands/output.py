@@ -1,5 +1,6 @@
 """Output: what a command prints, for a person or, with --json, for a program."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -20,3 +21,11 @@ def show_lines(*lines: str) -> None:
     """Prints the lines as they are, whatever the terminal's width: they hold paths and names, to be copied."""
     for line in lines:
         print_plain(Console(), line)
+
+
+def show_failures(failures: Iterable[str]) -> int:
+    """Prints each as an error, to stderr; returns the exit code: 1 if there is any."""
+    failures = list(failures)
+    for failure in failures:
+        print_plain(Console(stderr=True), f"error: {failure}")
+    return 1 if failures else 0

@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxcnn.commands.output import show, show_lines
+from jaxcnn.commands.output import show, show_failures, show_lines
 from jaxcnn.errors import UserError
 from jaxcnn.text import table
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
+Trust = Annotated[bool, tyro.conf.arg(help="Run the own code of a run that you did not start here; look at it first.")]
 ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 
 
@@ -21,6 +22,7 @@ def evaluate(
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
     folder: str | None = None,
+    trust: Trust = False,
     json: bool = False,
 ) -> None:
     """Evaluate a run on a split; on its own test and evaluation splits the figures are the training's, exactly.
@@ -37,6 +39,7 @@ def evaluate(
     from jaxcnn.train.progress import result_table
     from jaxcnn.train.record import open_run
 
+    _trust(run, trust)
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
     show(result, result_table(result, open_run(run).watched()), json)
 
@@ -48,30 +51,41 @@ def predict(
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
     top: int = 5,
+    trust: Trust = False,
     json: bool = False,
-) -> None:
-    """The most probable classes of image files, by name.
+) -> int:
+    """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
+
+    The net sees what it was trained on: nets of handwritten digits know light ink on a dark ground, so invert a scan of
+    dark ink on paper first. What the net sees of an image is on the page of `jaxcnn explain`.
 
     Args:
       run: A run directory.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
       top: How many classes.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
     """
-    from jaxcnn.train.predict import predict_run
+    from jaxcnn.train.predict import Prediction, predict_run
 
     if not images:
         raise UserError("name at least one image file")
-    predictions = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    _trust(run, trust)
+    answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     rows = [
         ("" if place else prediction.image, name, f"{probability:.4f}")
         for prediction in predictions
         for place, (name, probability) in enumerate(prediction.spoken())
     ]
-    shown = table(("image", "class", "probability"), rows)
-    show([{"image": p.image, "classes": p.classes} for p in predictions], shown, json)
+    value = [
+        {"image": a.image, "classes": a.classes} if isinstance(a, Prediction) else {"image": a.image, "error": a.cause}
+        for a in answers
+    ]
+    if predictions or json:
+        show(value, table(("image", "class", "probability"), rows), json)
+    return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 
 def explain(
@@ -86,12 +100,16 @@ def explain(
     out: pathlib.Path | None = None,
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
-) -> None:
+    trust: Trust = False,
+) -> int:
     """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
+
+    The page is named after the method, an endpoint that is not the final one, and a class that was asked for; pictures
+    after the image too. Exit code 1 if there is an image that cannot be read; the page has the others.
 
     Args:
       run: A run directory, or what import-weights wrote.
-      images: Image files of any common format.
+      images: Image files of any common format, or folders, for all images in them and in the folders inside.
       method: What to show.
       class_: A class by name or index; default the predicted one of each image.
       endpoint: The map to look at: a name of `features()`, such as stage3.
@@ -102,8 +120,11 @@ def explain(
     """
     from jaxcnn.report.explanation import Question, explain_run
 
+    _trust(run, trust)
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
-    show_lines(*explain_run(run, list(images), question, out, which=checkpoint, averaged=ema))
+    lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
+    show_lines(*lines)
+    return show_failures(failures)
 
 
 def compare(
@@ -129,7 +150,7 @@ def compare(
         plot_runs(list(runs), plot)
 
 
-def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -> None:
+def report(run: Run, /, split: str | None = None, data_dir: str | None = None, trust: Trust = False) -> None:
     """Write report.html of a run again: curves, final figures, confusions, mistakes, summary, environment.
 
     Args:
@@ -140,10 +161,11 @@ def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -
     """
     from jaxcnn.report.run import write_report
 
+    _trust(run, trust)
     show_lines(f"page {write_report(run, split=split, data_dir=data_dir)}")
 
 
-def replay(run: Run, /, step: int, json: bool = False) -> None:
+def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> None:
     """Compute one training step of a run again, such as the one that was not finite, from the checkpoint before it.
 
     Args:
@@ -153,6 +175,7 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     """
     from jaxcnn.train.replay import replay as replay_step
 
+    _trust(run, trust)
     found = replay_step(run, step)
     rows = [
         ("loss", found["loss"]),
@@ -164,6 +187,13 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     # Text, because JSON has no nan.
     shown = found | {name: repr(found[name]) for name in ("loss", "grad_norm")}
     show(shown, table(("", f"step {step:,}"), rows), json)
+
+
+def _trust(run: pathlib.Path, trust: bool) -> None:
+    if trust:
+        from jaxcnn.train.saved import trust_run
+
+        trust_run(run)
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 PATH/CLASS/*.jpg.
 """
 
+import errno
 import functools
 import hashlib
 import os
@@ -15,6 +16,7 @@ from jaxcnn.data.examples import BrokenExample, Example, Examples, check_index, 
 from jaxcnn.data.images import decode
 from jaxcnn.data.splits import sliced
 from jaxcnn.errors import UserError
+from jaxcnn.files import read_bytes
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHERS = (".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif")
@@ -72,7 +74,7 @@ class Folder:
             if split != "train":
                 raise UserError(
                     f"Folder: {root} has no split {split!r}: its folders ({some(names)}) are the classes of one split, "
-                    f"'train'; {CUT}"
+                    f"'train' (`jaxcnn evaluate RUN --split train` takes all of it); {CUT}"
                 )
             return FolderExamples(root, "", tuple(names), self.channels)
         if split not in names:
@@ -141,9 +143,7 @@ class FolderExamples:
     def __getitem__(self, i: int) -> Example:
         i = check_index(i, len(self))
         try:
-            with open(self.where(i), "rb") as file:
-                data = file.read()
-            return {"image": decode(data, self._channels), "label": int(self.labels[i])}
+            return {"image": decode(read_bytes(self.where(i)), self._channels), "label": int(self.labels[i])}
         except (OSError, ValueError) as cause:
             raise BrokenExample(i, self.where(i), str(cause)) from cause
 
@@ -154,16 +154,37 @@ class FolderExamples:
 
 def subfolders(path: str) -> list[str]:
     """Sorted names of the folders in `path` that are not hidden; links to folders count."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        raise UserError(_unreadable(error)) from error
+
+
+def _unreadable(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return f"Folder: {error.filename} is a link that leads back to itself; remove it, or let it lead to a folder"
+    return f"Folder: {error.filename} cannot be read: {error.strerror}"
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """A link that leads nowhere is met again where its image is read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def image_files(path: str, may_be_empty: bool = False) -> list[str]:
     """Sorted names of the images in one class folder; UserError for anything that is neither an image nor litter."""
     if may_be_empty and not os.path.isdir(path):
         return []
-    with os.scandir(path) as entries:
-        entries = [(e.name, e.is_dir()) for e in entries if not e.name.startswith(".") and e.name.lower() not in LITTER]
+    try:
+        with os.scandir(path) as found:
+            entries = [(entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(_unreadable(error)) from error
+    entries = [(name, is_folder) for name, is_folder in entries if name.lower() not in LITTER]
     folders = sorted(name for name, is_folder in entries if is_folder)
     if folders:
         raise UserError(

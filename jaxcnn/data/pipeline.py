@@ -71,6 +71,11 @@ class TrainBatches:
         # Grain asks for a length; no run reaches this step.
         return 2**40 // self.batch_size
 
+    @property
+    def resident(self) -> bool:
+        """Whether a batch is a plain gather from arrays."""
+        return _resident(self.examples, self.transforms, self.shape)
+
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
         return shuffled_indices(self.seed, len(self.examples), step * self.batch_size, (step + 1) * self.batch_size)
@@ -79,7 +84,7 @@ class TrainBatches:
         part = self.batch_size // self.processes
         first = self.process * part
         indices = self.indices(step)[first : first + part]
-        if _resident(self.examples, self.transforms, self.shape):
+        if self.resident:
             batch = _gather(self.examples, indices)
         else:
             batch = _empty(part, self.shape, indices)
@@ -137,12 +142,17 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
+    @property
+    def resident(self) -> bool:
+        """Whether a batch is a plain gather from arrays."""
+        return _resident(self.examples, self.transforms, self.shape)
+
     def __getitem__(self, k: int) -> Batch:
         part = self.batch_size // self.processes
         first = k * self.batch_size + self.process * part
         indices = np.arange(first, min(first + part, len(self.examples)), dtype=np.int64)
         batch = _empty(part, self.shape, indices)
-        if _resident(self.examples, self.transforms, self.shape):
+        if self.resident:
             for name, rows in _gather(self.examples, indices).items():
                 batch[name][: len(indices)] = rows
             return batch
@@ -171,12 +181,39 @@ class EvaluationBatches:
         return found
 
 
-def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
-    """Batches start, start + 1, ..., read ahead by Grain in threads, or in `workers` processes. Close it when done."""
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """A split's evaluation batches again and again: batch k of round r is at r * len(batches) + k.
+
+    Read as one stream, so that worker processes start once and not at every evaluation; between two they have the
+    first few batches of the next one ready.
+    """
+
+    batches: EvaluationBatches
+
+    def __len__(self) -> int:
+        return 2**40
+
+    @property
+    def resident(self) -> bool:
+        return self.batches.resident
+
+    def __getitem__(self, k: int) -> Batch:
+        return self.batches[k % len(self.batches)]
+
+
+def iterate(batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
+    """Batches start, start + 1, ..., read ahead by Grain. Close it when done.
+
+    In threads, one per processor but 2 to 8, or in `workers` processes; what is resident needs none of these, for a
+    gather costs less than the way from another process.
+    """
     import grain
 
-    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
+    workers = 0 if batches.resident else workers
+    threads = 2 if workers or batches.resident else min(8, max(2, os.cpu_count() or 2))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 if workers else threads + 2)
+    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if workers:
         from absl import flags
 
@@ -195,7 +232,7 @@ def iterate(batches: TrainBatches | EvaluationBatches, start: int = 0, *, worker
 def _settle_in(parent: int, index: int, count: int) -> None:
     """Runs first in a worker process: it outlives every signal that the main process handles, and not its parent."""
     # Ctrl-C and a scheduler's signals reach the whole process group; what follows is for the main process to decide.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:

@@ -59,7 +59,14 @@ def weights_image(weights: np.ndarray, largest: float | None = None) -> np.ndarr
     if weights.shape[2] == 1:
         colours = matplotlib.colormaps["RdBu_r"](0.5 + weights[..., 0] / (2 * largest))[..., :3]
         return (255 * colours).round().astype(np.uint8)
-    return (127.5 + 127.5 * weights / largest).clip(0, 255).round().astype(np.uint8)
+    return signed_image(weights, largest)
+
+
+def signed_image(values: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """Numbers [H, W, C] as a picture in which 0 is middle gray; the scale is symmetric and ends at `largest`, default
+    their own."""
+    largest = largest or float(np.abs(values).max()) or 1.0
+    return (127.5 + 127.5 * values / largest).clip(0, 255).round().astype(np.uint8)
 
 
 def map_image(values: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
+from jaxcnn.errors import UserError
 from jaxcnn.explain.places import CONSTANT, Side, Value
 from jaxcnn.explain.trace import Layer, Walk
 from jaxcnn.models import create_model
@@ -114,19 +115,31 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
     )
 
 
-def endpoints(name: str, image_size: int | tuple[int, int] | None = None, **fields: Any) -> dict[str, Endpoint]:
+def endpoints(
+    model: str | nn.Module, image_size: int | tuple[int, ...] | None = None, **fields: Any
+) -> dict[str, Endpoint]:
     """Every map that `features()` of a model returns, by name, with its shape, stride and receptive field.
 
+        endpoints("vgg16", 64)["stage5"]
+        endpoints(create_model("vgg16"), (64, 64, 3))["stage5"]
+
     Args:
-      name: one of list_models().
-      image_size: side of a square image, or (height, width); default the paper's.
-      **fields: as in create_model.
+      model: one of list_models(), or a model as for `summarize`.
+      image_size: of a named model the side of a square image or (height, width), default the paper's; of any model
+        (H, W, C).
+      **fields: of a named model, as in create_model.
 
     Raises:
-      UserError: no such model or field, or the images are too small for it.
+      UserError: no such model or field, no size for a model that is not named, or the images are too small for it.
     """
-    model = create_model(name, **fields)
-    return summarize(model, input_shape(name, image_size)).endpoints
+    shape = image_size if isinstance(image_size, tuple) and len(image_size) == 3 else None
+    if isinstance(model, str):
+        return summarize(create_model(model, **fields), shape or input_shape(model, image_size)).endpoints
+    if fields:
+        raise UserError(f"{type(model).__name__} is made already; give {', '.join(fields)} where it is made")
+    if shape is None:
+        raise UserError(f"{type(model).__name__} needs the shape of its images, (H, W, C), not {image_size}")
+    return summarize(model, shape).endpoints
 
 
 def input_shape(name: str, image_size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ Nothing here knows of data or training: a model is a pure function of its variab
 
 import dataclasses
 import fnmatch
+from collections.abc import Collection
 from typing import Any
 
 from flax import linen as nn
@@ -124,7 +125,9 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
       name: one of list_models().
       classes: number of logits; default the paper's.
       **fields: fields of the backbone, of the heads or of the Classifier (`head=GAP(classes=10)`, `aux={}`) to change;
-        one that several share, such as `dtype`, is changed in all of them, auxiliary heads included.
+        one that several share, such as `dtype`, is changed in all of them, auxiliary heads included. `width` multiplies
+        the hidden layers of an FC head too, unless `widths` gives them. A head that is given keeps what the backbone
+        has a field for, but for `dtype`.
 
     Raises:
       UserError: no such model or field; the message names the nearest.
@@ -132,7 +135,8 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
     if name not in MODELS:
         raise UserError(f"no model {name!r}{did_you_mean(name, MODELS) or '; jaxcnn models lists them'}")
     model = MODELS[name]
-    model = model.clone(**{field: fields.pop(field) for field in ("backbone", "head", "aux") if field in fields})
+    given = {field: fields.pop(field) for field in ("backbone", "head", "aux") if field in fields}
+    model = model.clone(**given)
     if classes is not None:
         fields["classes"] = classes
     known = sorted({field for part in (model.backbone, model.head, *model.aux.values()) for field in _fields(part)})
@@ -141,12 +145,16 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
             hint = did_you_mean(field, known) or "; there is " + ", ".join(known)
             raise UserError(f"model {name!r} has no field {field!r}{hint}")
 
-    def changed(part: nn.Module) -> nn.Module:
-        return part.clone(**{field: value for field, value in fields.items() if field in _fields(part)})
+    def changed(part: nn.Module, keeps: Collection[str] = ()) -> nn.Module:
+        taken = [field for field in fields if field in _fields(part) and field not in keeps]
+        return part.clone(**{field: fields[field] for field in taken})
 
-    return Classifier(
-        changed(model.backbone), changed(model.head), {end: changed(head) for end, head in model.aux.items()}
-    )
+    own = {field for field in _fields(model.backbone) if field != "dtype"}
+    head = changed(model.head, keeps=own if "head" in given else ())
+    if isinstance(head, FC) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
+        head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
+    aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
+    return Classifier(changed(model.backbone), head, aux)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
+from jaxcnn.files import check_regular
 from jaxcnn.models import (
     MODELS,
     alexnet,
@@ -270,8 +271,12 @@ def _architecture_beside(file: pathlib.Path) -> str | None:
 
 
 def _read_file(file: pathlib.Path) -> Any:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
+    try:
+        check_regular(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
     package = "safetensors" if file.suffix == ".safetensors" else "torch"
     try:
         if package == "safetensors":

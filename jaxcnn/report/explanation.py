@@ -17,17 +17,20 @@ from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
 from jaxcnn.explain import filters, overlay
 from jaxcnn.explain.boxes import box_of, iou
-from jaxcnn.explain.cam import cam, gradcam, upsample
+from jaxcnn.explain.cam import cam, check_endpoint, gradcam, upsample
 from jaxcnn.explain.deletion import Curve, deletion, insertion
 from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
-from jaxcnn.report.page import make_folder, own_names, png, save_png, svg, write_page
-from jaxcnn.train.predict import Net, decode_file, load_net, prepare
+from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
+from jaxcnn.text import plain
+from jaxcnn.train.predict import Net, decode_file, listed, load_net, prepare
 
 Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 MAPS = ("cam", "gradcam", "occlusion")
 OF_THE_NET = ("filters", "templates")
 """Methods that need no image."""
+OF_AN_ENDPOINT = ("gradcam", "features", "receptive-field")
+"""Methods that look at the map that --endpoint names."""
 TITLES = {
     "cam": "Class activation maps",
     "gradcam": "Grad-CAM",
@@ -90,6 +93,17 @@ class Question:
     box: tuple[float, ...] | None = None
     """(left, top, right, bottom) of the object, in pixels of the image file."""
 
+    @property
+    def page(self) -> str:
+        """The name of the page: another endpoint or class makes another page."""
+        endpoint = self.endpoint if self.method in OF_AN_ENDPOINT and self.endpoint != "final" else None
+        chosen = self.chosen if self.method in MAPS else None
+        return "_".join([self.method, *(as_file_name(part) for part in (endpoint, chosen) if part)]) + ".html"
+
+
+class _NotShown(UserError):
+    """One image cannot be explained; the others can."""
+
 
 def explain_run(
     run: pathlib.Path,
@@ -99,27 +113,39 @@ def explain_run(
     *,
     which: str = "latest",
     averaged: bool = False,
-) -> list[str]:
-    """Writes METHOD.html and its pictures as PNG files to `out`, default RUN/explain; returns lines that say what.
+) -> tuple[list[str], list[str]]:
+    """Writes a page and its pictures as PNG files to `out`, default RUN/explain.
+
+    Returns:
+      Lines that say what was written, and why images are missing that could not be read, do not get the size that the
+      net takes, or whose map is not finite. If all are missing, there is no page.
 
     Raises:
-      UserError: as load_net; an image cannot be read; the model has no such endpoint or class, or does not allow the
-        method; a box does not fit.
+      UserError: as load_net and listed; the model has no such endpoint or class, or does not allow the method; a box
+        has no part in the image; `out` cannot be written.
     """
     if question.method not in OF_THE_NET and not images:
         raise UserError(f"--method {question.method} needs at least one image file")
+    files = listed(images)
     if question.box is not None:
-        _check_box(question, images)
+        _check_box(question, files)
     net = load_net(run, which, averaged=averaged)
     out = out or run / "explain"
-    make_folder(out)
     draw = _Draw(net, question, out)
-    name = run.absolute().name
+    make_folder(out)
+    name = plain(run.absolute().name)
+    sections, failures = [], []
     if question.method in OF_THE_NET:
-        sections = [draw.net_itself(name)]
+        sections.append(draw.net_itself(name))
     else:
-        sections = [draw.photo(stem, path) for stem, path in own_names(images)]
-    page = out / f"{question.method}.html"
+        for stem, path in own_names(files):
+            try:
+                sections.append(draw.photo(stem, path))
+            except _NotShown as error:
+                failures.append(str(error))
+    if not sections:
+        return [], failures
+    page = out / question.page
     write_page(
         page,
         "explanation.html",
@@ -129,16 +155,20 @@ def explain_run(
         weights=f"{run}, step {net.step:,}{', averaged weights' if averaged else ''}",
         sections=sections,
     )
-    return [*(f"{section.title}: {line}" for section in sections for line in section.lines), f"page {page}"]
+    return [*(f"{section.title}: {line}" for section in sections for line in section.lines), f"page {page}"], failures
 
 
 class _Draw:
-    """Draws the sections of one page."""
+    """Draws the sections of one page. Raises UserError where the net has no such class or endpoint."""
 
     def __init__(self, net: Net, question: Question, out: pathlib.Path):
         self.net, self.question, self.out = net, question, out
         self.model = net.experiment.model
         self.normalize = net.data.normalize
+        self.target = net.index(question.chosen) if question.method in MAPS and question.chosen is not None else None
+        if question.method in OF_AN_ENDPOINT:
+            image = jax.ShapeDtypeStruct((1, *net.data.image_shape), np.float32)
+            check_endpoint(self.model, image, question.endpoint)
 
     def net_itself(self, name: str) -> Section:
         model, shape = self.model, self.net.data.image_shape
@@ -169,14 +199,18 @@ class _Draw:
 
     def photo(self, name: str, path: pathlib.Path) -> Section:
         data = self.net.data
-        source = decode_file(path, data.image_shape[2])
-        pixels = prepare(source, data, path)
+        try:
+            source = decode_file(path, data.image_shape[2])
+            pixels = prepare(source, data, path)
+        except UserError as error:
+            raise _NotShown(str(error)) from error
         scores = self.net.probabilities(pixels[None])[0]
         section = Section(name)
         section.classes = [(imagenet.spoken(label), score) for label, score in self.net.most_probable(scores, 5)]
         factor = overlay.zoom(min(pixels.shape[:2]))
         large = overlay.rgb(overlay.enlarge(pixels, factor))
         section.pictures.append(Picture(png(large, f"{name}, as the net sees it"), "as the net sees it"))
+        section.pictures.append(self._normalized(name, pixels, factor))
         if self.question.method in MAPS:
             self._map(section, pixels, scores, large, self._known_box(source, path))
         elif self.question.method == "features":
@@ -185,12 +219,21 @@ class _Draw:
             self._receptive_field(section, pixels, large)
         return section
 
+    def _normalized(self, name: str, pixels: np.ndarray, factor: int) -> Picture:
+        """The numbers that enter the first layer, in which an image that is darker or lighter than those of the
+        training stands out: dark ink on paper, for a net that knows light ink on a dark ground."""
+        numbers = np.asarray(self.normalize(jnp.asarray(pixels)[None])[0], np.float32)
+        picture = overlay.enlarge(overlay.rgb(overlay.signed_image(numbers)), factor)
+        low, mean, high = numbers.min(), numbers.mean(), numbers.max()
+        caption = f"normalized: {low:.2f} to {high:.2f}, mean {mean:.2f}; middle gray is 0"
+        return Picture(png(picture, f"{name}, normalized"), caption)
+
     def _map(
         self, section: Section, pixels: np.ndarray, scores: np.ndarray, large: np.ndarray, known: np.ndarray | None
     ) -> None:
         """A map of one class over the image, with its box and scores."""
         chosen = self.question.chosen
-        target = int(scores.argmax()) if chosen is None else self.net.index(chosen)
+        target = int(scores.argmax()) if self.target is None else self.target
         label = imagenet.spoken(self.net.classes[target])
         section.lines.append(f"{label}, probability {scores[target]:.4f}{' (predicted)' if chosen is None else ''}")
 
@@ -200,7 +243,7 @@ class _Draw:
         floats = pixels.astype(np.float32)
         heat = self._heat(floats, target, probability)
         if not np.isfinite(heat).all():
-            raise UserError(f"{section.title}: the map is not finite; the run's weights may have diverged")
+            raise _NotShown(f"{section.title}: the map is not finite; the run's weights may have diverged")
         factor = len(large) // len(pixels)
         shown = np.asarray(upsample(jnp.asarray(heat)[None], large.shape[:2])[0])
         picture, box = overlay.overlay(large, shown), box_of(heat)
@@ -222,7 +265,8 @@ class _Draw:
         if known is not None:
             overlap = 0.0 if box is None else float(iou(box[None], known[None])[0, 0])
             section.lines.append(f"IoU with the given box {overlap:.3f}")
-        file = save_png(self.out, f"{section.title}_{self.question.method}", picture)
+        kind = self.question.method + (f"_{self.question.endpoint}" if self.question.method in OF_AN_ENDPOINT else "")
+        file = save_png(self.out, f"{section.title}_{kind}_{target}-{as_file_name(self.net.classes[target])}", picture)
         section.pictures.append(self._picture(picture, f"{TITLES[self.question.method]}: {label}", file))
 
     def _heat(self, floats: np.ndarray, target: int, probability: Any) -> np.ndarray:

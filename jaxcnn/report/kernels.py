@@ -5,32 +5,41 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.kernels import KERNELS, apply_kernel, poolings
 from jaxcnn.report.page import make_folder, own_names, png, save_png, write_page
-from jaxcnn.train.predict import decode_file
+from jaxcnn.train.predict import decode_file, listed
 
 LONGEST = 512
 """Pixels; a larger photo is shrunk before, since on a page nobody would see what a 3x3 kernel does to it."""
 
 
-def show_kernels(images: list[pathlib.Path], out: pathlib.Path, sizes: tuple[int, ...]) -> pathlib.Path:
-    """Writes kernels.html and its pictures as PNG files to `out`; returns the page's path.
+def show_kernels(
+    images: list[pathlib.Path], out: pathlib.Path, sizes: tuple[int, ...]
+) -> tuple[pathlib.Path | None, list[str]]:
+    """Writes kernels.html and its pictures as PNG files to `out`; returns the page's path, None if no image could be
+    shown, and why the other images could not.
 
     Args:
-      images: image files.
+      images: image files, or folders as in `listed`.
       out: the folder.
       sizes: sides of the pooling windows, in pixels; each pooled picture is enlarged to the photo's size again.
 
     Raises:
-      UserError: an image cannot be read or is smaller than a window; the folder cannot be written.
+      UserError: a folder has no images, or `out` cannot be written.
     """
+    files = listed(images)
     make_folder(out)
-    photos = []
-    for name, path in own_names(images):
-        photo = _shrunk(decode_file(path, 3))
-        rows = [(kernel, apply_kernel(photo, weights), weights) for kernel, weights in KERNELS.items()]
-        pooled = {size: poolings(photo, size) for size in sizes}
+    photos, failures = [], []
+    for name, path in own_names(files):
+        try:
+            photo = _shrunk(decode_file(path, 3))
+            rows = [(kernel, apply_kernel(photo, weights), weights) for kernel, weights in KERNELS.items()]
+            pooled = {size: poolings(photo, size) for size in sizes}
+        except UserError as error:
+            failures.append(str(error))
+            continue
         photos.append(
             {
                 "name": name,
@@ -57,9 +66,11 @@ def show_kernels(images: list[pathlib.Path], out: pathlib.Path, sizes: tuple[int
                 ],
             }
         )
+    if not photos:
+        return None, failures
     page = out / "kernels.html"
     write_page(page, "kernels.html", title="Classic kernels and poolings", photos=photos)
-    return page
+    return page, failures
 
 
 def _pooled(out: pathlib.Path, name: str, kind: str, size: int, small: np.ndarray) -> tuple[str, str, str, str]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxcnn import files
 from jaxcnn.errors import UserError
+from jaxcnn.text import plain
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxcnn.report"),
@@ -24,10 +25,17 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 
+LONGEST_NAME = 120
+"""Bytes: file systems allow 255, and a picture's name says the method, the endpoint and the class too."""
+
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> None:
-    """Renders templates/`template` to a file, which appears whole or not at all."""
-    files.write_text(path, whole(TEMPLATES.get_template(template).render(**values)))
+    """Renders templates/`template` to a file, which appears whole or not at all. Raises UserError where it cannot."""
+    text = whole(TEMPLATES.get_template(template).render(**values))
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
 
 
 def whole(text: str) -> str:
@@ -75,11 +83,18 @@ def save_png(out: pathlib.Path, name: str, picture: np.ndarray) -> str:
 
 
 def own_names(images: Iterable[pathlib.Path]) -> list[tuple[str, pathlib.Path]]:
-    """A name of its own for each image file, its stem where that is free."""
+    """A name of its own for each image file, its stem where that is free: plain text that a file name can begin with
+    and a page can hold, of at most LONGEST_NAME bytes and a number."""
     names: dict[str, pathlib.Path] = {}
     for path in images:
-        name, number = path.stem, 2
+        stem = plain(path.stem).encode()[:LONGEST_NAME].decode(errors="ignore")
+        name, number = stem, 2
         while name in names:
-            name, number = f"{path.stem}_{number}", number + 1
+            name, number = f"{stem}_{number}", number + 1
         names[name] = path
     return list(names.items())
+
+
+def as_file_name(name: str) -> str:
+    """A class or an endpoint as a part of a file name: letters, digits, "_", "." and "-", at most 40 of them."""
+    return re.sub(r"[^\w.-]+", "-", name)[:40]

@@ -60,40 +60,37 @@ def write_report(
     Raises:
       UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
     answers, missing = _answers(record, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
     page = record.path / REPORT
-    try:
-        write_page(
-            page,
-            "run.html",
-            title=record.path.name,
-            status=record.status(),
-            result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
-            selection=record.selection(),
-            tested=experiment.data.tested,
-            names=result_names(record.result()),
-            curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
-            speed=_speed(lines),
-            classes=classes,
-            answers=answers,
-            missing=missing,
-            bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
-            matrix=_matrix(answers, classes) if answers else None,
-            per_class=_per_class(answers, classes) if answers else None,
-            mistakes=_mistakes(answers, classes) if answers else None,
-            summary=summary,
-            uncounted=uncounted,
-            layers=_layers(summary) if summary else None,
-            environment=_environment(environment),
-            config=config.flatten(record.config()),
-        )
-    except OSError as error:
-        raise UserError(f"{page} cannot be written: {error}") from error
+    write_page(
+        page,
+        "run.html",
+        title=record.path.name,
+        status=record.status(),
+        result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
+        selection=record.selection(),
+        tested=experiment.data.tested,
+        names=result_names(record.result()),
+        curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
+        speed=_speed(lines),
+        classes=classes,
+        answers=answers,
+        missing=missing,
+        bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
+        matrix=_matrix(answers, classes) if answers else None,
+        per_class=_per_class(answers, classes) if answers else None,
+        mistakes=_mistakes(answers, classes) if answers else None,
+        summary=summary,
+        uncounted=uncounted,
+        layers=_layers(summary) if summary else None,
+        environment=_environment(environment),
+        config=config.flatten(record.config()),
+    )
     return page
 
 

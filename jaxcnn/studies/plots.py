@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     "values": "the metric of every cell as a dot, by arm, with the arm's mean",
     "differences": "each arm's paired difference to the baseline with its 95% interval",
     "loss": "training loss by epoch, mean and one standard deviation over the seeds",
-    "accuracy": "accuracy of the evaluation split by epoch, mean and one standard deviation over the seeds",
+    "accuracy": "accuracy of the first evaluation split by epoch, mean and one standard deviation over the seeds",
     "parameters": "the metric against the number of parameters",
     "multiply-adds": "the metric against the multiply-adds of one image",
 }
@@ -49,10 +49,10 @@ def values_plots(results: dict[str, Any]) -> Plots:
 
 
 def curve_plots(cells: Sequence[Cell]) -> Plots:
-    """ "loss" and "accuracy"; {} where no cell has trained."""
+    """ "loss" and "accuracy", the latter where anything was evaluated in training; {} where no cell has trained."""
     arms = list(dict.fromkeys(cell.arm_name for cell in cells))
     loss, left = _panel("epoch", "training loss", 3.4)
-    accuracy, right = _panel("epoch", "accuracy of the evaluation split", 3.4)
+    accuracy, right = _panel("epoch", "validation accuracy", 3.4)
     for number, arm in enumerate(arms):
         runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
         for axes, curve in ((left, _training), (right, _evaluation)):
@@ -72,8 +72,9 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     if min(line.get_ydata().min() for line in left.lines) > 0:
         left.set_yscale("log")
     for axes in (left, right):
-        axes.legend(fontsize="small")
-    return {"loss": loss, "accuracy": accuracy}
+        if axes.lines:
+            axes.legend(fontsize="small")
+    return {"loss": loss} | ({"accuracy": accuracy} if right.lines else {})
 
 
 def cost_plots(results: dict[str, Any]) -> Plots:
@@ -126,4 +127,5 @@ def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
             split = split or line["split"]
             if line["split"] == split:
                 points.append((epoch, line["accuracy"]))
-    return np.array(points).reshape(-1, 2)
+    # A run that evaluates nothing in training has one line, of the test split at its end, and no curve.
+    return np.array(points if len(points) > 1 else []).reshape(-1, 2)

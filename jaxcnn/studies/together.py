@@ -60,7 +60,12 @@ def fits(cells: Sequence[Cell]) -> bool:
 
 
 def run_together(
-    cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: dict[str, Any]
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    pinned: dict[str, Any],
+    accept_code: bool = False,
 ) -> bool:
     """Trains the cells from the newest step that all have saved; False where `stop` ended it, with all saved.
 
@@ -70,7 +75,9 @@ def run_together(
     with contextlib.ExitStack() as held:
         plans = [make_plan(cell.arm) for cell in cells]
         records = [
-            held.enter_context(start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset()))
+            held.enter_context(
+                start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset(), accept_code)
+            )
             for cell, plan in zip(cells, plans, strict=True)
         ]
         for cell in cells:

@@ -126,7 +126,7 @@ def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
 
 
 def evaluate_run(
-    path: pathlib.Path,
+    path: str | pathlib.Path,
     split: str | None = None,
     which: str = "latest",
     data_dir: str | None = None,

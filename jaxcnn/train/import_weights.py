@@ -14,6 +14,7 @@ from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import IMAGENET, CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.files import read_bytes
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
 from jaxcnn.train import checkpoint
@@ -73,8 +74,8 @@ def class_names(file: pathlib.Path | None) -> list[str]:
     if file is None:
         return list(imagenet.names())
     try:
-        return file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(file).decode().splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: the class names cannot be read: {error}") from error
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.memory import Memory, load
-from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate
+from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train import checkpoint
@@ -43,6 +43,7 @@ from jaxcnn.train.plan import Plan, abstract_state, initial_state
 from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train_line
 from jaxcnn.train.quarantine import Quarantine
+from jaxcnn.train.reader import Reader
 from jaxcnn.train.record import Record, State, is_training, line_name
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.schedules import Plateau
@@ -149,6 +150,7 @@ class _Loop:
         self.plan, self.record, self.display, self.reached = plan, record, display, reached
         self.stop = Agreement(plan.mesh, stop, reached)
         self.quarantine = Quarantine(record, self.stop, plan.experiment.data.tolerate_broken, display.line)
+        self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState | None = None
@@ -187,9 +189,12 @@ class _Loop:
         self.reached("the restored state", patient=True)
         self._restore()
         self.batches = train_batches(plan, *self.splits[_TRAIN])
-        batches = self._read(self.batches, self.step)
+        batches = self.reader.training(self.batches, self.step)
         try:
-            with display.task("train", plan.total, self.step) as advance, contextlib.closing(batches):
+            with (
+                display.task("train", plan.total, self.step) as advance,
+                contextlib.closing(self.reader),
+            ):
                 if not self.evaluated:
                     self._evaluate_and_save()
                 while self.step < plan.total:
@@ -269,21 +274,6 @@ class _Loop:
         for line in report:
             self.display.line(line)
 
-    def _read(self, batches: TrainBatches | EvaluationBatches, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """The batches from `start` on."""
-        while True:
-            with contextlib.closing(iterate(batches, start, workers=self.plan.experiment.data.workers)) as iterator:
-                try:
-                    for batch in iterator:
-                        start += 1
-                        yield batch
-                    return
-                except RuntimeError:
-                    # The signal that stops the run may end a worker that is starting. Then this process goes on all
-                    # the same, to where all stop together.
-                    if not self.stop.asked():
-                        raise
-
     def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
         """One optimizer step, dispatched; and its interval ended where it is the last of one."""
         plan = self.plan
@@ -344,7 +334,7 @@ class _Loop:
         for split in splits:
             examples, transforms = self.splits[split]
             made = evaluation_batches(data, examples, transforms)
-            with contextlib.closing(self._read(made)) as batches:
+            with contextlib.closing(self.reader.evaluation(split, made)) as batches:
                 figures = evaluate(
                     self.evaluation_step.call,
                     list(nets.values()),
@@ -355,6 +345,7 @@ class _Loop:
                     on_broken=lambda indices, made=made, split=split: self.quarantine.add(split, made.broken(indices)),
                 )
             results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
+        self.quarantine.share()
         for split, metrics in results.items():
             self._log({"step": self.step, "split": split, **metrics})
         for split, metrics in results.items():

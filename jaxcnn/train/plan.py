@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,7 +48,9 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What a person should know of the splits and may have meant."""
-        found = []
+        found, size = [], self.experiment.data.batch_size
+        if size > len(self.train):
+            found.append(f"data.batch_size is {size}, more than the {len(self.train)} images of {self.train.split}")
         for name, examples in (self.evaluations | self.tests).items():
             both = shared(self.train, examples)
             if both:
@@ -129,8 +131,10 @@ def make_plan(experiment: Experiment) -> Plan:
     data = experiment.data
     train = open_split(data.source, data.train_split, data.data_dir)
     _check_classes(experiment, train)
-    evaluations = open_evaluations(experiment, data.evaluation_splits)
-    tests = open_evaluations(experiment, data.tested)
+    with _named("data.evaluation_splits"):
+        evaluations = open_evaluations(experiment, data.evaluation_splits)
+    with _named("data.test_splits"):
+        tests = open_evaluations(experiment, data.tested)
     results = [
         name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.decay > 0)]
     ]
@@ -177,6 +181,15 @@ def make_plan(experiment: Experiment) -> Plan:
     )
     _check_model(experiment, mesh)
     return plan
+
+
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Puts the field that named a split before what is wrong with the split."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
 
 
 def _check_classes(experiment: Experiment, examples: Examples) -> None:

@@ -323,6 +323,12 @@ def test_auxiliary_heads_are_counted_apart():
 def test_endpoints_are_the_features():
     assert jaxcnn.endpoints is endpoints
     ends = endpoints("vgg11", 64, width=0.0625)
+    assert endpoints(jaxcnn.create_model("vgg11", width=0.0625), (64, 64, 3)) == ends
+    assert endpoints("vgg11", (64, 64, 3), width=0.0625) == ends
+    with pytest.raises(UserError, match=r"needs the shape of its images, \(H, W, C\), not 64"):
+        endpoints(jaxcnn.create_model("vgg11"), 64)
+    with pytest.raises(UserError, match="give width where it is made"):
+        endpoints(jaxcnn.create_model("vgg11"), (64, 64, 3), width=0.5)
     model = create_model("vgg11", width=0.0625)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     features = jax.eval_shape(

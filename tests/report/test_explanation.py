@@ -1,5 +1,8 @@
 """`jaxcnn explain` and `jaxcnn kernels`: pictures and pages, through the front door."""
 
+import errno
+import os
+import pathlib
 import re
 
 import numpy as np
@@ -7,8 +10,10 @@ import pytest
 from PIL import Image
 
 from jaxcnn import __main__ as command
+from jaxcnn import files
 from jaxcnn.commands.runs import ExplainMethod
 from jaxcnn.explain.overlay import GIVEN, enlarge
+from jaxcnn.report import explanation
 from jaxcnn.report.explanation import Method
 from jaxcnn.train.predict import decode_file, load_net, prepare
 from tests.runs import ROOT, TINY, finish
@@ -71,9 +76,12 @@ def test_the_front_door_writes_an_overlay_and_a_page(run, photo, tmp_path):
     assert re.search(r"a photo: localisation box \d+,\d+,\d+,\d+ ", out)
     assert re.search(r"a photo: deletion \d\.\d{3}  insertion \d\.\d{3}\n", out)
     assert f"page {tmp_path / 'gradcam.html'}" in out
-    assert Image.open(tmp_path / "a photo_gradcam.png").size == (224, 224)
+    (picture,) = tmp_path.glob("*.png")
+    index = re.fullmatch(r"a photo_gradcam_final_(\d)-class\1\.png", picture.name)[1]
+    assert Image.open(picture).size == (224, 224) and f"a photo: class{index}, probability" in out
     page = (tmp_path / "gradcam.html").read_text()
-    assert 'href="a%20photo_gradcam.png"' in page and page.count("data:image/png") == 2 and "<svg" in page
+    # The prepared image, the same normalized, and the map.
+    assert f'href="a%20{picture.name[2:]}"' in page and page.count("data:image/png") == 3 and "<svg" in page
     assert "most probable classes" in page and not re.search('(src|href)="http', page)
 
 
@@ -86,9 +94,9 @@ def test_every_method_draws(method, run, photo, tmp_path, call):
     code, out = call("explain", run, photo, "--method", method, "--endpoint", "stage2", "--out", tmp_path)
     assert code == 0, out
     (picture,) = tmp_path.glob("*.png")
-    assert np.asarray(Image.open(picture)).std() > 5 and picture.name in (
-        tmp_path / f"{method}.html"
-    ).read_text().replace("%20", " ")
+    page = f"{method}_stage2.html" if method in ("features", "receptive-field") else f"{method}.html"
+    assert np.asarray(Image.open(picture)).std() > 5
+    assert picture.name in (tmp_path / page).read_text().replace("%20", " ")
     assert {
         "cam": "localisation box",
         "occlusion": "insertion",
@@ -127,8 +135,6 @@ def test_a_class_by_name_or_index_and_the_iou_of_a_given_box(run, photo, tmp_pat
 
 
 def test_a_map_of_zeros_is_said_and_not_drawn(run, photo, tmp_path, call, monkeypatch):
-    from jaxcnn.report import explanation
-
     monkeypatch.setattr(explanation, "gradcam", lambda model, variables, images, classes, endpoint: images[..., 0] * 0)
     code, out = call("explain", run, photo, "--method", "gradcam", "--box", "40,0,120,80", "--out", tmp_path)
     assert (
@@ -137,14 +143,12 @@ def test_a_map_of_zeros_is_said_and_not_drawn(run, photo, tmp_path, call, monkey
     assert "IoU with the given box 0.000" in out and "nan" not in out.lower()
     net = load_net(run)
     seen = enlarge(prepare(decode_file(photo, 3), net.data, photo), 7)
-    picture = np.asarray(Image.open(tmp_path / "a photo_gradcam.png"))
+    picture = np.asarray(Image.open(*tmp_path.glob("a photo_gradcam_final_*.png")))
     changed = (picture != seen).any(-1)
     assert changed.any() and not changed.all() and (picture[changed] == GIVEN).all()  # the given box and nothing else
 
 
 def test_maps_that_are_not_finite_are_refused(run, photo, tmp_path, call, monkeypatch):
-    from jaxcnn.report import explanation
-
     nan = lambda model, variables, images, classes, endpoint: images[..., 0] * np.nan  # noqa: E731
     monkeypatch.setattr(explanation, "gradcam", nan)
     code, out = call("explain", run, photo, "--method", "gradcam", "--out", tmp_path)
@@ -192,3 +196,68 @@ def test_kernels_and_poolings_on_a_page(photo, tmp_path):
     }
     page = (tmp_path / "kernels.html").read_text()
     assert page.count("data:image/png") == 1 + 4 + 6 and "max: 80x160 to 16x32" in page
+
+
+def test_another_endpoint_or_class_makes_another_page_and_other_pictures(run, photo, tmp_path, call):
+    asked = [("--class", "class0"), ("--class", "1"), ("--class", "1", "--endpoint", "stage1"), ()]
+    for flags in asked:
+        code, out = call("explain", run, photo, "--method", "gradcam", "--out", tmp_path, *flags)
+        assert code == 0, out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        "a photo_gradcam_final_0-class0.png",
+        "a photo_gradcam_final_1-class1.png",
+        "a photo_gradcam_stage1_1-class1.png",
+        "gradcam_class0.html",
+        "gradcam_1.html",
+        "gradcam_stage1_1.html",
+        "gradcam.html",
+    }
+
+
+def test_a_bad_image_among_good_ones_costs_only_itself(run, photo, tmp_path, call):
+    images, out = tmp_path / "images", tmp_path / "out"
+    (images / "inside").mkdir(parents=True)
+    raw = os.fsencode(images) + b"/caf\xe9.png"  # Latin-1, as an old camera or a Windows share has it
+    for path in (raw, images / "inside" / "b.png"):
+        pathlib.Path(os.fsdecode(path)).write_bytes(photo.read_bytes())
+    (images / "c.png").write_bytes(photo.read_bytes()[:300])
+    (images / "notes.txt").write_text("no image by its extension")
+    code, shown = call("explain", run, images, "--method", "features", "--endpoint", "stage1", "--out", out)
+    assert code == 1 and re.search("error: .*c.png cannot be read as an image: .*truncated", shown)
+    assert {path.name for path in out.iterdir()} == {
+        "caf\N{REPLACEMENT CHARACTER}_features_stage1.png",
+        "b_features_stage1.png",
+        "features_stage1.html",
+    }
+    page = (out / "features_stage1.html").read_text()
+    assert "<h2>b</h2>" in page and "<h2>caf\N{REPLACEMENT CHARACTER}</h2>" in page and "c.png" not in page
+    code, shown = call("explain", run, images / "c.png", "--method", "features", "--out", tmp_path / "none")
+    assert code == 1 and "page" not in shown and not list((tmp_path / "none").iterdir())
+
+
+def test_kernels_leave_out_what_cannot_be_read(photo, tmp_path, call):
+    (tmp_path / "small.png").write_bytes(photo.read_bytes()[:300])
+    os.mkfifo(tmp_path / "pipe.png")
+    code, shown = call("kernels", photo, tmp_path, "--out", tmp_path / "out", "--sizes", "2")
+    assert code == 1 and "pipe.png cannot be read as an image: it is a named pipe (FIFO)" in shown
+    assert "truncated" in shown and "a photo" in (tmp_path / "out" / "kernels.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["explain", "kernels"])
+def test_a_full_disk_is_one_sentence(command, run, photo, tmp_path, call, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_text", full)
+    arguments = (run, photo, "--method", "features") if command == "explain" else (photo, "--sizes", "2")
+    code, shown = call(command, *arguments, "--out", tmp_path)
+    assert code == 1 and re.search(r"error: .*\.html cannot be written: .*No space left on device", shown)
+
+
+def test_what_enters_the_net_is_shown_beside_what_it_sees(run, photo):
+    net = load_net(run)
+    draw = explanation._Draw(net, explanation.Question("occlusion"), photo.parent)
+    light, dark = (np.full((32, 32, 3), level, np.uint8) for level in (255, 0))
+    assert "1.00 to 1.00, mean 1.00" in draw._normalized("a", light, 7).caption.replace("-", "")
+    assert draw._normalized("a", light, 7).caption != draw._normalized("a", dark, 7).caption

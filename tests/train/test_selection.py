@@ -116,6 +116,10 @@ def test_training_and_held_out_images_are_apart():
     (line,) = make_plan(make(evaluation_splits=("test[:50%]",))).warnings()
     assert line == "8 of the 20 images of test are also in test[:50%], evaluated in training"
     # Twenty images of four classes: 5 each, half of them, halves down, are 2.
+    (line,) = make_plan(make(batch_size=73)).warnings()
+    assert line == "data.batch_size is 73, more than the 72 images of train[:90%]"
+    with pytest.raises(UserError, match=r"^data.test_splits: .*no split 'tset'; did you mean 'test'"):
+        make_plan(make(test_splits=("tset",)))
 
 
 def test_result_says_which_split_chose_what(finished):
