@@ -128,7 +128,7 @@ def _launch(
             _print(errors, f"error: {error}")
             return FAILED, str(error)
         if outcome.result:
-            console.print(result_table(outcome.result, command.experiment.data.evaluation_splits))
+            console.print(result_table(outcome.result, record.roles()))
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":

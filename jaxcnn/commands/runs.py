@@ -1,5 +1,6 @@
 """Commands about runs: what a run directory has, and what its net says of data and images."""
 
+import os
 import pathlib
 from typing import Annotated, Literal
 
@@ -41,7 +42,7 @@ def evaluate(
 
     _trust(run, trust)
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result, open_run(run).watched()), json)
+    show(result, result_table(result, open_run(run).roles()), json)
 
 
 def predict(
@@ -133,21 +134,24 @@ def compare(
     plot: pathlib.Path | None = None,
     json: bool = False,
 ) -> None:
-    """Runs side by side: state, final figures, and the fields in which their configs differ.
+    """Runs side by side: state, devices, commit, final figures, and the fields in which their configs differ.
 
     Args:
       runs: Run directories.
       plot: Draw the learning curves into this file (.png, .svg, .pdf).
       json: Print JSON.
     """
-    from jaxcnn.train.compare import compare_runs, comparison_table, plot_runs
+    from jaxcnn.train.compare import check_plot, compare_runs, comparison_table, plot_runs
 
     if not runs:
         raise UserError("name at least one run directory")
-    rows = compare_runs(list(runs))
+    if plot is not None:
+        check_plot(plot)
+    once = list({os.path.abspath(run): run for run in runs}.values())
+    rows = compare_runs(once)
     show(rows, comparison_table(rows), json)
     if plot is not None:
-        plot_runs(list(runs), plot)
+        plot_runs(once, plot)
 
 
 def report(run: Run, /, split: str | None = None, data_dir: str | None = None, trust: Trust = False) -> None:

@@ -8,6 +8,7 @@ counted from the arm's model. All names are known before anything is run (`names
 
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -70,7 +71,7 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
         f"{line_name({'split': split})} {name}".rstrip(): value
         for split, line in record.result().items()
         for name, value in line.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and math.isfinite(value)
     }
     found |= probed(cell)
     lines = record.metrics()

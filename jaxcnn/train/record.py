@@ -12,7 +12,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -103,9 +103,12 @@ class Record:
         """Which split chose what (selection.py), {} before the end."""
         return self._result().get(SELECTION, {})
 
-    def watched(self) -> tuple[str, ...]:
-        """The splits that were evaluated during training: no figure of theirs is a test's."""
-        return tuple(self.config().get("data", {}).get("evaluation_splits", ()))
+    def roles(self) -> dict[str, str]:
+        """{split: "validation" for one that was evaluated during training, "test" for one read at the end only}."""
+        data = self.config().get("data", {})
+        return dict.fromkeys(data.get("test_splits", ()), "test") | dict.fromkeys(
+            data.get("evaluation_splits", ()), "validation"
+        )
 
     def _result(self) -> dict[str, Any]:
         return self._json("result.json") if (self.path / "result.json").exists() else {}
@@ -275,7 +278,10 @@ class Record:
 
 def _object(line: bytes) -> dict[str, Any]:
     """One line of JSON, which holds an object. Raises ValueError."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not an object")
     return value
@@ -293,9 +299,10 @@ def line_name(line: dict[str, Any]) -> str:
     return line["split"]
 
 
-def labeled(split: str, watched: Iterable[str]) -> str:
-    """A split's name in tables: "test", "train[90%:] (validation)" for one that was evaluated during training."""
-    return f"{split} (validation)" if split.removesuffix("_ema") in watched or split in watched else split
+def labeled(split: str, roles: Mapping[str, str]) -> str:
+    """A split's name in tables, with its role where the name does not say it: "test", "train[90%:] (validation)"."""
+    role = roles.get(split) or roles.get(split.removesuffix("_ema"))
+    return split if role is None or split.startswith(role) else f"{split} ({role})"
 
 
 def _not_written(path: pathlib.Path, error: OSError) -> UserError:
