@@ -1,4 +1,5 @@
-"""The whole training loop against the bare compiled step, the start of a process, and the memory over 2,000 steps.
+"""The whole training loop against the bare compiled step, a whole evaluation against its step, the start of a process,
+and the memory over 2,000 steps.
 
 python benchmarks/train_loop.py [--rounds 5] [--only loop|start|memory]
 
@@ -7,6 +8,7 @@ Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,17 +29,19 @@ from jaxcnn.data.digits import Digits
 from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import Pad, Resize
+from jaxcnn.data.transforms import Pad, PadAndCrop, Resize, Rotate
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import FC
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import epochs, steps
+from jaxcnn.train.evaluate import BATCH_FIELDS, compile_evaluation_step, evaluate, evaluation_batches
 from jaxcnn.train.loop import run, train_batches
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.plan import Plan, initial_state, make_plan
 from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display
+from jaxcnn.train.reader import Reader
 from jaxcnn.train.record import start_run
 
 INTERVAL = 25
@@ -53,6 +57,11 @@ def experiment(name: str, length: int) -> Experiment:
         "log_every": steps(INTERVAL if name != "vgg" else 4),
         "checkpoints": Checkpoints(every=never),
     }
+    if name == "recipe":  # that of experiments/lenet_digits.py: every image is rotated and shifted
+        resize = Resize((32, 32))
+        augment = (resize, Rotate(10.0), PadAndCrop(3))
+        data = Data((32, 32, 1), Digits(), augment=augment, preprocess=(resize,), batch_size=64)
+        return Experiment(create_model("lenet5"), data, **common)
     if name == "vgg":
         head = FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), grid=(1, 1), dropout=0.5)
         data = Data((32, 32, 3), source=Synthetic((32, 32, 3), train=2048), batch_size=64, **ALONE)
@@ -78,7 +87,8 @@ def loop_rates(plan: Plan) -> list[float]:
         quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
         with start_run(path, encoded, pathlib.Path(__file__), plan.dataset()) as record, Display(quiet) as display:
             run(plan, record, display)
-            return [line["examples_per_second"] for line in record.metrics()][1:]
+            rates = [line.get("examples_per_second") for line in record.metrics()]
+            return [rate for rate in rates if rate is not None][1:]
 
 
 def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[float]:
@@ -107,6 +117,29 @@ def compare_loop(name: str, rounds: int, length: int) -> dict[str, float]:
         whole += loop_rates(plan)
     medians = {"bare step, images/s": statistics.median(bare), "whole loop, images/s": statistics.median(whole)}
     return medians | {"ratio": medians["whole loop, images/s"] / medians["bare step, images/s"]}
+
+
+def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
+    """Images per second of evaluations of the training split, read from memory, and of the step on one placed batch."""
+    plan = make_plan(experiment(name, 1))
+    made, mesh = plan.experiment, plan.mesh
+    examples, transforms = load(plan.train, made.data.preprocess, made.data.memory_limit)
+    step = compile_evaluation_step(made, mesh).call
+    state = jax.device_put(initial_state(made, plan.optimizer), meshes.replicated(mesh))
+    batches = evaluation_batches(made.data, examples, transforms)
+    placed = meshes.place(batches[0], BATCH_FIELDS, meshes.split(mesh))
+    times: dict[str, list[float]] = {"bare": [], "whole": []}
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        for _ in range(len(batches)):
+            jax.block_until_ready(step(state.params, state.stats, placed))
+        times["bare"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        with contextlib.closing(Reader(made.data.workers)) as reader:
+            evaluate(step, [(state.params, state.stats)], reader.evaluation("train", batches), examples, mesh)
+        times["whole"].append(time.perf_counter() - start)
+    bare, whole = (len(examples) / statistics.median(seconds[1:]) for seconds in times.values())
+    return {"bare step, images/s": bare, "whole evaluation, images/s": whole, "ratio": whole / bare}
 
 
 def seconds_to_first_step(cache: str) -> float:
@@ -172,6 +205,8 @@ def main() -> None:
             report["LeNet-5, Fashion-MNIST, batch 128"] = compare_loop("fashion", arguments.rounds, 200)
         else:
             report["LeNet-5, Fashion-MNIST, batch 128"] = "not run: TFDS_DATA_DIR is not set"
+        report["LeNet-5, digits, rotated and shifted, batch 64"] = compare_loop("recipe", arguments.rounds, 200)
+        report["evaluation, LeNet-5, digits, batch 512"] = compare_evaluation("recipe", 10 * arguments.rounds)
         report["VGG-A, 32 px, synthetic, batch 64"] = compare_loop("vgg", arguments.rounds, 16)
     if arguments.only in (None, "start"):
         report["start to first step, LeNet-5 on digits"] = start_up(arguments.rounds)

@@ -4,7 +4,8 @@ Paper: Simonyan & Zisserman 2015 (the net); the two hidden FC layers are 512 wid
 Krizhevsky 2009, prepared once with `jaxcnn data prepare cifar10`.
 Command: python -m jaxcnn.launch experiments/vgg_cifar10.py
 Expected: 0.9390 to 0.9420 test accuracy is what public VGG-16-BN implementations report for such recipes (quoted from
-memory, not from a paper); ours: not run.
+memory, not from a paper) with all 50,000 images; here 45,000 are trained on and 5,000 are the validation
+split (He et al. 2016, section 4.2, split them so); ours: not run.
 """
 
 from typing import Literal

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import sys
 from typing import Any
 
@@ -35,6 +36,8 @@ def encode(value: Any, path: str = "") -> Any:
         held = [field for field in dataclasses.fields(value) if field.init and field.metadata.get("stored", True)]
         fields = [field.name for field in held if field.name not in skip]
         cls = type(value)
+        if "<locals>" in cls.__qualname__:
+            raise UserError(f"{path}: {cls.__name__} is defined in a function, where config.json cannot find it again")
         return {"class": f"{cls.__module__}:{cls.__qualname__}"} | {
             name: encode(getattr(value, name), f"{path}.{name}" if path else name) for name in fields
         }
@@ -68,22 +71,63 @@ def renamed(stored: Any) -> Any:
     return {field: renamed(value) for field, value in now.items()}
 
 
-def decode(value: Any) -> Any:
-    """The inverse of `encode`. Raises UserError where a class is not there any more, or has other fields."""
-    if isinstance(value, list):
-        return tuple(decode(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    fields = {name: decode(item) for name, item in value.items() if name != "class"}
-    if "class" not in value:
-        return fields
-    module, _, name = value["class"].partition(":")
+def classes(encoded: Any) -> set[str]:
+    """Every class that an encoded config names, "module:Name"."""
+    if isinstance(encoded, list):
+        return set().union(*map(classes, encoded))
+    if not isinstance(encoded, dict):
+        return set()
+    own = {str(encoded["class"])} if "class" in encoded else set()
+    return own.union(*(classes(item) for name, item in encoded.items() if name != "class"))
+
+
+def foreign(encoded: Any) -> set[str]:
+    """The classes that an encoded config names and that are neither jaxcnn's nor layers of Flax."""
+    return {name for name in classes(encoded) if not re.fullmatch(r"(jaxcnn|flax\.linen)(\.\w+)*:\w+", name)}
+
+
+def decode(encoded: Any, *, trusted: bool = False) -> Any:
+    """The inverse of `encode`.
+
+    Only dataclasses, Linen modules among them, are built, each in the module that defines it; nothing else is called,
+    and of other modules than jaxcnn's and Flax's nothing is imported unless `trusted`. All names are looked at before.
+
+    Raises:
+      UserError: a class is not there any more, has other fields, or is none that may be built.
+    """
+    strange = sorted(foreign(encoded))
+    if strange and not trusted:
+        raise UserError(f"config.json: {strange[0]} is not a class of jaxcnn")
+    return _build(encoded, {name: _find(name) for name in sorted(classes(encoded))})
+
+
+def _find(name: str) -> type:
+    """The class of this name. Raises UserError if it is not a dataclass that its module defines."""
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
+        raise UserError(f"config.json: {name!r} is not the name of a class")
+    module, _, path = name.partition(":")
     try:
         found: Any = sys.modules.get(module) or importlib.import_module(module)
-        for part in name.split("."):
+        for part in path.split("."):
             found = getattr(found, part)
-        return found(**fields)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"config.json: {name} cannot be rebuilt: {error}") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__ == module):
+        raise UserError(f"config.json: {name} cannot be rebuilt: it is not a dataclass of that module")
+    return found
+
+
+def _build(value: Any, found: dict[str, type]) -> Any:
+    if isinstance(value, list):
+        return tuple(_build(item, found) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _build(item, found) for name, item in value.items() if name != "class"}
+    if "class" not in value:
+        return fields
+    try:
+        return found[str(value["class"])](**fields)
+    except (TypeError, ValueError) as error:
         raise UserError(f"config.json: {value['class']} cannot be rebuilt: {error}") from error
 
 

@@ -57,7 +57,8 @@ class Data:
     memory_limit: int = 2**30
     """A split whose decoded images take at most this many bytes is decoded once, into memory."""
     workers: int = 0
-    """Processes that read and augment; 0 uses threads. Each holds its own copy of what is in memory."""
+    """Processes that read and augment each split; 0 uses threads. Each holds its own copy of what is in memory. They
+    start once, and not at all for a split that is in memory and needs no transform any more."""
     tolerate_broken: int = 0
     """How many images may be passed over that cannot be read or that a transform cannot take, over all processes, each
     one recorded in quarantine.jsonl; 0 stops at the first."""

@@ -124,6 +124,14 @@ def sync_folder(folder: pathlib.Path) -> None:
             raise
 
 
+def expanded(path: pathlib.Path) -> pathlib.Path:
+    """The path with "~" as the home; a shell leaves it alone in --flag=~/x. UserError if there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}; write ./{path} for a folder of this name") from error
+
+
 def reach(folder: pathlib.Path) -> tuple[pathlib.Path, int | None]:
     """A path of this folder for libraries that read a path as a pattern or as UTF-8, and the descriptor it lives by.
 

@@ -20,6 +20,16 @@ SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
 # (name, type, default), as dataclasses.make_dataclass takes them: what a start has beside its experiment.
 _RUN_FIELDS: list[tuple[str, Any, Any]] = [
     ("workdir", Annotated[str | None, tyro.conf.arg(help="Run directory; default runs/NAME_OF_THE_FILE.")], None),
+    (
+        "accept_code",
+        Annotated[bool, tyro.conf.arg(help="Go on with a run although the code of its file has changed.")],
+        False,
+    ),
+    (
+        "trust",
+        Annotated[bool, tyro.conf.arg(help="Run the own code of the run that --init-from.run names.")],
+        False,
+    ),
     ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
 ]
 _PLACE_FIELDS: list[tuple[str, Any, Any]] = [
@@ -42,6 +52,8 @@ class Command:
     experiment: Experiment
     workdir: str | None
     debug: bool
+    accept_code: bool = False
+    trust: bool = False
 
 
 def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
@@ -94,7 +106,8 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
     if unknown:
         raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
     chosen = everything.experiment
-    return Command(debug(chosen) if everything.debug else chosen, everything.workdir, everything.debug)
+    experiment = debug(chosen) if everything.debug else chosen
+    return Command(experiment, everything.workdir, everything.debug, everything.accept_code, everything.trust)
 
 
 def place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:

@@ -4,14 +4,13 @@ Under Slurm, Kubernetes, Cloud TPU and Open MPI it finds its place among the pro
 (docs/clusters.md); --coordinator HOST:PORT --processes N --process I say it elsewhere.
 
 Exit codes: 0 done, 1 failed or diverged, 2 wrong file or flags, 75 stopped with everything saved, 69 another process
-was lost; after 75 and 69 the same command goes on.
+was lost; after 75 and 69 the same command goes on. A run also stops, saved, when nobody reads its output any more.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
-import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,37 +21,47 @@ from rich.console import Console
 
 from jaxcnn import config, experiment_file
 from jaxcnn.cluster.join import Company, Deadlines, join
-from jaxcnn.cluster.preflight import check_collective, check_equal, digest
-from jaxcnn.cluster.rollcall import Missing
+from jaxcnn.cluster.preflight import check_collective, check_equal
+from jaxcnn.cluster.rollcall import Missing, Stopped
 from jaxcnn.cluster.watch import LOST
 from jaxcnn.errors import UserError
+from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
+from jaxcnn.stop import Stop
+from jaxcnn.terminal import keep_going, open_closed_streams
 from jaxcnn.text import print_plain, replace_unknown
-from jaxcnn.train import checkpoint
+from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
 from jaxcnn.train.record import REPORT, Record, start_run
-from jaxcnn.train.saved import check_init_from
+from jaxcnn.train.saved import check_init_from, trust_run
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None = None) -> int:
     """The command line. Returns the exit code; `--help` and wrong flags leave through SystemExit, as usual.
 
     One of several processes that fails ends at once instead, after telling the others.
+
+    Args:
+      arguments: default: those of the process.
+      stop: whether to stop with everything saved; default: what signals say.
     """
     replace_unknown(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True)
-    stop = _stop_on_signals()
+    stop = stop or Stop()
     try:
         file, flags = _split(arguments)
         place, deadlines, flags = place_flags(flags)
         alone = bool({"-h", "--help"} & set(flags))
-        company = join({} if alone else os.environ, place, deadlines)
+        company = join({} if alone else os.environ, place, deadlines, stop)
+    except Stopped as error:
+        _print(errors, f"{error}; the same command continues")
+        return PREEMPTED
     except UserError as error:
         _print(errors, f"error: {error}")
         return LOST if isinstance(error, Missing) else WRONG_ARGUMENTS
@@ -61,12 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code, message = _launch(file, flags, company, deadlines, stop)
     except BaseException as error:
-        if _of_a_collective(error):
-            company.watch.explain()  # another process is lost, most likely, and then this call does not return
+        company.explain()
         code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
-        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # rich: SystemExit
-            # Whoever started this process and read its output is gone; on Slurm, a killed slurmstepd.
-            code, message = LOST, "nobody reads its output any more"
         company.watch.farewell(code, message)
         with contextlib.suppress(OSError):
             traceback.print_exc()
@@ -89,15 +94,24 @@ def _launch(
             set_up_cache(errors)
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
+            workdir = expanded(workdir)
+            if command.trust and command.experiment.init_from.run is not None:
+                trust_run(pathlib.Path(command.experiment.init_from.run))
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
             if company.watch is not None:
                 facts = {"the config": config.fixed(encoded), "the data set": plan.dataset()}
-                check_equal(company, facts | {"the experiment file": digest(file.read_text())}, deadlines.start)
+                check_equal(
+                    company,
+                    facts | {"the experiment file": own_code.digests(experiment_file.sources(file))},
+                    deadlines.start,
+                )
                 check_collective(company, deadlines.start)
-            record = held.enter_context(_open_record(company, workdir.absolute(), encoded, file, plan.dataset()))
+            start = functools.partial(start_run, workdir.absolute(), encoded, file, plan.dataset(), command.accept_code)
+            record = held.enter_context(_open_record(company, workdir.absolute(), start))
         except UserError as error:
+            company.explain()
             _print(errors, f"error: {error}")
             return WRONG_ARGUMENTS, str(error)
         except SystemExit as error:
@@ -110,24 +124,26 @@ def _launch(
                 display.line(f"run directory {workdir}")
                 outcome = run(plan, record, display, stop, company.reached)
         except UserError as error:
+            company.explain()  # a save fails without another process, and it is not the disk then
             _print(errors, f"error: {error}")
             return FAILED, str(error)
         if outcome.result:
-            console.print(result_table(outcome.result, command.experiment.data.evaluation_splits))
+            console.print(result_table(outcome.result, record.roles()))
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
+                company.part(DONE, outcome.message)  # no other process has to wait for the page
                 _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state], outcome.message
 
 
 @contextlib.contextmanager
 def _open_record(
-    company: Company, path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path, dataset: dict[str, Any]
+    company: Company, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[Record]]
 ) -> Iterator[Record]:
     """The run directory: process 0 makes and locks it, the others open it after that."""
     if company.place.index == 0:
-        with start_run(path, encoded, file, dataset) as record:
+        with start() as record:
             company.meet("the run directory")
             company.on_leave(path)
             yield record
@@ -137,11 +153,6 @@ def _open_record(
         raise UserError(f"{path} is not there on {company.names[company.place.index]}; all nodes must share --workdir")
     company.on_leave(path)
     yield Record(path, company.place.index)
-
-
-def _of_a_collective(error: BaseException) -> bool:
-    """Whether this is how a collective fails where another process is gone."""
-    return bool(re.search(r"gloo|nccl|rccl|coordination|barrier|deadline|unavailable|collective", str(error), re.I))
 
 
 def _study(
@@ -215,24 +226,12 @@ def set_up_cache(errors: Console) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def _stop_on_signals() -> Callable[[], bool]:
-    """Whether SIGTERM, SIGUSR1 or Ctrl-C came; a second Ctrl-C ends the process at once, with nothing more saved."""
-    came: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if came and number == signal.SIGINT:
-            os.write(2, b"stopped at once\n")
-            os._exit(128 + number)
-        came.append(number)
-        os.write(2, f"\n{signal.Signals(number).name}: saving; Ctrl-C again to leave at once\n".encode())
-
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, note)
-    return lambda: bool(came)
-
-
 if __name__ == "__main__":
-    code = main()
+    open_closed_streams()
+    replace_unknown(sys.stdout, sys.stderr)
+    told = Stop()
+    keep_going(told.tell)
+    code = main(stop=told)
     if code == FAILED:
         # A save that failed leaves threads of orbax, for which an ordinary exit would wait until they give up.
         with contextlib.suppress(OSError):

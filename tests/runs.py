@@ -12,10 +12,16 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / "tests" / "experiments" / "tiny.py"
+LIGHT = """
+import sys, types
+sys.modules["jaxcnn"] = types.ModuleType("jaxcnn")
+sys.modules["jaxcnn"].__path__ = ["jaxcnn"]
+"""
+"""The begin of code that imports parts of the package that need no JAX, without the seconds that JAX takes."""
 TIMES = ("examples_per_second", "data_wait")
 
 
-def start(*arguments, module="jaxcnn.launch", devices=1, start_new_session=False) -> subprocess.Popen:
+def start(*arguments, module="jaxcnn.launch", devices=1, **options) -> subprocess.Popen:
     """A command of the project in a process of its own, on `devices` fake devices."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
@@ -23,10 +29,8 @@ def start(*arguments, module="jaxcnn.launch", devices=1, start_new_session=False
         command,
         cwd=ROOT,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        start_new_session=start_new_session,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
 

@@ -116,6 +116,7 @@ def test_data_check_lists_broken_images_and_those_that_a_transform_does_not_take
     (tmp_path / "train" / "a" / "2.jpg").write_bytes(b"")
     Image.new("RGB", (9, 5)).save(tmp_path / "train" / "b" / "3.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "test" / "b" / "4.png")
+    (tmp_path / "test" / "a" / "1.png").unlink()
     text = TINY.read_text().replace("data.synthetic import Synthetic", "data.folder import Folder")
     source = "Synthetic(image_shape=(9, 9, 3), classes=4, train=200, test=50)"
     text = text.replace('"validation"', '"test"')
@@ -127,7 +128,7 @@ def test_data_check_lists_broken_images_and_those_that_a_transform_does_not_take
     assert done.returncode == 1 and "3 broken images" in done.stderr
     found = {line.split(": ")[0].strip(): line for line in done.stdout.splitlines() if line.startswith("  ")}
     empty, small, other = (str(tmp_path / name) for name in ("train/a/2.jpg", "train/b/3.png", "test/b/4.png"))
-    assert [*found] == [empty, small, other]
+    assert [*found] == [empty, small, other, "no image of a"]
     assert "RandomCrop(size=7): the image of 5 x 9 (height x width) is smaller" in found[small]
     assert "the image is (8, 8, 3), but data.image_shape is (9, 9, 3)" in found[other]
 

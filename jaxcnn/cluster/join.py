@@ -7,14 +7,14 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from jaxcnn.cluster.place import Flags, Place, find_place
-from jaxcnn.cluster.rollcall import Hello, roll_call
-from jaxcnn.cluster.watch import Watch, exit_at_once, name_the_coordinator_on_abort
+from jaxcnn.cluster.rollcall import Hello, own_addresses, roll_call
+from jaxcnn.cluster.watch import Watch, exit_at_once, is_loss, leave_on_abort
 from jaxcnn.errors import UserError
 from jaxcnn.train.record import Record
 
@@ -59,44 +59,76 @@ class Company:
             self.reached(where, patient=True)
             client().wait_at_barrier(f"jaxcnn/{where}", 24 * 3600 * 1000)
 
-    def leave(self, code: int, message: str) -> None:
-        """The end of this process's part. Returns where it ended well, with all of them; else ends the process."""
-        if self.watch is None:
+    def explain(self) -> None:
+        """Before a failure is blamed on this process: does not return where another one is lost (see Watch.explain)."""
+        if self.watch is not None:
+            self.watch.explain()
+
+    def part(self, code: int, message: str) -> None:
+        """Parts from the others where all ended well; from here on this process may take any time, and fail alone."""
+        if self.watch is None or self.watch.code is not None:
             return
         self.watch.farewell(code, message)
-        if code in (0, 75):
-            jax.distributed.shutdown()
+        # JAX's own parting waits for all, and aborts those that are there where one does not come.
+        if self.watch.all_leave():
+            with contextlib.suppress(Exception):
+                jax.distributed.shutdown()
+
+    def leave(self, code: int, message: str) -> None:
+        """The end of this process's part. Returns where it has parted from all of them; else ends the process."""
+        if self.watch is None:
             return
+        if code in (0, 75):
+            self.part(code, message)
+            if client() is None:
+                return
+        else:
+            self.watch.farewell(code, message)
+            if self.place.index == 0:  # with it the store ends, in which the others read why
+                time.sleep(2 * self.watch.interval + 0.5)
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        if self.place.index == 0:  # with it the store ends, in which the others read why
-            time.sleep(2 * self.watch.interval + 0.5)
         os._exit(code)  # an ordinary exit would wait for the others inside JAX
 
     def on_leave(self, path: pathlib.Path) -> None:
         """From here on, where the run stops because of another process, the lowest one that is left says so in
-        status.json.
+        status.json. The first to say so is right: a process that was stopped for long, and goes on, finds all others
+        gone, and the run done or started again.
         """
         if self.watch is None:
             return
         watch, leave = self.watch, self.watch.leave
+        starts = _starts(path)
 
         def say_so_and_leave(code: int, message: str) -> None:
             if watch.first_survivor() == self.place.index:
                 with contextlib.suppress(Exception):
-                    record = Record(path)
-                    record.write_status("failed", record.status().get("step", 0), message=message)
+                    record, status = Record(path), Record(path).status()
+                    said = status.get("state") == "done" or is_loss(status.get("message", ""))
+                    if not said and _starts(path) == starts:
+                        record.write_status("failed", status.get("step", 0), message=message)
             leave(code, message)
 
         watch.leave = say_so_and_leave
 
 
-def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = Deadlines()) -> Company:
+def _starts(path: pathlib.Path) -> int:
+    """How often the run in this directory was started."""
+    return len(Record(path).environment().get("resumed", []))
+
+
+def join(
+    environment: Mapping[str, str],
+    flags: Flags,
+    deadlines: Deadlines = Deadlines(),
+    stop: Callable[[], bool] = lambda: False,
+) -> Company:
     """Finds this process's place and, where there are several, meets the others and connects JAX.
 
     Raises:
       UserError: from find_place and roll_call; a process that is missing is named.
+      Stopped: `stop` was true while this process waited for the others.
     """
     place = _metadata_place(find_place(environment, flags), deadlines)
     if place.local_devices is not None:
@@ -104,16 +136,18 @@ def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = De
             jax.config.update(option, ",".join(map(str, place.local_devices)))
     if place.processes == 1:
         return Company(place)
-    everyone = roll_call(place, versions(), deadlines.start)
+    everyone = roll_call(place, versions(), deadlines.start, stop)
     # Our own handlers stop a run, and all processes agree on the step; JAX's would note SIGTERM only.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     names = [str(hello) for hello in everyone]
+    own = own_addresses(place)
     jax.distributed.initialize(
         place.coordinator,
         place.processes,
         place.index,
         local_device_ids=place.local_devices,
+        coordinator_bind_address=place.coordinator if own else None,  # None: all addresses
         cluster_detection_method="deactivate",
         initialization_timeout=round(max(30, deadlines.start)),
         # The watch names a lost process within its deadline; JAX's own, which ends this one without, comes after it.
@@ -121,8 +155,7 @@ def join(environment: Mapping[str, str], flags: Flags, deadlines: Deadlines = De
         shutdown_timeout_seconds=round(max(30, deadlines.lost)),
     )
     watch = Watch(client(), place.index, names, deadlines.lost, exit_at_once)
-    if place.index != 0:
-        name_the_coordinator_on_abort(watch)
+    leave_on_abort(watch)
     return Company(place, everyone, watch)
 
 

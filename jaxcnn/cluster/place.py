@@ -49,6 +49,13 @@ class Place:
     job: str = ""
     """The scheduler's number of the job: two jobs whose coordinators meet at one port are told apart by it."""
 
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The coordinator's; an IPv6 address without its brackets."""
+        assert self.coordinator is not None
+        host, _, port = self.coordinator.rpartition(":")
+        return host.strip("[]"), int(port)
+
 
 def find_place(environment: Mapping[str, str], flags: Flags = Flags()) -> Place:
     """The place of this process.

@@ -3,21 +3,39 @@
 JAX's own start blocks until all processes have come and, where one has not, ends the others with a stack trace that
 does not name it. So process 0 listens at the coordinator's address first, for one line of JSON from each process, and
 answers each with one line: go on, or why not. After that the address is free for JAX.
+
+What strangers send is dropped: it must be a Hello of the right types and range, whole within SPEAKING seconds.
 """
 
 import contextlib
 import dataclasses
+import errno
+import ipaddress
 import json
 import os
+import selectors
 import socket
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from jaxcnn.cluster.place import Place, check_coordinator
 from jaxcnn.errors import UserError
 
+SPEAKING = 5.0
+"""Seconds that a connection has for its one line, however slowly its bytes come."""
+LONGEST = 2**16
+"""Bytes of the longest line that process 0 reads; a Hello has some hundred."""
+STRANGERS = 64
+"""Connections that may be open beyond one of each process."""
+
 
 class Missing(UserError):
     """A process did not come: another start may end better, unlike after other mistakes."""
+
+
+class Stopped(Exception):
+    """This process was told to stop while it waited for the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,79 +53,162 @@ class Hello:
         return f"process {self.index} ({self.host})"
 
 
-def roll_call(place: Place, versions: dict[str, str], seconds: float) -> tuple[Hello, ...]:
+def roll_call(
+    place: Place, versions: dict[str, str], seconds: float, stop: Callable[[], bool] = lambda: False
+) -> tuple[Hello, ...]:
     """Meets the other processes; returns what all of them said, in order.
 
     Args:
       place: of this process; more than one process.
       versions: of the packages that must be equal everywhere.
       seconds: how long the slowest may take to start.
+      stop: whether this process was told to stop.
 
     Raises:
       Missing: a process did not come, process 0 included.
       UserError: two claim one place, versions differ, or the port is taken.
+      Stopped: `stop` was true before all were there.
     """
     assert place.coordinator is not None
     mine = Hello(place.index, socket.gethostname(), os.getpid(), place.processes, place.job, versions)
-    host, _, port = place.coordinator.rpartition(":")
-    deadline = time.monotonic() + seconds
     if place.index == 0:
-        return _receive(place, mine, int(port), deadline, seconds)
-    return _report(place, mine, host.strip("[]"), int(port), deadline, seconds)
+        return _Receiver(place, mine, seconds, stop).receive()
+    return _report(place, mine, seconds, stop)
 
 
-def _receive(place: Place, mine: Hello, port: int, deadline: float, seconds: float) -> tuple[Hello, ...]:
-    """Process 0's side."""
-    present = {0: mine}
-    open_lines: list[socket.socket] = []
-    problem, absent = "", False
-    with contextlib.ExitStack() as held:
-        listener = held.enter_context(_listen(place, port))
-        while len(present) < place.processes and not problem:
-            listener.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                line, _ = listener.accept()
-            except TimeoutError:
-                problem, absent = _missing(place, present, seconds), True
-                break
-            held.enter_context(line)
-            line.settimeout(5)
-            try:
-                told = Hello(**json.loads(_read_line(line)))
-            except (OSError, ValueError, TypeError):
-                continue  # a port scan, or a process that died while it spoke
-            open_lines.append(line)
-            problem = _contradiction(mine, told, present)
-            present.setdefault(told.index, told)
-        everyone = tuple(present[index] for index in sorted(present))
-        problem = problem or _different_versions(everyone)
-        answer = {"problem": problem, "absent": absent, "everyone": [dataclasses.asdict(hello) for hello in everyone]}
-        for line in open_lines:
+class _Receiver:
+    """Process 0's side: one thread, which waits for no single connection."""
+
+    def __init__(self, place: Place, mine: Hello, seconds: float, stop: Callable[[], bool]):
+        self.place, self.mine, self.seconds, self.stop = place, mine, seconds, stop
+        self.deadline = time.monotonic() + seconds
+        self.present = {0: mine}
+        self.speaking: dict[socket.socket, tuple[bytearray, float]] = {}
+        """What each connection has said so far, and until when it may."""
+        self.spoken: list[socket.socket] = []
+        self.problem = ""
+
+    def receive(self) -> tuple[Hello, ...]:
+        absent = False
+        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as held:
+            self.selector = selector
+            for listener in _listen(self.place):
+                held.enter_context(listener)
+                listener.setblocking(False)
+                selector.register(listener, selectors.EVENT_READ, self._accept)
+            held.callback(self._close)
+            while len(self.present) < self.place.processes and not self.problem:
+                if self.stop():
+                    raise Stopped("stopped before all processes had come")
+                now = time.monotonic()
+                if now > self.deadline:
+                    self.problem, absent = _missing(self.place, self.present, self.seconds), True
+                    break
+                for key, _ in selector.select(min(0.2, self.deadline - now)):
+                    key.data(key.fileobj)
+                for line in [line for line, (_, until) in self.speaking.items() if until < time.monotonic()]:
+                    self._drop(line)
+            everyone = tuple(self.present[index] for index in sorted(self.present))
+            self.problem = self.problem or _different_versions(everyone)
+            self._answer({"problem": self.problem, "absent": absent, "everyone": [*map(dataclasses.asdict, everyone)]})
+        if self.problem:
+            raise (Missing if absent else UserError)(self.problem)
+        return everyone
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            line, _ = listener.accept()
+        except OSError as error:  # it has gone again; or this process may open no more
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self.speaking:
+                self._drop(next(iter(self.speaking)))
+            return
+        line.setblocking(False)
+        if len(self.speaking) >= self.place.processes + STRANGERS:
+            self._drop(next(iter(self.speaking)))
+        self.speaking[line] = bytearray(), time.monotonic() + SPEAKING
+        self.selector.register(line, selectors.EVENT_READ, self._read)
+
+    def _read(self, line: socket.socket) -> None:
+        said, _ = self.speaking[line]
+        try:
+            more = line.recv(LONGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        said += more
+        text, end, _ = said.partition(b"\n")
+        told = _hello(bytes(text)) if end and len(text) <= LONGEST else None
+        if told is None:
+            if end or not more or len(said) > LONGEST:
+                self._drop(line)
+            return
+        del self.speaking[line]
+        self.selector.unregister(line)
+        self.spoken.append(line)
+        self.problem = self.problem or _contradiction(self.mine, told, self.present)
+        self.present.setdefault(told.index, told)
+
+    def _drop(self, line: socket.socket) -> None:
+        """Closes the connection of a port scan, of another program, or of a process that died while it spoke."""
+        del self.speaking[line]
+        self.selector.unregister(line)
+        line.close()
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        text = json.dumps(answer).encode() + b"\n"
+        until = time.monotonic() + SPEAKING
+        for line in self.spoken:
             with contextlib.suppress(OSError):
-                line.sendall(json.dumps(answer).encode() + b"\n")
-        for line in open_lines:  # the other side closes first, so that the port is free at once
+                line.settimeout(max(0.01, until - time.monotonic()))
+                line.sendall(text)
+        for line in self.spoken:  # the other side closes first, so that the port is free at once
             with contextlib.suppress(OSError):
+                line.settimeout(max(0.01, until - time.monotonic()))
                 line.recv(1)
-    if problem:
-        raise (Missing if absent else UserError)(problem)
-    return everyone
+
+    def _close(self) -> None:
+        for line in [*self.speaking, *self.spoken]:
+            line.close()
 
 
-def _report(place: Place, mine: Hello, host: str, port: int, deadline: float, seconds: float) -> tuple[Hello, ...]:
+def _hello(text: bytes) -> Hello | None:
+    """The Hello in a line of JSON, or None where it holds anything else."""
+    kinds = {"index": int, "host": str, "pid": int, "processes": int, "job": str, "versions": dict}
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or told.keys() != kinds.keys():
+        return None
+    if any(type(told[name]) is not kind for name, kind in kinds.items()):
+        return None
+    texts = [told["host"], told["job"], *told["versions"].keys(), *told["versions"].values()]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):  # they are shown to people
+        return None
+    return Hello(**told) if 0 <= told["index"] < told["processes"] else None
+
+
+def _report(place: Place, mine: Hello, seconds: float, stop: Callable[[], bool]) -> tuple[Hello, ...]:
     """Every other process's side."""
+    host, port = place.host_and_port
+    deadline = time.monotonic() + seconds
     last = ""
     while True:
         try:
             addresses = tuple(sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port)}))
             check_coordinator(place, addresses)
-            with socket.create_connection((host, port), timeout=max(1.0, deadline - time.monotonic())) as line:
+            with socket.create_connection(
+                (host, port), timeout=min(5.0, max(1.0, deadline - time.monotonic()))
+            ) as line:
                 line.sendall(json.dumps(dataclasses.asdict(mine)).encode() + b"\n")
                 # Process 0 answers when all are there or its time is over; it may have started later than this one.
-                line.settimeout(seconds + 10)
-                answer = json.loads(_read_line(line))
+                everyone, problem, absent = _answered(_read_line(line, seconds + 2 * SPEAKING, stop))
             break
-        except (OSError, ValueError) as error:  # not there yet, or it died while it waited
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:  # not there yet, or it has died
             last = str(error) or type(error).__name__
+        if stop():
+            raise Stopped("stopped before all processes had come")
         if time.monotonic() > deadline:
             raise Missing(
                 f"process {place.index}: the coordinator, process 0 at {place.coordinator}, did not answer within "
@@ -115,30 +216,79 @@ def _report(place: Place, mine: Hello, host: str, port: int, deadline: float, se
                 "between the nodes"
             )
         time.sleep(0.2)
-    if answer["problem"]:
-        raise (Missing if answer["absent"] else UserError)(answer["problem"])
-    return tuple(Hello(**hello) for hello in answer["everyone"])
+    if problem:
+        raise (Missing if absent else UserError)(problem)
+    return everyone
 
 
-def _listen(place: Place, port: int) -> socket.socket:
+def _answered(text: bytes) -> tuple[tuple[Hello, ...], str, bool]:
+    """Everyone, the problem or "", and whether that is a process that did not come."""
+    answer = json.loads(text)
+    return tuple(Hello(**hello) for hello in answer["everyone"]), str(answer["problem"]), bool(answer["absent"])
+
+
+def own_addresses(place: Place) -> list[str]:
+    """The addresses of the coordinator at which process 0 listens; [] for all that this machine has.
+
+    All it must be if the coordinator's name leads elsewhere, as to a Kubernetes service or a forwarded port; if it
+    leads to a loopback address here, by a line in /etc/hosts, and to another from the other nodes; and if
+    JAX_COORDINATOR_BIND_ADDRESS says something else.
+    """
+    if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return []
+    host, port = place.host_and_port
     try:
-        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-        return socket.create_server(
-            ("", port), family=family, backlog=min(4096, place.processes), dualstack_ipv6=family == socket.AF_INET6
-        )
-    except OSError as error:
-        raise UserError(
-            f"process 0 cannot listen at port {port}: {error.strerror or error}; another job may use it: give a free "
-            "one with --coordinator or JAX_COORDINATOR_PORT"
-        ) from error
+        addresses = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+        for address in addresses:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+                probe.bind((address, 0))
+    except OSError:
+        return []
+    by_name = host not in ("localhost", *addresses)
+    if (
+        place.nodes != 1
+        and by_name
+        and any(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in addresses)
+    ):
+        return []
+    return addresses
 
 
-def _read_line(line: socket.socket) -> str:
-    with line.makefile() as file:
-        text = file.readline(2**24)
-    if not text.endswith("\n"):
-        raise OSError("the connection was closed")
-    return text
+def _listen(place: Place) -> Iterator[socket.socket]:
+    host, port = place.host_and_port
+    for address in own_addresses(place) or ["::" if socket.has_dualstack_ipv6() else ""]:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            yield socket.create_server(
+                (address, port),
+                family=family,
+                backlog=min(4096, place.processes + STRANGERS),
+                dualstack_ipv6=address == "::",
+            )
+        except OSError as error:
+            raise UserError(
+                f"process 0 cannot listen at port {port} of {host}: {error.strerror or error}; another job may use it: "
+                "give a free one with --coordinator or JAX_COORDINATOR_PORT"
+            ) from error
+
+
+def _read_line(line: socket.socket, seconds: float, stop: Callable[[], bool]) -> bytes:
+    """One line, whole within these seconds."""
+    said, deadline = bytearray(), time.monotonic() + seconds
+    while not said.endswith(b"\n"):
+        if stop():
+            raise Stopped("stopped before all processes had come")
+        if time.monotonic() > deadline:
+            raise TimeoutError("no answer")
+        line.settimeout(0.2)
+        try:
+            more = line.recv(LONGEST)
+        except TimeoutError:
+            continue
+        if not more:
+            raise OSError("the connection was closed")
+        said += more
+    return bytes(said)
 
 
 def _missing(place: Place, present: dict[int, Hello], seconds: float) -> str:

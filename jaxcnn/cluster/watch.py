@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxcnn.terminal import say
+
 LOST = 69
 """Exit code of a process that stopped because another one was lost: EX_UNAVAILABLE."""
 
@@ -30,6 +32,9 @@ class _Seen:
 
     text: str = ""
     heard: float = 0.0
+    """From when its silence counts: its last beat, or the end of a pause of this process."""
+    beat: float = 0.0
+    """When its last beat came."""
     progress: int = 0
     where: str = "the start"
     patient: bool = True
@@ -57,6 +62,8 @@ class Watch:
         self._round = now
         self._left: dict[int, dict[str, Any]] = {}
         self._closed = threading.Event()
+        self.code: int | None = None
+        """With which this process has said farewell."""
         self._lock = threading.Lock()
         self.interval = min(1.0, deadline / 10)
         for target in (self._beat, self._judge):
@@ -68,16 +75,41 @@ class Watch:
         self._mine = _Seen(progress=mine.progress + 1, where=where, patient=patient)
 
     def farewell(self, code: int, message: str) -> None:
-        """Tells the others that this process leaves, and why; 0 and 75 are no reason for them to stop."""
+        """Tells the others that this process leaves, and why; 0 and 75 are no reason for them to stop.
+
+        From here on it watches nobody: whoever is lost now, this process's part is done.
+        """
         self._closed.set()
+        self.code = code
         with contextlib.suppress(Exception):
             text = json.dumps({"code": code, "message": message})
             self.client.key_value_set(f"{_FAREWELLS}{self.index}", text, allow_overwrite=True)
 
+    def all_leave(self) -> bool:
+        """Waits until all have said farewell; false if one has not within the deadline."""
+        end = time.monotonic() + self.deadline
+        while time.monotonic() < end:
+            with contextlib.suppress(Exception):
+                if len(self.client.key_value_dir_get(_FAREWELLS)) == len(self.names):
+                    return True
+            time.sleep(0.05)
+        return False
+
     def explain(self) -> None:
-        """Called where a collective failed: returns after the deadline, if by then no other process is to blame."""
-        self.reached("a failed collective", patient=True)
-        time.sleep(self.deadline + 2)
+        """Called before a failure is blamed on this process: returns once all others are known to have outlived it.
+
+        The loss of another process comes as an error of many kinds, from a collective, a save or a file that is not
+        there; where one is lost this does not return, since the watch ends this process with its name.
+        """
+        self.reached("a failure", patient=True)
+        # A beat that is seen two intervals from now was written after the failure.
+        since = time.monotonic() + 2 * self.interval
+        while True:
+            with self._lock:
+                silent = [i for i, seen in self._seen.items() if seen.beat <= since and i not in self._left]
+            if not silent and not self._closed.is_set():
+                return
+            time.sleep(self.interval / 4)
 
     def _beat(self) -> None:
         number = 0
@@ -102,7 +134,7 @@ class Watch:
         if seen is None or seen.text == text:
             return
         _, progress, where, patient = json.loads(text)
-        self._seen[index] = _Seen(text, now, progress, where, patient)
+        self._seen[index] = _Seen(text, now, now, progress, where, patient)
 
     def _judge(self) -> None:
         woke = time.monotonic()
@@ -164,14 +196,23 @@ class Watch:
         return min([self.index, *alive])
 
 
-def name_the_coordinator_on_abort(watch: Watch) -> None:
-    """Where process 0 dies, JAX's client ends this process through abort(), with a stack trace and no name.
+def is_loss(message: str) -> bool:
+    """Whether a message of the watch says that a process is lost."""
+    return message.endswith(_GOES_ON)
 
-    A handler of the signal is called in the thread that aborts; Python's own would wait for the main thread, which is
-    inside a collective. So it is set in C.
+
+def leave_on_abort(watch: Watch) -> None:
+    """Ends this process in order where JAX's client ends it through abort(), with a stack trace and no name.
+
+    That is where process 0 dies, or where any does while they part. A handler of the signal is called in the thread
+    that aborts; Python's own would wait for the main thread, which is inside a collective. So it is set in C.
     """
 
     def handle(_: int) -> None:
+        if watch.code is not None:
+            os._exit(watch.code)
+        if watch.index == 0:
+            watch.leave(LOST, f"another process is lost: JAX gave up waiting for it; {_GOES_ON}")
         watch.forget(0)
         watch.leave(LOST, f"{watch.names[0]} is lost: its coordination service is gone; {_GOES_ON}")
 
@@ -192,5 +233,5 @@ def _number(key: str) -> int:
 
 def exit_at_once(code: int, text: str) -> None:
     """Says so and ends the process, from any thread."""
-    os.write(2, f"\nerror: {text}\n".encode())
+    say(f"\nerror: {text}\n")
     os._exit(code)

@@ -42,7 +42,7 @@ def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str 
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
-            *(f"  {error}" for error in broken),
+            *(f"  {error.where}: {error.cause}" for error in broken),
             *(f"  no image of {name}" for name in classes_without_images(examples)),
         )
     if found:

@@ -1,5 +1,6 @@
 """Commands about runs: what a run directory has, and what its net says of data and images."""
 
+import os
 import pathlib
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from jaxcnn.text import table
 
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
+Trust = Annotated[bool, tyro.conf.arg(help="Run the own code of a run that you did not start here; look at it first.")]
 ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 
 
@@ -21,6 +23,7 @@ def evaluate(
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
     folder: str | None = None,
+    trust: Trust = False,
     json: bool = False,
 ) -> None:
     """Evaluate a run on a split; on its own test and evaluation splits the figures are the training's, exactly.
@@ -37,8 +40,9 @@ def evaluate(
     from jaxcnn.train.progress import result_table
     from jaxcnn.train.record import open_run
 
+    _trust(run, trust)
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
-    show(result, result_table(result, open_run(run).watched()), json)
+    show(result, result_table(result, open_run(run).roles()), json)
 
 
 def predict(
@@ -48,6 +52,7 @@ def predict(
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
     top: int = 5,
+    trust: Trust = False,
     json: bool = False,
 ) -> int:
     """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
@@ -67,6 +72,7 @@ def predict(
 
     if not images:
         raise UserError("name at least one image file")
+    _trust(run, trust)
     answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     rows = [
@@ -95,6 +101,7 @@ def explain(
     out: pathlib.Path | None = None,
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
+    trust: Trust = False,
 ) -> int:
     """What a net sees in image files, as PNG overlays and a page; filters and templates need no image.
 
@@ -114,6 +121,7 @@ def explain(
     """
     from jaxcnn.report.explanation import Question, explain_run
 
+    _trust(run, trust)
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
     lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
     show_lines(*lines)
@@ -126,24 +134,27 @@ def compare(
     plot: pathlib.Path | None = None,
     json: bool = False,
 ) -> None:
-    """Runs side by side: state, final figures, and the fields in which their configs differ.
+    """Runs side by side: state, devices, commit, final figures, and the fields in which their configs differ.
 
     Args:
       runs: Run directories.
       plot: Draw the learning curves into this file (.png, .svg, .pdf).
       json: Print JSON.
     """
-    from jaxcnn.train.compare import compare_runs, comparison_table, plot_runs
+    from jaxcnn.train.compare import check_plot, compare_runs, comparison_table, plot_runs
 
     if not runs:
         raise UserError("name at least one run directory")
-    rows = compare_runs(list(runs))
+    if plot is not None:
+        check_plot(plot)
+    once = list({os.path.abspath(run): run for run in runs}.values())
+    rows = compare_runs(once)
     show(rows, comparison_table(rows), json)
     if plot is not None:
-        plot_runs(list(runs), plot)
+        plot_runs(once, plot)
 
 
-def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -> None:
+def report(run: Run, /, split: str | None = None, data_dir: str | None = None, trust: Trust = False) -> None:
     """Write report.html of a run again: curves, final figures, confusions, mistakes, summary, environment.
 
     Args:
@@ -154,10 +165,11 @@ def report(run: Run, /, split: str | None = None, data_dir: str | None = None) -
     """
     from jaxcnn.report.run import write_report
 
+    _trust(run, trust)
     show_lines(f"page {write_report(run, split=split, data_dir=data_dir)}")
 
 
-def replay(run: Run, /, step: int, json: bool = False) -> None:
+def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> None:
     """Compute one training step of a run again, such as the one that was not finite, from the checkpoint before it.
 
     Args:
@@ -167,6 +179,7 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     """
     from jaxcnn.train.replay import replay as replay_step
 
+    _trust(run, trust)
     found = replay_step(run, step)
     rows = [
         ("loss", found["loss"]),
@@ -178,6 +191,13 @@ def replay(run: Run, /, step: int, json: bool = False) -> None:
     # Text, because JSON has no nan.
     shown = found | {name: repr(found[name]) for name in ("loss", "grad_norm")}
     show(shown, table(("", f"step {step:,}"), rows), json)
+
+
+def _trust(run: pathlib.Path, trust: bool) -> None:
+    if trust:
+        from jaxcnn.train.saved import trust_run
+
+        trust_run(run)
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:

@@ -232,7 +232,7 @@ def iterate(batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, 
 def _settle_in(parent: int, index: int, count: int) -> None:
     """Runs first in a worker process: it outlives every signal that the main process handles, and not its parent."""
     # Ctrl-C and a scheduler's signals reach the whole process group; what follows is for the main process to decide.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:

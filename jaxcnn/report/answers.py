@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxcnn.data.examples import Example, Examples
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
-from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.train.predict import Net
 
 IMAGES = 10_000
@@ -42,14 +41,21 @@ class Answers:
     split: str
     total: int
     """Examples of the split."""
-    matrix: np.ndarray
-    """[classes, classes]: the row is the true class, the column the predicted one."""
+    labels: np.ndarray
+    """[count], the true classes; with `predicted` what a matrix of classes x classes says, in the size of the answers:
+    that of 10,000 classes has 800 MB."""
+    predicted: np.ndarray
+    """[count]."""
     mistakes: list[Mistake]
     """The most confident ones, the most confident first."""
 
     @property
     def count(self) -> int:
-        return int(self.matrix.sum())
+        return len(self.labels)
+
+    @property
+    def right(self) -> int:
+        return int((self.labels == self.predicted).sum())
 
 
 class Chosen:
@@ -82,8 +88,7 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     size = min(BATCH, data.evaluation_batch_size)
     batches = EvaluationBatches(chosen, data.preprocess, data.image_shape, size, data.tolerate_broken)
     net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
-    classes = len(net.classes)
-    matrix = np.zeros((classes, classes), np.int64)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64),) * 2]
     worst: list[tuple[float, int, Mistake]] = []
     end = time.monotonic() + SECONDS
     with contextlib.closing(iterate(batches)) as read:
@@ -91,7 +96,7 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
             scores = net.probabilities(batch["image"])
             predicted = scores.argmax(-1)
             mask, labels = batch["mask"], batch["label"]
-            matrix += confusion_matrix(labels[mask], predicted[mask], classes)
+            pairs.append((labels[mask].astype(np.int64), predicted[mask].astype(np.int64)))
             for row in np.flatnonzero(mask & (predicted != labels)):
                 index, probability = int(batch["index"][row]), float(scores[row, predicted[row]])
                 where = chosen.where(index)
@@ -100,4 +105,6 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
                 push(worst, (probability, -index, mistake))
             if time.monotonic() > end or stop():
                 break
-    return Answers(examples.split, len(examples), matrix, [mistake for *_, mistake in sorted(worst, reverse=True)])
+    labels, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    mistakes = [mistake for *_, mistake in sorted(worst, reverse=True)]
+    return Answers(examples.split, len(examples), labels, predicted, mistakes)

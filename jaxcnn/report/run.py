@@ -15,12 +15,12 @@ from jaxcnn import config
 from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
-from jaxcnn.explain.confusion import precision, recall
+from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.explain.summary import Summary, summarize
 from jaxcnn.explain.table import cells, fold
 from jaxcnn.report.answers import IMAGES, SECONDS, Answers, answer
 from jaxcnn.report.page import png, svg, write_page
-from jaxcnn.train.compare import curves
+from jaxcnn.train.compare import commit_of, curves, devices_of
 from jaxcnn.train.plan import open_evaluations
 from jaxcnn.train.predict import load_net
 from jaxcnn.train.progress import result_names
@@ -32,6 +32,10 @@ FULL_MATRIX = 20
 """Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
 LARGEST = 20
 """How many of these."""
+PICTURE = 400
+"""Side of the picture of a confusion matrix, in pixels."""
+MANY = 1_000
+"""With more classes than these, those that do not occur in the answers have no row of precision and recall."""
 DEEP = 60
 """A summary with more layers has a row per block of the backbone."""
 THUMBNAIL = 128
@@ -60,7 +64,7 @@ def write_report(
     Raises:
       UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
@@ -72,7 +76,7 @@ def write_report(
         "run.html",
         title=record.path.name,
         status=record.status(),
-        result={labeled(split, record.watched()): figures for split, figures in record.result().items()},
+        result={labeled(split, record.roles()): figures for split, figures in record.result().items()},
         selection=record.selection(),
         tested=experiment.data.tested,
         names=result_names(record.result()),
@@ -134,26 +138,44 @@ def _speed(lines: list[dict[str, Any]]) -> float | None:
 
 
 def _matrix(answers: Answers, classes: list[str]) -> dict[str, Any]:
-    """The confusion matrix as rows of (count, share of the row), or as a picture with its largest entries."""
-    matrix = answers.matrix
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    """The confusion matrix as rows of (count, share of the row), or as a picture with its largest entries.
+
+    With more classes than pixels each pixel is a block of classes: what is made does not grow with the classes.
+    """
     if len(classes) <= FULL_MATRIX:
+        matrix = confusion_matrix(answers.labels, answers.predicted, len(classes))
+        shares = _shares(matrix)
         return {"rows": [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), shares.tolist(), strict=True)]}
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
-    pairs = [divmod(int(place), len(classes)) for place in order]
-    picture = overlay.enlarge(overlay.map_image(shares), overlay.zoom(len(classes), 400))
+    block = -(-len(classes) // PICTURE)
+    blocks = confusion_matrix(answers.labels // block, answers.predicted // block, -(-len(classes) // block))
+    picture = overlay.enlarge(overlay.map_image(_shares(blocks)), overlay.zoom(len(blocks), PICTURE))
+    wrong = answers.labels != answers.predicted
+    places = answers.labels[wrong] * len(classes) + answers.predicted[wrong]
+    found, counts = np.unique(places, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:LARGEST]
     return {
         "picture": png(picture, "Confusion matrix", class_="pixels"),
-        "largest": [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]],
+        "block": block,
+        "largest": [(*(classes[i] for i in divmod(int(found[k]), len(classes))), int(counts[k])) for k in order],
     }
 
 
+def _shares(matrix: np.ndarray) -> np.ndarray:
+    """Each row over its sum."""
+    return matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+
+
 def _per_class(answers: Answers, classes: list[str]) -> list[tuple[str, int, str, str]]:
-    """(class, examples, precision, recall)."""
+    """(class, examples, precision, recall) of the classes that occur, as true or predicted, if there are many."""
     text = lambda value: "–" if math.isnan(value) else f"{value:.1%}"  # noqa: E731, RUF001
-    rows = zip(classes, answers.matrix.sum(1), precision(answers.matrix), recall(answers.matrix), strict=True)
-    return [(name, int(count), text(p), text(r)) for name, count, p, r in rows]
+    right, actual, predicted = (
+        np.bincount(values, minlength=len(classes))
+        for values in (answers.labels[answers.labels == answers.predicted], answers.labels, answers.predicted)
+    )
+    ratio = lambda counts: np.divide(right, counts, out=np.full(len(classes), np.nan), where=counts > 0)  # noqa: E731
+    rows = zip(classes, actual, predicted, ratio(predicted), ratio(actual), strict=True)
+    many = len(classes) > MANY
+    return [(name, int(n), text(p), text(r)) for name, n, m, p, r in rows if n or m or not many]
 
 
 def _mistakes(answers: Answers, classes: list[str]) -> list[dict[str, Any]]:
@@ -182,11 +204,11 @@ def _layers(summary: Summary) -> list[list[str]]:
 
 
 def _environment(environment: dict[str, Any]) -> dict[str, str]:
-    git, devices, dataset = environment["git"], environment["devices"], environment["dataset"]
+    dataset = environment["dataset"]
     splits = ", ".join(f"{name} {count:,}" for name, count in dataset["splits"].items())
     rows = {
-        "commit": "not in a git checkout" if git is None else git["commit"] + (" and changes" if git["dirty"] else ""),
-        "devices": f"{devices['count']} {devices['kind']} ({devices['platform']}), {environment['processes']} process",
+        "commit": commit_of(environment),
+        "devices": devices_of(environment),
         "data": " ".join(filter(None, (dataset["name"], dataset["version"], splits and f"({splits})"))),
         "label hash": dataset["label_hash"],
         "machine": f"{environment['platform']}, {environment['cpus']} CPUs",

@@ -8,6 +8,7 @@ counted from the arm's model. All names are known before anything is run (`names
 
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -70,7 +71,7 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
         f"{line_name({'split': split})} {name}".rstrip(): value
         for split, line in record.result().items()
         for name, value in line.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and math.isfinite(value)
     }
     found |= probed(cell)
     lines = record.metrics()
@@ -227,20 +228,31 @@ def _declared(measures: Any) -> Sequence[str]:
 
 def probe(cell: Cell, study: Study) -> None:
     """Measures what the study's probes ask of a finished run, unless that is done."""
-    if not study.probes or not isinstance(cell.arm, Experiment):
-        return
-    asked = [config.encode(probe) for probe in study.probes]
-    file = cell.path / PROBES
-    if file.exists() and json.loads(file.read_text())["probes"] == asked:
+    if is_probed(cell, study):
         return
     saved = load_run(cell.path)
     measured: dict[str, float] = {}
     for each in study.probes:
         measured |= each.measure(saved)
-    files.write_json(file, {"probes": asked, "figures": measured})
+    asked = [config.encode(probe) for probe in study.probes]
+    files.write_json(cell.path / PROBES, {"probes": asked, "figures": measured})
 
 
 def probed(cell: Cell) -> dict[str, float]:
     """What the probes measured, {} before."""
-    file = cell.path / PROBES
-    return json.loads(file.read_text())["figures"] if file.exists() else {}
+    return _probes(cell).get("figures", {})
+
+
+def is_probed(cell: Cell, study: Study) -> bool:
+    """Whether all that the study's probes ask of this cell is measured; of a run that is not done nothing is asked."""
+    if not study.probes or not isinstance(cell.arm, Experiment) or cell.state() != "done":
+        return True
+    return _probes(cell).get("probes") == [config.encode(probe) for probe in study.probes]
+
+
+def _probes(cell: Cell) -> dict[str, Any]:
+    """What probes.json holds; {} if it is not there or damaged, for it can be measured again."""
+    try:
+        return json.loads((cell.path / PROBES).read_bytes())
+    except (OSError, ValueError):
+        return {}

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from jaxcnn.errors import UserError
+from jaxcnn.files import expanded
 from jaxcnn.studies.cell import cells, check_figures, counts
 from jaxcnn.studies.conduct import FINISHED, Conducted, check, conduct
 from jaxcnn.studies.judge import Results
@@ -40,6 +41,8 @@ class Flags:
     together: Literal["auto", "yes", "no"] = "auto"
     """Train the seeds of an arm as one program. auto: on accelerators, where the nets are small; on CPUs vmap makes
     convolutions slower (docs/speed.md)."""
+    accept_code: bool = False
+    """Go on with cells although the code of the study file has changed."""
     report_only: bool = False
     """Run nothing, rebuild the report from what is there."""
 
@@ -88,19 +91,19 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
       UserError: a cell cannot be run as the study has it now; nothing has been run then.
     """
     suffix = "_debug" if flags.debug else "_quick" if flags.quick else ""
-    path = pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}")
+    path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
     done = Conducted(True, (), ())
     if flags.report_only and not path.is_dir():
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
     if not flags.report_only:
-        check(everything)
+        check(everything, file, flags.accept_code)
         _make(path)
     pinned = pin(path, study, everything)
     if not flags.report_only:
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
-        done = conduct(study, share, file, console, stop, pinned, _together(flags, study))
+        done = conduct(study, share, file, console, stop, pinned, _together(flags, study), flags.accept_code)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 from rich.console import Console
 
-from jaxcnn import config
+from jaxcnn import config, experiment_file
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import Cell, figures, probe
@@ -18,6 +18,7 @@ from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.together import fits, run_together
 from jaxcnn.text import print_plain
+from jaxcnn.train import own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
@@ -38,13 +39,13 @@ class Conducted:
     """Names of the cells that another process was running."""
 
 
-def check(cells: Sequence[Cell]) -> None:
+def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) -> None:
     """Everything that can be known before the first cell is run.
 
     Raises:
-      UserError: a cell was run with another config, or its experiment does not fit its data.
+      UserError: a cell was run with another config or other code, or its experiment does not fit its data.
     """
-    planned = set()
+    planned, sources = set(), experiment_file.sources(file)
     for cell in cells:
         if (cell.path / "config.json").exists():
             changed = config.changes(Record(cell.path).config(), config.encode(cell.arm))
@@ -54,6 +55,9 @@ def check(cells: Sequence[Cell]) -> None:
                     f"{cell.path} holds a run with another config: {field} was {old!r} and is {new!r}; "
                     "choose another --workdir, or delete this cell"
                 )
+            if not accept_code:
+                known = Record(cell.path).environment().get("code", {})
+                own_code.check_same(cell.path, known, sources, config.encode(cell.arm))
         elif isinstance(cell.arm, Experiment) and cell.arm_name not in planned:
             planned.add(cell.arm_name)
             try:
@@ -70,6 +74,7 @@ def conduct(
     stop: Callable[[], bool],
     pinned: Results,
     together: bool = False,
+    accept_code: bool = False,
 ) -> Conducted:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
@@ -87,12 +92,17 @@ def conduct(
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
-            if together and of_arm and fits(of_arm) and not _run_together(of_arm, file, console, stop, pinned):
+            if (
+                together
+                and of_arm
+                and fits(of_arm)
+                and not _run_together(of_arm, file, console, stop, pinned, accept_code)
+            ):
                 return Conducted(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, file, console, stop, pinned)
+            state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code)
             if state == "preempted":
                 return Conducted(False, (*failed,), (*elsewhere,))
             if state == "done":
@@ -119,12 +129,17 @@ def conduct(
 
 
 def _run_together(
-    cells: Sequence[Cell], file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    pinned: Results,
+    accept_code: bool,
 ) -> bool:
     """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start = time.perf_counter()
     try:
-        finished = run_together(cells, file, console, stop, pinned)
+        finished = run_together(cells, file, console, stop, pinned, accept_code)
     except InUse:
         return True  # each cell says so
     except Exception as error:
@@ -136,17 +151,19 @@ def _run_together(
     return finished
 
 
-def _run(cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results) -> str:
+def _run(
+    cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results, accept_code: bool
+) -> str:
     """Runs or goes on with one cell; returns its state."""
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)
         with contextlib.ExitStack() as held:
-            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset()))
+            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
             keep_copy(cell.path, pinned)
             display = held.enter_context(Display(console, lines=False))
             return run(plan, record, display, stop).state
-    with start_run(cell.path.absolute(), encoded, file, {}) as record:
+    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as record:
         keep_copy(cell.path, pinned)
         record.write_status("running", 0)
         try:

@@ -70,7 +70,7 @@ def pin(path: pathlib.Path, study: Study, cells: Sequence[Cell]) -> Results:
     file = path / NAME
     if not file.exists():
         kept = sorted((read(copy) for copy in _copies(cells)), key=lambda one: one["date"])
-        began = any(cell.state() != "missing" for cell in cells)
+        began = any((cell.path / "config.json").exists() for cell in cells)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         fresh = {"date": now, "origin": "the first start", "late": began} | settled(study)
         _write_once(file, kept[0] if kept else fresh | {"digest": digest(fresh)})

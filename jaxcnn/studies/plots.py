@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.cell import Cell, points
 from jaxcnn.text import in_figure
-from jaxcnn.train.record import Record, is_training
+from jaxcnn.train.record import Record, is_training, line_name
 
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
@@ -56,20 +56,21 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     for number, arm in enumerate(arms):
         runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
         for axes, curve in ((left, _training), (right, _evaluation)):
-            found = [points for points in map(curve, runs) if len(points)]
+            found = [drawn for drawn in map(curve, runs) if len(drawn)]
             if not found:
                 continue
             length = min(map(len, found))  # the shortest: a run that diverged ends the band
             epochs = found[0][:length, 0]
-            values = np.stack([points[:length, 1] for points in found])
+            values = np.stack([curve[:length, 1] for curve in found])
             mean, deviation = values.mean(0), values.std(0, ddof=1 if len(found) > 1 else 0)
-            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm))
+            marker = "o" if length == 1 else None
+            axes.plot(epochs, mean, color=f"C{number % 10}", label=in_figure(arm), marker=marker)
             # Not below the lowest run: on the loss's logarithmic axis a band that reaches 0 would fill the picture.
             low = np.maximum(mean - deviation, values.min(0))
             axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
     if not left.lines:
         return {}
-    if min(line.get_ydata().min() for line in left.lines) > 0:
+    if any((line.get_ydata() > 0).any() for line in left.lines):
         left.set_yscale("log")
     for axes in (left, right):
         if axes.lines:
@@ -114,18 +115,13 @@ def _panel(x: str, y: str, height: float) -> tuple[Figure, Axes]:
 
 
 def _training(lines: list[dict[str, Any]]) -> np.ndarray:
-    """[points, 2] of epoch and loss."""
-    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)]).reshape(-1, 2)
+    """[points, 2] of epoch and loss; NaN for an interval whose every step was skipped."""
+    return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)], float).reshape(-1, 2)
 
 
 def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
     """[points, 2] of epoch and accuracy of the first evaluation split."""
-    points, epoch, split = [], 0.0, None
-    for line in lines:
-        epoch = line.get("epoch", epoch)
-        if not is_training(line):
-            split = split or line["split"]
-            if line["split"] == split:
-                points.append((epoch, line["accuracy"]))
+    split = next((line_name(line) for line in lines if not is_training(line)), None)
+    found = points(lines, split, "accuracy") if split else []
     # A run that evaluates nothing in training has one line, of the test split at its end, and no curve.
-    return np.array(points if len(points) > 1 else []).reshape(-1, 2)
+    return np.array(found if len(found) > 1 else [], float).reshape(-1, 2)

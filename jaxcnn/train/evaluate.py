@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxcnn.data.examples import Examples
+from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
@@ -164,7 +165,8 @@ def evaluate_saved(
     where the caller has compiled it.
 
     Raises:
-      UserError: a split does not exist, or its classes are not those that the run was trained on.
+      UserError: a split does not exist, its classes are not those that the run was trained on, or more images cannot
+        be used than the run tolerates.
     """
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
@@ -172,11 +174,23 @@ def evaluate_saved(
     step = step or compile_evaluation_step(experiment, saved.mesh, saved.experiment)
     nets = nets_of(saved.state)
     results: Metrics = {}
+    passed_over: list[BrokenExample] = []
+
+    def pass_over(batches: EvaluationBatches, indices: np.ndarray) -> None:
+        passed_over.extend(batches.broken(indices))
+        if len(passed_over) > data.tolerate_broken:
+            raise UserError(
+                f"{len(passed_over)} images cannot be used and data.tolerate_broken is {data.tolerate_broken}; "
+                f"the last: {passed_over[-1]}"
+            )
+
     for name, examples in opened.items():
         if examples.classes != saved.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
-        with contextlib.closing(iterate(evaluation_batches(data, loaded, transforms), workers=data.workers)) as batches:
-            figures = evaluate(step.call, list(nets.values()), batches, loaded, saved.mesh)
+        made = evaluation_batches(data, loaded, transforms)
+        with contextlib.closing(iterate(made, workers=data.workers)) as batches:
+            weights, on_broken = list(nets.values()), functools.partial(pass_over, made)
+            figures = evaluate(step.call, weights, batches, loaded, saved.mesh, on_broken=on_broken)
         results |= {name + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
     return results

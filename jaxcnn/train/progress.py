@@ -1,7 +1,7 @@
 """Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -83,12 +83,12 @@ def result_names(result: dict[str, dict[str, float]]) -> list[str]:
     return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
 
 
-def result_table(result: dict[str, dict[str, float]], watched: Iterable[str] = ()) -> Table:
-    """The final metrics, a row per split; `watched` are those that were evaluated during training."""
+def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] | None = None) -> Table:
+    """The final metrics, a row per split, with its role (Record.roles) where the name does not say it."""
     names = result_names(result)
     rows = [
         [
-            labeled(split, watched),
+            labeled(split, roles or {}),
             *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names),
         ]
         for split, metrics in result.items()

@@ -6,19 +6,23 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
 
-from jaxcnn import config, files
+from jaxcnn import config, experiment_file, files, trust
 from jaxcnn.errors import UserError
+from jaxcnn.train import own_code
 from jaxcnn.train.seal import Damaged
+
+log = logging.getLogger("jaxcnn")
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
@@ -28,6 +32,7 @@ SELECTION = "selection"
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
     *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
+    experiment_file.FOLDER,
     *("claims.json", "probes.json"),  # of a study's cell
 ]
 PACKAGES = [
@@ -98,9 +103,12 @@ class Record:
         """Which split chose what (selection.py), {} before the end."""
         return self._result().get(SELECTION, {})
 
-    def watched(self) -> tuple[str, ...]:
-        """The splits that were evaluated during training: no figure of theirs is a test's."""
-        return tuple(self.config().get("data", {}).get("evaluation_splits", ()))
+    def roles(self) -> dict[str, str]:
+        """{split: "validation" for one that was evaluated during training, "test" for one read at the end only}."""
+        data = self.config().get("data", {})
+        return dict.fromkeys(data.get("test_splits", ()), "test") | dict.fromkeys(
+            data.get("evaluation_splits", ()), "validation"
+        )
 
     def _result(self) -> dict[str, Any]:
         return self._json("result.json") if (self.path / "result.json").exists() else {}
@@ -207,6 +215,12 @@ class Record:
         except OSError as error:
             raise _not_written(self.path / name, error) from error
 
+    def _store(self, sources: dict[str, bytes]) -> None:
+        try:
+            own_code.store(self.path, sources)
+        except OSError as error:
+            raise _not_written(self.path / experiment_file.FILE, error) from error
+
     def _write_bytes(self, name: str, data: bytes) -> None:
         try:
             files.write_bytes(self.path / name, data)
@@ -264,7 +278,10 @@ class Record:
 
 def _object(line: bytes) -> dict[str, Any]:
     """One line of JSON, which holds an object. Raises ValueError."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not an object")
     return value
@@ -282,9 +299,10 @@ def line_name(line: dict[str, Any]) -> str:
     return line["split"]
 
 
-def labeled(split: str, watched: Iterable[str]) -> str:
-    """A split's name in tables: "test", "train[90%:] (validation)" for one that was evaluated during training."""
-    return f"{split} (validation)" if split.removesuffix("_ema") in watched or split in watched else split
+def labeled(split: str, roles: Mapping[str, str]) -> str:
+    """A split's name in tables, with its role where the name does not say it: "test", "train[90%:] (validation)"."""
+    role = roles.get(split) or roles.get(split.removesuffix("_ema"))
+    return split if role is None or split.startswith(role) else f"{split} ({role})"
 
 
 def _not_written(path: pathlib.Path, error: OSError) -> UserError:
@@ -293,6 +311,7 @@ def _not_written(path: pathlib.Path, error: OSError) -> UserError:
 
 def open_run(path: pathlib.Path) -> Record:
     """The record of a run that exists. Raises UserError where `path` holds none."""
+    path = files.expanded(path).absolute()
     if not (path / "config.json").is_file():
         missing = "does not exist" if not path.exists() else "is not a run directory: it has no config.json"
         raise UserError(f"{path} {missing}; give the directory that a run printed, such as runs/lenet_digits")
@@ -301,30 +320,39 @@ def open_run(path: pathlib.Path) -> Record:
 
 @contextlib.contextmanager
 def start_run(
-    path: pathlib.Path, encoded: dict[str, Any], file: pathlib.Path | None, dataset: dict
+    path: pathlib.Path,
+    encoded: dict[str, Any],
+    file: pathlib.Path | None,
+    dataset: dict[str, Any],
+    accept_code: bool = False,
 ) -> Iterator[Record]:
     """Creates the run directory, or opens it again for the same config, and holds its lock until the end.
 
     Args:
       path: the run directory.
       encoded: the resolved experiment, by config.encode.
-      file: the experiment file, copied into the run; None where there was none.
+      file: the experiment file, copied into the run with what it imports from its folder; None if there is none.
       dataset: name, version, class names, label hash and split sizes, for environment.json.
+      accept_code: go on with code that is another than the run began with.
 
     Raises:
       UserError: the directory cannot be written, is in use by another process, holds something else, or a run with
-        another config or other labels.
+        another config, other labels or other code.
     """
+    sources = {} if file is None else experiment_file.sources(file)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        files.sync_folder(path.parent)
         lock = (path / "lock").open("w")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}; choose another --workdir") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # EWOULDBLOCK, and EACCES on some systems
             raise InUse(f"{path} is in use by another process; wait for it, or choose another --workdir") from None
+        except OSError as error:  # a file system without locks: ENOLCK, ENOSYS, EOPNOTSUPP
+            log.warning(f"{path}: not locked ({error.strerror}): see to it that no other process uses this run")
         others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES and entry.name[0] != ".")
         if not (path / "config.json").exists() and others:
             raise UserError(
@@ -336,16 +364,19 @@ def start_run(
         if (path / "config.json").exists():
             _same_config(record, encoded)
             _same_data(record, encoded, dataset)
-            now = environment(dataset, encoded)
+            now = environment(dataset, encoded) | {"code": own_code.digests(sources)}
             first = record.environment()
+            _same_code(record, sources, encoded, accept_code)
             starts = first.pop("resumed", [])
+            first["code"] = own_code.digests(own_code.stored(path))
             record._write("environment.json", first | {"resumed": [*starts, now]})
         else:
-            if file is not None:
-                record._write_bytes("experiment.py", file.read_bytes())
-            record._write("environment.json", environment(dataset, encoded))
+            record._store(sources)
+            record._write("environment.json", environment(dataset, encoded) | {"code": own_code.digests(sources)})
             # Last, because a directory with a config is a run that can be resumed.
             record._write("config.json", encoded)
+        if config.foreign(encoded) and not trust.remember(own_code.trusted_as(path, encoded)):
+            log.warning(f"{trust.folder()} cannot be written: reading this run later needs --trust, for its own code")
         yield record
 
 
@@ -382,6 +413,20 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _same_code(record: Record, sources: dict[str, bytes], encoded: dict[str, Any], accept: bool) -> None:
+    """Refuses code that may do something else now, unless it is accepted; and mends the run's copy of it."""
+    if not sources:
+        return
+    known = record.environment().get("code", {})
+    if not accept:
+        changed = own_code.check_same(record.path, known, sources, encoded)
+        if changed:
+            log.warning(f"{record.path}: {changed}")
+            return
+    if own_code.digests(own_code.stored(record.path)) != own_code.digests(sources):
+        record._store(sources)
 
 
 def _same_config(record: Record, encoded: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     Raises:
       UserError: this is no run, it has no such step, or a run with init_from has no checkpoint before the step.
     """
-    record = open_run(path.absolute())
+    record = open_run(path)
     experiment = load_experiment(record)
     plan = make_plan(experiment)
     if not 1 <= step <= plan.total:

@@ -8,10 +8,10 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from jaxcnn import config, experiment_file, files
+from jaxcnn import config, experiment_file, trust
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.train import checkpoint
+from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
 from jaxcnn.train.optimizers import Optax
@@ -33,15 +33,39 @@ class Saved:
 
 
 def load_experiment(record: Record) -> Experiment:
-    """The experiment of a run, from its config.json; classes of its own file come from its experiment.py.
+    """The experiment of a run, from its config.json; classes of its own come from its experiment.py and code/.
 
     Its data is where its newest start found it, which may be another place than that of the first.
+
+    Raises:
+      UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
     """
     encoded = record.config()
     config.place_data(encoded, record.newest_start().get("free", {}))
-    if experiment_file.MODULE in files.to_json(encoded):
-        experiment_file.load_module(record.path / "experiment.py")
-    return config.decode(encoded)
+    foreign = config.foreign(encoded)
+    if not foreign:
+        return config.decode(encoded)
+    file = record.path / experiment_file.FILE
+    if not trust.is_trusted(own_code.trusted_as(record.path, encoded)):
+        raise UserError(
+            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of a run that you did not start here; "
+            f"look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
+        )
+    own = {experiment_file.MODULE, *own_code.modules(record.path)}
+    if any(name.partition(":")[0].partition(".")[0] in own for name in foreign):
+        with experiment_file.launched_file():
+            try:
+                experiment_file.load_module(file, record.path / experiment_file.FOLDER)
+            except Exception as error:
+                raise experiment_file.failure(file, error) from error
+            return config.decode(encoded, trusted=True)
+    return config.decode(encoded, trusted=True)
+
+
+def trust_run(path: pathlib.Path) -> None:
+    """Trusts the code of a run from now on. Raises UserError if `path` holds no run."""
+    record = open_run(path)
+    trust.remember(own_code.trusted_as(record.path, record.config()))
 
 
 def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experiment | None = None) -> Saved:
@@ -50,7 +74,7 @@ def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experi
     Raises:
       UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
     """
-    record = open_run(pathlib.Path(path).absolute())
+    record = open_run(pathlib.Path(path))
     experiment = experiment or load_experiment(record)
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
@@ -97,7 +121,21 @@ def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
     init_from = experiment.init_from
     if init_from.run is None:
         return
-    record = open_run(pathlib.Path(init_from.run).absolute())
+    record = open_run(pathlib.Path(init_from.run))
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"init_from: {init_from.run} has no checkpoint yet")
     chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(record), mesh), init_from)
+
+
+def prepared_otherwise(experiment: Experiment, saved: Saved) -> list[str]:
+    """A warning for each field in which images are prepared otherwise than for the net whose weights are taken."""
+    ours, theirs = experiment.data, saved.experiment.data
+    lines = []
+    for field in ("image_shape", "normalize"):
+        here, there = getattr(ours, field), getattr(theirs, field)
+        if here != there:
+            lines.append(
+                f"warning: the net of {experiment.init_from.run} was trained with data.{field} {there}, and here it is "
+                f"{here}; take theirs, if that is not meant"
+            )
+    return lines

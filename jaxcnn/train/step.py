@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
@@ -118,7 +119,7 @@ def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.
 
     # Microbatch j is every accumulate-th example from j on: the split is the same on any number of devices, and each
     # device keeps its own examples.
-    micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    micro = jax.tree.map(lambda x: rearrange(x, "(n micro) ... -> micro n ...", micro=accumulate), batch)
 
     def body(carry, part):
         stats, total = carry

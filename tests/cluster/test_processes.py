@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.cluster.kills import kill_at
 from tests.cluster.several import ended, free_port, start_all
 from tests.runs import ROOT, TINY, assert_same_run, finish, metrics, read, start, truncate_checkpoint, wait_until
 from tests.test_resume import saved, step_of
@@ -86,20 +87,34 @@ def test_a_signal_to_one_stops_all_at_one_step_and_the_run_goes_on(number, victi
         assert_close(run, one)
 
 
-@pytest.mark.parametrize("number, victim", [("KILL", 1), ("KILL", 0), ("STOP", 1), ("STOP", 0)])
-def test_a_process_that_is_killed_or_stopped_is_named_within_the_deadline(number, victim, two, tmp_path):
+@pytest.mark.parametrize("moment, victim", [("inside", 1), ("behind", 0)])
+def test_a_process_that_is_killed_at_a_save_is_named_and_no_disk_is_blamed(moment, victim, two, tmp_path):
+    """The other meets a failed save, a failed collective or an abort; tests/cluster/kills.py has more of them."""
+    run = tmp_path / "run"
+    kill = kill_at(moment, 15, victim, 2, ["--workdir", run, *SHORT, "--lost-after", DEADLINE], run)
+    assert not kill.wrong(), kill
+    assert read(run, "status.json")["state"] == "failed"
+    local(2, run)
+    assert_same_run(run, two)
+
+
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_process_that_is_stopped_is_named_and_ends_too_once_it_goes_on(victim, two, tmp_path):
     run = tmp_path / "run"
     processes = start_all(2, "--workdir", run, *SHORT, "--lost-after", DEADLINE)
     wait_until(lambda: len(saved(run)) >= 1 and step_of(run) >= 16, processes[0])
     begin = time.monotonic()
-    processes[victim].send_signal(signal.Signals[f"SIG{number}"])
+    processes[victim].send_signal(signal.SIGSTOP)
     try:
         ((code, _, errors),) = ended([processes[1 - victim]], 60)
         assert time.monotonic() - begin < DEADLINE + 5
+        assert code == 69 and re.search(rf"error: process {victim} \(\S+\) is lost", errors.splitlines()[-1])
+        processes[victim].send_signal(signal.SIGCONT)
+        ((code, _, errors),) = ended([processes[victim]], 60)
+        assert code == 69 and f"error: process {1 - victim} (" in errors.splitlines()[-1]
     finally:
         processes[victim].kill()
         processes[victim].communicate()
-    assert code == 69 and re.search(rf"error: process {victim} \(\S+\) is lost", errors.splitlines()[-1])
     status = read(run, "status.json")
     assert status["state"] == "failed" and f"process {victim} (" in status["message"]
     assert "resumed at step" in local(2, run)

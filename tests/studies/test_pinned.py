@@ -35,7 +35,7 @@ def begin(path, one):
     pinned = pin(path, one, cells(one, path))
     for cell in cells(one, path):
         cell.path.mkdir(parents=True)
-        (cell.path / "status.json").write_text('{"state": "done"}')
+        (cell.path / "config.json").write_text("{}")
         keep_copy(cell.path, pinned)
     return pinned
 

@@ -78,6 +78,16 @@ def test_the_rounds_of_a_kept_reader_are_evaluations_of_the_whole_split(pools):
     reader.close()
 
 
+@pytest.mark.parametrize("processors, threads", [(1, 2), (4, 4), (64, 8), (None, 2)])
+def test_threads_go_by_the_number_of_processors(processors, threads, monkeypatch):
+    given, options = [], grain.ReadOptions
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    monkeypatch.setattr(grain, "ReadOptions", lambda **fields: given.append(fields["num_threads"]) or options(**fields))
+    made = EvaluationBatches(SOURCE.open("test"), (), SHAPE, 8)
+    assert sum(batch["mask"].sum() for batch in iterate(made)) == 20
+    assert given == [threads]
+
+
 def test_no_process_starts_for_a_gather():
     memory, _ = load(SOURCE.open("test"), (), 2**30)
     assert isinstance(memory, Memory)

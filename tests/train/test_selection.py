@@ -26,7 +26,7 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import is_training, start_run
+from jaxcnn.train.record import is_training, labeled, start_run
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.selection import Best, best_of
 from tests.nets import TinyNet
@@ -117,7 +117,7 @@ def test_training_and_held_out_images_are_apart():
     assert line == "8 of the 20 images of test are also in test[:50%], evaluated in training"
     # Twenty images of four classes: 5 each, half of them, halves down, are 2.
     (line,) = make_plan(make(batch_size=73)).warnings()
-    assert line == "data.batch_size is 73, more than the 72 images of train[:90%]"
+    assert line.startswith("data.batch_size 73 is more than the 72 images of train[:90%]")
     with pytest.raises(UserError, match=r"^data.test_splits: .*no split 'tset'; did you mean 'test'"):
         make_plan(make(test_splits=("tset",)))
 
@@ -144,8 +144,18 @@ def test_result_says_which_split_chose_what(finished):
     assert not any(name.startswith("selection") for name in row)
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(result_table(record.result(), record.watched()))
-    assert "train[90%:] (validation)" in shown.get() and "test (validation)" not in shown.get()
+        console.print(result_table(record.result(), record.roles()))
+    assert "train[90%:] (validation)" in shown.get() and "test (" not in shown.get()
+
+
+def test_a_split_is_labeled_where_its_name_does_not_say_what_it_is():
+    roles = {"validation": "test", "train[90%:]": "validation", "test": "validation", "valid": "validation"}
+    names = ("validation", "validation_ema", "train[90%:]_ema", "test", "valid", "train")
+    assert [labeled(name, roles) for name in names] == [
+        *("validation (test)", "validation_ema (test)", "train[90%:]_ema (validation)", "test (validation)"),
+        *("valid (validation)", "train"),
+    ]
+    assert labeled("validation", {"validation": "validation"}) == "validation"
 
 
 def test_the_best_checkpoint_is_the_best_of_all_evaluations(finished):
