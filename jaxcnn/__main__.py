@@ -1,5 +1,6 @@
 """The `jaxcnn` command: questions to models, finished runs and data. Training is `python -m jaxcnn.launch FILE`."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -37,17 +38,33 @@ def main(arguments: list[str] | None = None) -> int:
     replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        for words, (call, _) in WITH_FLAGS.items():
-            if tuple(arguments[: len(words)]) == words:
-                call(arguments[len(words) :])
-                return 0
-        if arguments[:1] == ["data"]:
-            return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
-        return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print_plain(Console(stderr=True), f"error: {error}")
         return 1
-    return 0
+    except OSError as error:  # of the output, most likely: whoever reads files says which
+        return _not_printed(error)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    for words, (call, _) in WITH_FLAGS.items():
+        if tuple(arguments[: len(words)]) == words:
+            call(arguments[len(words) :])
+            return 0
+    if arguments[:1] == ["data"]:
+        return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
+    return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
+
+
+def _not_printed(error: OSError) -> int:
+    """Says why the output could not be written. Nobody reads on after `| head`: that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more at its end
+    if isinstance(error, BrokenPipeError):
+        return 0
+    print_plain(Console(stderr=True), f"error: {error.filename or 'the output'}: {error.strerror or error}")
+    return 1
 
 
 def _data() -> None:

@@ -10,7 +10,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled
-from jaxcnn.train.memory import batch_unit, device_memory, is_out_of_memory, largest_batch
+from jaxcnn.train.memory import batch_unit, device_memory, gib, is_out_of_memory, largest_batch
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.program import compile_step
 
@@ -69,8 +69,8 @@ def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     found, needed = largest_batch(needs, unit, limit, experiment.data.batch_size, most)
     if not found:
         raise UserError(
-            f"not even a batch of {unit} fits: it needs {needed[unit] / 2**30:.2f} GiB per device of "
-            f"{limit / 2**30:.2f}; try --parallel.fsdp {mesh.size} or --rematerialize"
+            f"not even a batch of {unit} fits: it needs {gib(needed[unit])} per device of {gib(limit)}; "
+            f"try --parallel.fsdp {mesh.size} or --rematerialize"
         )
     return Fit(found, dict(sorted(needed.items())), limit, mesh.size, jax.default_backend(), examples)
 

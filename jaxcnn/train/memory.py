@@ -111,15 +111,20 @@ def largest_batch(
 
 def parse_bytes(text: str) -> int:
     """'16GiB', '80 GB' or '512MiB' -> bytes. Raises UserError that shows the form."""
-    units = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+    units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "GB": 10**9, "MB": 10**6, "kB": 10**3}
     for unit, size in units.items():
         if text.endswith(unit):
             try:
-                return int(float(text.removesuffix(unit)) * size)
-            except ValueError:
+                found = int(float(text.removesuffix(unit)) * size)
+            except (ValueError, OverflowError):  # not a number; nan; infinity
                 break
+            if found > 0:
+                return found
     raise UserError(f"{text!r} is no amount of memory; write 16GiB, 80GB or 512MiB")
 
 
 def gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+    """'1.5 GiB', '12 MiB' or '3.4 KiB'."""
+    if size >= 2**30:
+        return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

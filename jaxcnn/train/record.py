@@ -278,7 +278,10 @@ class Record:
 
 def _object(line: bytes) -> dict[str, Any]:
     """One line of JSON, which holds an object. Raises ValueError."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not an object")
     return value
