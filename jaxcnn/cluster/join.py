@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import math
 import os
@@ -168,7 +169,17 @@ def client() -> Any:
 
 
 def versions() -> dict[str, str]:
-    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    """Of the PACKAGES that are installed; jaxcnn's own with a digest of its code, since a checkout keeps its version."""
+    found = {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    return found | {"jaxcnn": f"{found.get('jaxcnn', '')} (code {code_digest(pathlib.Path(__file__).parent.parent)})"}
+
+
+def code_digest(package: pathlib.Path) -> str:
+    """A short hash of all Python files of a package, and their names."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:8]
 
 
 def _version(package: str) -> str | None:
