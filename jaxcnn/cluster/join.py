@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import os
 import pathlib
 import sys
@@ -32,7 +33,7 @@ class Deadlines:
     """After which a process that is silent, or stands still while others wait for it, counts as lost."""
 
     def __post_init__(self):
-        if self.start <= 0 or self.lost <= 0:
+        if not (0 < self.start < math.inf and 0 < self.lost < math.inf):
             raise UserError("--start-timeout and --lost-after are seconds above 0")
 
 

@@ -76,8 +76,10 @@ def advice(experiment: Experiment, mesh: Mesh, needed: int | None) -> str:
     return f"{what} per device and {kind} has {gib(has)}; try {tried} (jaxcnn fit-batch finds the largest batch)"
 
 
-def largest_batch(needs: Callable[[int], int], unit: int, limit: int, start: int) -> tuple[int, dict[int, int]]:
-    """The largest multiple of `unit` whose `needs(batch)` is at most `limit`, or 0; and all that was computed.
+def largest_batch(
+    needs: Callable[[int], int], unit: int, limit: int, start: int, most: int | None = None
+) -> tuple[int, dict[int, int]]:
+    """The largest multiple of `unit`, at most `most`, whose `needs(batch)` is at most `limit`, or 0; and all computed.
 
     Memory grows with the batch nearly along a line, so the next guess is where the line through two known sizes meets
     the limit; it ends when the next multiple is known not to fit.
@@ -89,9 +91,12 @@ def largest_batch(needs: Callable[[int], int], unit: int, limit: int, start: int
             known[units * unit] = needs(units * unit)
         return known[units * unit] <= limit
 
-    low, high = 0, max(1, start // unit)
+    last = float("inf") if most is None else most // unit
+    low, high = 0, int(min(last, max(1, start // unit)))
     while fits(high):
-        low, high = high, 2 * high
+        if high == last:
+            return high * unit, known
+        low, high = high, int(min(last, 2 * high))
     while high - low > 1:
         guess = (low + high) // 2
         if low:
