@@ -169,7 +169,7 @@ def client() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of the PACKAGES that are installed; jaxcnn's own with a digest of its code, since a checkout keeps its version."""
+    """Of the PACKAGES that are installed; of jaxcnn also a digest of its code: a checkout keeps its version."""
     found = {name: version for name in PACKAGES if (version := _version(name)) is not None}
     return found | {"jaxcnn": f"{found.get('jaxcnn', '')} (code {code_digest(pathlib.Path(__file__).parent.parent)})"}
 
