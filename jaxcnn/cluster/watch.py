@@ -81,6 +81,9 @@ class Watch:
         """
         self._closed.set()
         self.code = code
+        self._tell(code, message)
+
+    def _tell(self, code: int, message: str) -> None:
         with contextlib.suppress(Exception):
             text = json.dumps({"code": code, "message": message})
             self.client.key_value_set(f"{_FAREWELLS}{self.index}", text, allow_overwrite=True)
@@ -151,6 +154,10 @@ class Watch:
                 verdict = self._verdict(woke)
             if verdict is not None and not self._closed.is_set():
                 self._closed.set()
+                if self.index == 0:
+                    # With it the store ends, and JAX aborts the others, to whom it would be the one that is lost.
+                    self._tell(*verdict)
+                    time.sleep(1.5 * self.interval + 0.3)
                 self.leave(*verdict)
 
     def _verdict(self, now: float) -> tuple[int, str] | None:

@@ -63,6 +63,14 @@ def test_a_failure_is_blamed_on_the_process_that_was_lost(three):
     assert waiting.is_alive()  # so nothing else is said meanwhile
 
 
+def test_process_0_tells_whom_it_lost_before_its_store_ends_with_it(three):
+    three[2].die()
+    three[1].watch.deadline = 60  # so that it does not find out by itself
+    for process in three[:2]:
+        assert process.ended.wait(10)
+    assert three[1].left[0][0] == LOST and "process 2 (c) is lost" in three[1].left[0][1]
+
+
 def test_a_failure_with_all_others_alive_is_ones_own_and_known_to_be_at_once(three):
     begin = time.monotonic()
     three[0].watch.explain()
