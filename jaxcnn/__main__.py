@@ -1,5 +1,6 @@
 """The `jaxcnn` command: questions to models, finished runs and data. Training is `python -m jaxcnn.launch FILE`."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -14,7 +15,6 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "doctor": machine.doctor,
     "evaluate": runs.evaluate,
     "replay": runs.replay,
-    "fit-batch": experiments.fit_batch,
     "predict": runs.predict,
     "explain": runs.explain,
     "kernels": images.kernels,
@@ -24,7 +24,13 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "models": models.models,
     "summary": models.summary,
 }
-DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "check": data.check}
+DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
+# Those that take an experiment's flags too, with the class that has their own.
+WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
+    ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
+    ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
+    ("data", "check"): (data.check, data.Check),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,16 +38,65 @@ def main(arguments: list[str] | None = None) -> int:
     replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["prove-resume"]:
-            experiments.prove_resume(arguments[1:])
-        elif arguments[:1] == ["data"]:
-            _call(DATA_COMMANDS, "jaxcnn data", "Prepare and check data sets.", arguments[1:])
-        else:
-            return _call(COMMANDS | {"data": lambda: None, "prove-resume": lambda: None}, "jaxcnn", __doc__, arguments)
+        if "JAX_ENABLE_X64" in os.environ:
+            _use_32_bits()
+        code = _run(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print_plain(Console(stderr=True), f"error: {error}")
         return 1
-    return 0
+    except (AssertionError, RuntimeError):
+        from jaxcnn.devices import check_devices
+
+        try:
+            check_devices()
+        except UserError as error:  # it came of that
+            print_plain(Console(stderr=True), f"error: {error}")
+            return 1
+        raise
+    except OSError as error:  # of the output, most likely: whoever reads files says which
+        return _not_printed(error)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    for words, (call, _) in WITH_FLAGS.items():
+        if tuple(arguments[: len(words)]) == words:
+            call(arguments[len(words) :])
+            return 0
+    if arguments[:1] == ["data"]:
+        return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
+    return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
+
+
+def _use_32_bits() -> None:
+    from jaxcnn.devices import use_32_bits  # and JAX, which not every command needs
+
+    if told := use_32_bits():
+        print_plain(Console(stderr=True), f"warning: {told}")
+
+
+def _not_printed(error: OSError) -> int:
+    """Says why the output could not be written. Nobody reads on after `| head`: that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more at its end
+    if isinstance(error, BrokenPipeError):
+        return 0
+    print_plain(Console(stderr=True), f"error: {error.filename or 'the output'}: {error.strerror or error}")
+    return 1
+
+
+def _data() -> None:
+    """Prepare and check data sets: jaxcnn data prepare NAME, jaxcnn data check FILE.py."""
+
+
+def _named(before: tuple[str, ...]) -> dict[str, Callable[..., int | None]]:
+    """For --help: the commands of WITH_FLAGS behind these words, with what they say of themselves."""
+    named: dict[str, Callable[..., int | None]] = {}
+    for words, (_, own) in WITH_FLAGS.items():
+        if words[:-1] == before:
+            named[words[-1]] = lambda: None
+            named[words[-1]].__doc__ = own.__doc__
+    return named
 
 
 def _call(commands: dict[str, Callable[..., int | None]], program: str, description: str, arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -14,6 +14,8 @@ from jaxcnn.cluster.place import Flags
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment, debug
 from jaxcnn.train import duration
+
+T = TypeVar("T")
 
 SHORT = {"--optimizer.lr": "--optimizer.learning-rate"}
 
@@ -110,6 +112,17 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
     return Command(experiment, everything.workdir, everything.debug, everything.accept_code, everything.trust)
 
 
+def with_flags(command: type[T], program: str, arguments: Sequence[str]) -> tuple[T, list[str]]:
+    """A command's own arguments, and the other flags: its experiment's. A "--" between them may be left out."""
+    return tyro.cli(
+        command,
+        args=[argument for argument in arguments if argument != "--"] or ["--help"],
+        prog=program,
+        return_unknown_args=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
 def place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
     """What the flags say of this process's place, and the flags without it: it is needed before the file is run."""
     chosen, rest = tyro.cli(
@@ -149,7 +162,9 @@ def _unknown_flag(file: pathlib.Path, flag: str, others: list[str], experiment: 
         return UserError(f"{file}: {flag!r} belongs to no flag; flags are written --name value")
     fields = [name for name in config.flatten(config.encode(experiment)) if not name.endswith("class")]
     known = [*SHORT, *(f"--{name.replace('_', '-')}" for name in [*others, *fields])]
-    hint = did_you_mean(flag.partition("=")[0].replace("_", "-"), known)
+    name = flag.partition("=")[0].replace("_", "-")
+    inside = [one for one in known if one.rpartition(".")[2] == name.lstrip("-") and one != name]
+    hint = f"; did you mean {' or '.join(map(repr, inside))}?" if inside else did_you_mean(name, known)
     return UserError(f"{file}: no flag {flag}{hint or '; --help lists them all'}")
 
 

@@ -1,5 +1,6 @@
 """Commands about data sets: `jaxcnn data prepare` and `jaxcnn data check`."""
 
+import dataclasses
 import pathlib
 from typing import Annotated
 
@@ -21,23 +22,32 @@ def prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None 
     print(prepare_dataset(name, data_dir))
 
 
-def check(file: Annotated[pathlib.Path, tyro.conf.Positional], /, data_dir: str | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Check:
     """Read every example that an experiment uses, take it through its transforms, and list the broken ones.
 
-    Args:
-      file: An experiment file.
-      data_dir: Where prepared TFDS data lies.
+    All other flags are the experiment's.
     """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    data_dir: str | None = None
+    """Where prepared TFDS data lies."""
+
+
+def check(arguments: list[str]) -> None:
+    """Runs `jaxcnn data check`; UserError if an example is broken."""
     from jaxcnn.data.examples import check as broken_in
     from jaxcnn.data.splits import classes_without_images, open_split
-    from jaxcnn.flags import parse
+    from jaxcnn.flags import parse, with_flags
 
-    data = parse(file, []).experiment.data
+    chosen, flags = with_flags(Check, "jaxcnn data check", arguments)
+    data = parse(chosen.file, flags).experiment.data
     found = 0
     held_out = dict.fromkeys((*data.evaluation_splits, *data.test_splits))
     uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
     for split, transforms in dict.fromkeys(uses):
-        examples = open_split(data.source, split, data_dir or data.data_dir)
+        examples = open_split(data.source, split, chosen.data_dir or data.data_dir)
         broken = broken_in(examples, transforms, data.image_shape)
         found += len(broken)
         show_lines(

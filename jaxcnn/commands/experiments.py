@@ -13,32 +13,37 @@ from jaxcnn.commands.output import show
 from jaxcnn.errors import UserError
 
 
-def fit_batch(
-    file: Annotated[pathlib.Path, tyro.conf.Positional],
-    flags: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
-    /,
-    memory: str | None = None,
-    json: bool = False,
-) -> None:
-    """The largest batch whose train step fits into the devices' memory; compiles only, reads no data.
+@dataclasses.dataclass(frozen=True)
+class FitBatch:
+    """The largest batch whose train step fits into the devices' memory; compiles only, reads no image.
 
-    Args:
-      file: An experiment file.
-      flags: Flags of the experiment, after `--`.
-      memory: Per device, such as 16GiB; default what this machine's devices have.
-      json: Print JSON.
+    All other flags are the experiment's.
     """
-    from jaxcnn.flags import parse
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    memory: str | None = None
+    """Per device, such as 16GiB; default what this machine's devices have."""
+    json: bool = False
+    """Print JSON."""
+
+
+def fit_batch(arguments: list[str]) -> None:
+    """Runs `jaxcnn fit-batch`."""
+    from jaxcnn.flags import parse, with_flags
     from jaxcnn.train.fit_batch import fit_batch as fit
     from jaxcnn.train.memory import parse_bytes
 
-    found = fit(parse(file, list(flags)).experiment, None if memory is None else parse_bytes(memory))
+    chosen, flags = with_flags(FitBatch, "jaxcnn fit-batch", arguments)
+    memory = None if chosen.memory is None else parse_bytes(chosen.memory)
+    found = fit(parse(chosen.file, flags).experiment, memory)
     table = Table("batch size", "per device, MiB", f"of {found.limit / 2**20:,.0f} MiB")
     for size, needed in found.needed.items():
         table.add_row(f"{size:,}", f"{needed / 2**20:,.1f}", "fits" if needed <= found.limit else "does not fit")
-    show(dataclasses.asdict(found), table, json)
-    if not json:
-        print(f"largest batch {found.batch_size:,} on {found.devices} devices, as compiled for {found.platform}")
+    show(dataclasses.asdict(found), table, chosen.json)
+    if not chosen.json:
+        why = f" (there are {found.examples:,} images)" if found.reached_examples else ""
+        print(f"largest batch {found.batch_size:,}{why} on {found.devices} devices, as compiled for {found.platform}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +69,10 @@ class ProveResume:
 
 def prove_resume(arguments: list[str]) -> None:
     """Runs `jaxcnn prove-resume`; UserError where an interruption was not survived."""
+    from jaxcnn.flags import with_flags
     from jaxcnn.prove import resume
 
-    arguments = arguments or ["--help"]
-    chosen, flags = tyro.cli(
-        ProveResume,
-        args=arguments,
-        prog="jaxcnn prove-resume",
-        return_unknown_args=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    chosen, flags = with_flags(ProveResume, "jaxcnn prove-resume", arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.workdir or pathlib.Path(temporary)).absolute()
         proofs = resume.prove_resume(

@@ -27,7 +27,8 @@ def models(
       names: Print the names only, sorted.
       markdown: Print Markdown.
       json: Print JSON.
-      update: Write the Markdown between the markers in this file, as in README.md.
+      update: Count every model anew, store the counts, and write the Markdown between the markers in this file, as in
+        README.md.
     """
     from jaxcnn.explain import overview
     from jaxcnn.models import MODELS, list_models
@@ -38,6 +39,8 @@ def models(
     if names:
         print("\n".join(chosen))
         return
+    if update is not None:
+        overview.count_all()
     rows = overview.overview(name for name in MODELS if name in chosen)
     if update is not None:
         overview.update(update, rows)
@@ -58,7 +61,7 @@ def summary(
     """A model's layers with shapes, parameters, multiply-adds and receptive fields; counted, not run.
 
     Args:
-      name: A name that `jaxcnn models` lists.
+      name: A name that `jaxcnn models` lists, or a run directory.
       image_size: Side of the square images; default the paper's input.
       classes: Number of logits; default the paper's.
       depth: One line per module of this depth: 1 is backbone and head, 2 their blocks; default one per layer.
@@ -67,15 +70,32 @@ def summary(
     from jaxcnn import create_model
     from jaxcnn.explain.summary import input_shape, summarize
     from jaxcnn.explain.table import size, summary_json, summary_table
+    from jaxcnn.models import MODELS
     from jaxcnn.models.catalogue import CATALOGUE
 
-    model = create_model(name, classes)
-    counted = summarize(model, input_shape(name, image_size))
-    entry = CATALOGUE[name]
-    year = f" ({entry.year})" if entry.year else ""
-    title = f"{name}, {size(counted.input_shape)}\n{entry.paper}{year}"
+    if name not in MODELS and pathlib.Path(name).is_dir():
+        model, shape = _of_run(pathlib.Path(name), classes)
+        counted = summarize(model, shape if image_size is None else (image_size, image_size, shape[2]))
+        title = f"{name}, {size(counted.input_shape)}"
+    else:
+        model = create_model(name, classes)
+        counted = summarize(model, input_shape(name, image_size))
+        entry = CATALOGUE[name]
+        year = f" ({entry.year})" if entry.year else ""
+        title = f"{name}, {size(counted.input_shape)}\n{entry.paper}{year}"
     width = Console().width
     show(summary_json(counted), summary_table(counted, title, depth=depth, width=width), json)
+
+
+def _of_run(path: pathlib.Path, classes: int | None) -> tuple[Any, tuple[int, int, int]]:
+    """The model of a run, and the shape of its images."""
+    from jaxcnn.train.record import open_run
+    from jaxcnn.train.saved import load_experiment
+
+    if classes is not None:
+        raise UserError(f"{path} is a run, whose net has its own number of classes; leave --classes out")
+    experiment = load_experiment(open_run(path.absolute()))
+    return experiment.model, experiment.data.image_shape
 
 
 def import_weights(

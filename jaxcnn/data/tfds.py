@@ -277,4 +277,6 @@ def locked(path: str, waiting: str) -> Iterator[None]:
         except BlockingIOError:
             log.warning(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: ENOLCK, ENOSYS, EOPNOTSUPP
+            log.warning(f"{path}: not locked ({error.strerror}): see to it that no other process prepares this data")
         yield

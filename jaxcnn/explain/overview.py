@@ -8,13 +8,15 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
-from jaxcnn import files
+from jaxcnn import files, models
 from jaxcnn.errors import UserError
 from jaxcnn.explain.summary import input_shape, summarize
 from jaxcnn.explain.table import plain_table, rounded, size
-from jaxcnn.models import create_model
+from jaxcnn.models import MODELS, create_model
 from jaxcnn.models.catalogue import CATALOGUE
 
+COUNTS = pathlib.Path(models.__file__).with_name("counts.tsv")
+"""What count_all has counted."""
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
 HEADER = (
     "| name | paper | input | parameters | multiply-adds | top-1 | top-5 | accuracy from |\n"
@@ -41,6 +43,26 @@ class Row:
 
 
 def overview(names: Iterable[str]) -> list[Row]:
+    """A row per model, from the counts that are stored; `count_all` stores them, and a test counts them anew."""
+    stored = stored_counts()
+    names = list(names)
+    counted = {one.name: one for one in count([name for name in names if name not in stored])}
+    return [row(name, *stored[name]) if name in stored else counted[name] for name in names]
+
+
+def stored_counts() -> dict[str, tuple[int, int]]:
+    """{name: (parameters, multiply-adds)} of counts.tsv."""
+    lines = [line.split("\t") for line in COUNTS.read_text().splitlines()[1:]]
+    return {name: (int(parameters), int(multiply_adds)) for name, parameters, multiply_adds in lines}
+
+
+def count_all() -> None:
+    """Counts every model anew and stores the counts: a minute."""
+    lines = [f"{one.name}\t{one.parameters}\t{one.multiply_adds}\n" for one in count(MODELS)]
+    files.write_text(COUNTS, "name\tparameters\tmultiply_adds\n" + "".join(lines))
+
+
+def count(names: Iterable[str]) -> list[Row]:
     """A row per model, counted at the paper's input size: up to some seconds for the deepest nets."""
     names = list(names)
     silent = not Console(stderr=True).is_terminal

@@ -142,6 +142,12 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
     known = sorted({field for part in (model.backbone, model.head, *model.aux.values()) for field in _fields(part)})
     for field in fields:
         if field not in known:
+            if field in ("pretrained", "weights"):
+                raise UserError(
+                    f"model {name!r} has no field {field!r}: a model holds no weights. They come from a file, by "
+                    f"jaxcnn.from_torch({name!r}, file), or by `jaxcnn import-weights {name} FILE --out RUN` and "
+                    "--init-from.run RUN"
+                )
             hint = did_you_mean(field, known) or "; there is " + ", ".join(known)
             raise UserError(f"model {name!r} has no field {field!r}{hint}")
 

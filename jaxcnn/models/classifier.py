@@ -5,11 +5,19 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from flax.errors import ScopeParamShapeError
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.layers import check_choices
+
+_CHANNELS_LAST = "the channels come last: images.transpose(0, 2, 3, 1)"
+_TRAINING = (
+    'logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}); '
+    "variables = {**variables, **updated}"
+)
 
 
 @flax.struct.dataclass
@@ -51,8 +59,30 @@ class Classifier(nn.Module):
         return self.classify(self.features(images, train=train)["final"], train=train)
 
     def features(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Every stage's map before its pooling, by name, and the map that the head reads as "final"."""
-        return self.backbone(images, train=train)
+        """Every stage's map before its pooling, by name, and the map that the head reads as "final".
+
+        Raises:
+          UserError: the images are not [B, H, W, C] of floats, have other channels than those of `init`, or batch norm
+            is in training and `mutable` does not name its statistics.
+        """
+        shape = list(images.shape)
+        if images.ndim != 4:
+            raise UserError(f"images are [B, H, W, C], not {shape}; a single one is image[None]")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise UserError(f"images are {images.dtype}, but a model takes normalised floats: normalize(images)")
+        channels_first = shape[1] in (1, 3) and shape[2] == shape[3] > 4
+        if channels_first and self.is_initializing():
+            raise UserError(f"images are [B, H, W, C], not {shape}; {_CHANNELS_LAST}")
+        if train and not self.is_initializing() and self._has_fixed_statistics():
+            raise UserError(f"train=True updates batch norm's statistics, so {_TRAINING}")
+        try:
+            return self.backbone(images, train=train)
+        except ScopeParamShapeError as error:
+            hint = f"; {_CHANNELS_LAST}" if channels_first else "; images have as many channels as those of init"
+            raise UserError(f"images {shape} do not fit the variables{hint} ({error})".split(" (https")[0]) from error
+
+    def _has_fixed_statistics(self) -> bool:
+        return "batch_stats" in self.variables and not self.is_mutable_collection("batch_stats")
 
     def classify(self, final: jax.Array, *, train: bool) -> jax.Array:
         """The final map -> logits [B, classes] float32."""

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
@@ -49,7 +50,7 @@ class FC(nn.Module):
             raise UserError(f"the FC head has widths {self.widths} and the output, but layer names {names}")
         if self.grid is not None:
             x = adaptive_avg_pool(x, self.grid)
-        x = x.reshape(x.shape[0], -1)
+        x = rearrange(x, "b h w c -> b (h w c)")
         for name, width in zip(names[:-1], self.widths, strict=True):
             if self.dropout_first:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)

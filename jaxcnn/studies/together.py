@@ -10,6 +10,7 @@ Not for experiments that start from other weights or tolerate broken images: the
 
 import contextlib
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -171,12 +172,14 @@ class _Seeds:
                 advance(self.step, f"loss {metrics['loss'].sum() / metrics['count'].sum():.4f}")
                 began, waited, since = time.perf_counter(), 0.0, self.step
             due = bool(plan.evaluations) and (last or self.step % plan.evaluate_every == 0)
+            if due or self.step % plan.checkpoint_every == 0:
+                jax.block_until_ready(self.state)
+            paused = time.perf_counter()
             among_best = self._evaluate() if due else set()
             # All seeds save with one that is among its best, since a restart needs a step that all have.
             if last or among_best or self.step % plan.checkpoint_every == 0:
                 self._save(among_best)
-            if due or last:
-                began, waited, since = time.perf_counter(), 0.0, self.step
+            began += time.perf_counter() - paused
 
     def _restore(self) -> Any:
         """The states at the newest step that all seeds have, or new ones."""
@@ -210,10 +213,7 @@ class _Seeds:
             if seed in self.diverged:
                 continue
             if bad:
-                self.diverged.add(seed)
-                indices = train_batches(self.plans[seed], self.plan.train, ()).indices(bad - 1).tolist()
-                message = f"the loss or the gradient was not finite at step {bad:,}"
-                record.write_status("diverged", bad, message=message, examples=indices)
+                self._diverge(seed, bad, f"the loss or the gradient was not finite at step {bad:,}")
                 continue
             values = {name: value[seed].item() for name, value in metrics.items() if name not in HIDDEN}
             count = values.pop("count")
@@ -246,7 +246,15 @@ class _Seeds:
             if seed not in self.diverged:
                 for split, metrics in measured[seed].items():
                     record.log({"step": self.step, "split": split, **metrics})
+                bad = [split for split, metrics in measured[seed].items() if not math.isfinite(metrics["loss"])]
+                if bad:
+                    self._diverge(seed, self.step, f"the loss on {bad[0]} was not finite at step {self.step:,}")
         return measured
+
+    def _diverge(self, seed: int, step: int, message: str) -> None:
+        self.diverged.add(seed)
+        indices = train_batches(self.plans[seed], self.plan.train, ()).indices(step - 1).tolist()
+        self.records[seed].write_status("diverged", step, message=message, examples=indices)
 
     def _evaluate(self) -> set[int]:
         """The seeds of which this evaluation is among the best."""

@@ -4,15 +4,18 @@ Small groups regularise and let the batch grow (Hoffer et al. 2017, "ghost" batc
 has 32). Elsewhere the group is what one device happens to hold.
 """
 
+import inspect
 from typing import Any, Literal
 
 import jax
+from einops import rearrange
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
 from jaxcnn.errors import UserError
 
 Group = int | Literal["global"]
+_CALL = inspect.signature(nn.BatchNorm.__call__)
 
 
 def check_group(group: Group, batch_size: int, accumulate: int) -> None:
@@ -33,15 +36,26 @@ def grouped(group: int) -> Any:
     def intercept(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: InterceptorContext) -> Any:
         norm = context.module
         ours = isinstance(norm, nn.BatchNorm) and context.method_name == "__call__" and norm.path  # () is `alone` below
-        if not ours or kwargs.get("use_running_average", norm.use_running_average):
+        if not ours:
             return call(*args, **kwargs)
-        (x,) = args
+        given = _CALL.bind(norm, *args, **kwargs).arguments
+        x, mask, running = given.pop("x"), given.pop("mask", None), given.get("use_running_average")
+        if norm.use_running_average if running is None else running:
+            return call(*args, **kwargs)
         alone = norm.clone(parent=None, name=None)
         variables = dict(norm.variables)
-        apply = lambda part: alone.apply(variables, part, mutable=["batch_stats"])  # noqa: E731
-        y, updated = jax.vmap(apply)(x.reshape(-1, group, *x.shape[1:]))
+        more = {name: value for name, value in given.items() if name != "self"}
+
+        def apply(part: jax.Array, part_mask: jax.Array | None) -> Any:
+            return alone.apply(variables, part, mask=part_mask, mutable=["batch_stats"], **more)
+
+        split = lambda array: rearrange(array, "(groups n) ... -> groups n ...", n=group)  # noqa: E731
+        per_example = mask is not None and mask.ndim == x.ndim and mask.shape[0] == x.shape[0]
+        y, updated = jax.vmap(apply, in_axes=(0, 0 if per_example else None))(
+            split(x), split(mask) if per_example else mask
+        )
         for name, value in updated["batch_stats"].items():
             norm.put_variable("batch_stats", name, value.mean(0))
-        return y.reshape(x.shape)
+        return rearrange(y, "groups n ... -> (groups n) ...")
 
     return nn.intercept_methods(intercept)

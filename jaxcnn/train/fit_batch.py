@@ -5,13 +5,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled
-from jaxcnn.train.memory import batch_unit, device_memory, is_out_of_memory, largest_batch
+from jaxcnn.train.memory import batch_unit, device_memory, gib, is_out_of_memory, largest_batch
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.program import compile_step
+
+SPARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +26,29 @@ class Fit:
     limit: int
     devices: int
     platform: str
+    examples: int | None
+    """Of the training split, if it could be opened: no batch is larger."""
+
+    @property
+    def reached_examples(self) -> bool:
+        """Whether there is memory for more than the examples."""
+        return self.examples is not None and max(self.needed) == self.batch_size
 
 
 def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
-    """Compiles the train step for growing batches; opens no data and runs nothing.
+    """Compiles the train step for growing batches up to the training split's size; reads no image and runs nothing.
 
     Args:
       experiment: whose batch size is where the search starts.
-      limit: bytes per device; default what this machine's devices have.
+      limit: bytes per device; default what this machine's devices have, of a CPU's memory SPARE less: it holds the
+        data, the system and other programs too.
 
     Raises:
       UserError: not even the smallest batch fits.
     """
     mesh = meshes.make_mesh(experiment.parallel)
-    limit = device_memory(mesh) if limit is None else limit
+    if limit is None:
+        limit = int(device_memory(mesh) * (1 - SPARE if jax.default_backend() == "cpu" else 1))
     constant = lambda step: jnp.float32(0)  # noqa: E731
     optimizer = build_optimizer(experiment.optimizer, constant, experiment.clip_norm)
 
@@ -52,10 +64,21 @@ def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
         return compiled.memory
 
     unit = batch_unit(experiment, mesh)
-    found, needed = largest_batch(needs, unit, limit, experiment.data.batch_size)
+    examples = _examples(experiment)
+    most = None if examples is None else max(unit, examples // unit * unit)
+    found, needed = largest_batch(needs, unit, limit, experiment.data.batch_size, most)
     if not found:
         raise UserError(
-            f"not even a batch of {unit} fits: it needs {needed[unit] / 2**30:.2f} GiB per device of "
-            f"{limit / 2**30:.2f}; try --parallel.fsdp {mesh.size} or --rematerialize"
+            f"not even a batch of {unit} fits: it needs {gib(needed[unit])} per device of {gib(limit)}; "
+            f"try --parallel.fsdp {mesh.size} or --rematerialize"
         )
-    return Fit(found, dict(sorted(needed.items())), limit, mesh.size, jax.default_backend())
+    return Fit(found, dict(sorted(needed.items())), limit, mesh.size, jax.default_backend(), examples)
+
+
+def _examples(experiment: Experiment) -> int | None:
+    """Of the training split; None if it is not here, as on a machine for trying out."""
+    data = experiment.data
+    try:
+        return len(open_split(data.source, data.train_split, data.data_dir))
+    except UserError:
+        return None

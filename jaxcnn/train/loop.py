@@ -45,7 +45,7 @@ from jaxcnn.train.progress import Display, evaluation_line, figure, speed, train
 from jaxcnn.train.quarantine import Quarantine
 from jaxcnn.train.reader import Reader
 from jaxcnn.train.record import Record, State, is_training, line_name
-from jaxcnn.train.saved import load_run
+from jaxcnn.train.saved import load_run, prepared_otherwise
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.selection import Best, best_of, selection
 from jaxcnn.train.state import TrainState, all_finite
@@ -271,7 +271,7 @@ class _Loop:
             return
         saved = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
         self.state, report = overlay(self.state, saved.state, init_from)
-        for line in report:
+        for line in (*report, *prepared_otherwise(self.plan.experiment, saved)):
             self.display.line(line)
 
     def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:

@@ -76,8 +76,10 @@ def advice(experiment: Experiment, mesh: Mesh, needed: int | None) -> str:
     return f"{what} per device and {kind} has {gib(has)}; try {tried} (jaxcnn fit-batch finds the largest batch)"
 
 
-def largest_batch(needs: Callable[[int], int], unit: int, limit: int, start: int) -> tuple[int, dict[int, int]]:
-    """The largest multiple of `unit` whose `needs(batch)` is at most `limit`, or 0; and all that was computed.
+def largest_batch(
+    needs: Callable[[int], int], unit: int, limit: int, start: int, most: int | None = None
+) -> tuple[int, dict[int, int]]:
+    """The largest multiple of `unit`, at most `most`, whose `needs(batch)` is at most `limit`, or 0; and all computed.
 
     Memory grows with the batch nearly along a line, so the next guess is where the line through two known sizes meets
     the limit; it ends when the next multiple is known not to fit.
@@ -89,9 +91,12 @@ def largest_batch(needs: Callable[[int], int], unit: int, limit: int, start: int
             known[units * unit] = needs(units * unit)
         return known[units * unit] <= limit
 
-    low, high = 0, max(1, start // unit)
+    last = float("inf") if most is None else most // unit
+    low, high = 0, int(min(last, max(1, start // unit)))
     while fits(high):
-        low, high = high, 2 * high
+        if high == last:
+            return high * unit, known
+        low, high = high, int(min(last, 2 * high))
     while high - low > 1:
         guess = (low + high) // 2
         if low:
@@ -106,15 +111,20 @@ def largest_batch(needs: Callable[[int], int], unit: int, limit: int, start: int
 
 def parse_bytes(text: str) -> int:
     """'16GiB', '80 GB' or '512MiB' -> bytes. Raises UserError that shows the form."""
-    units = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+    units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "GB": 10**9, "MB": 10**6, "kB": 10**3}
     for unit, size in units.items():
         if text.endswith(unit):
             try:
-                return int(float(text.removesuffix(unit)) * size)
-            except ValueError:
+                found = int(float(text.removesuffix(unit)) * size)
+            except (ValueError, OverflowError):  # not a number; nan; infinity
                 break
+            if found > 0:
+                return found
     raise UserError(f"{text!r} is no amount of memory; write 16GiB, 80GB or 512MiB")
 
 
 def gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+    """'1.5 GiB', '12 MiB' or '3.4 KiB'."""
+    if size >= 2**30:
+        return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

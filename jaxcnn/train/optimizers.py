@@ -254,7 +254,7 @@ def build_optimizer(optimizer: Optimizer, rate: Rate, clip_norm: float | None) -
     """
     for field, (meant, must) in LIMITS.items():
         value = getattr(optimizer, field, None)
-        if value is not None and not meant(value):
+        if isinstance(value, int | float) and not meant(value):  # a user's own class may have other things of this name
             raise UserError(f"optimizer.{field} is {value}; it must be {must}")
     if clip_norm is not None and not 0 < clip_norm <= LARGEST:
         raise UserError(f"clip_norm is {clip_norm}; it must be positive and finite, or None for no clipping")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.schedules import Plateau, make_rate
 from jaxcnn.train.state import TrainState, create_state
+
+FEW_STEPS = 10
+"""A run with fewer learns next to nothing; one whose length is given in steps is meant so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,20 @@ class Plan:
         return self.train.classes
 
     def warnings(self) -> list[str]:
-        """What a person should know of the splits and may have meant."""
-        found, size = [], self.experiment.data.batch_size
-        if size > len(self.train):
-            found.append(f"data.batch_size is {size}, more than the {len(self.train)} images of {self.train.split}")
+        """What a person should know of the splits and the length, and may not have meant."""
+        found = []
+        data, few = self.experiment.data, len(self.train) // 4
+        try_batch = f"try a smaller batch, such as --data.batch-size {max(1, min(few, data.batch_size // 2))}"
+        if data.batch_size > len(self.train):
+            found.append(
+                f"data.batch_size {data.batch_size} is more than the {len(self.train)} images of {self.train.split}, "
+                f"so that a step sees some of them twice; {try_batch}"
+            )
+        if self.total < FEW_STEPS and self.experiment.duration.unit != "steps":
+            found.append(
+                f"{self.experiment.duration} are {self.total} steps of {data.batch_size} images, too few to learn; "
+                f"{try_batch}, or a longer --duration"
+            )
         for name, examples in (self.evaluations | self.tests).items():
             both = shared(self.train, examples)
             if both:
@@ -98,7 +112,29 @@ def initial_state(
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
-    """Shapes, types and shardings of the state, without computing anything and without any data."""
+    """Shapes, types and shardings of the state, without computing anything and without any data.
+
+    An experiment is traced once: deep nets take seconds, and a start asks several times.
+    """
+    return _abstract_state(_Itself(experiment), mesh)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Itself:
+    """An experiment as a key: the same object, since parts of a user's own may not be hashable."""
+
+    experiment: Experiment
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.experiment is other.experiment
+
+    def __hash__(self) -> int:
+        return id(self.experiment)
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract_state(key: _Itself, mesh: Mesh) -> Any:
+    experiment = key.experiment
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
     shapes = jax.eval_shape(lambda: initial_state(experiment, optimizer))
     return meshes.laid_out(shapes, mesh, experiment.parallel.shard_above)

@@ -125,3 +125,17 @@ def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"init_from: {init_from.run} has no checkpoint yet")
     chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(record), mesh), init_from)
+
+
+def prepared_otherwise(experiment: Experiment, saved: Saved) -> list[str]:
+    """A warning for each field in which images are prepared otherwise than for the net whose weights are taken."""
+    ours, theirs = experiment.data, saved.experiment.data
+    lines = []
+    for field in ("image_shape", "normalize"):
+        here, there = getattr(ours, field), getattr(theirs, field)
+        if here != there:
+            lines.append(
+                f"warning: the net of {experiment.init_from.run} was trained with data.{field} {there}, and here it is "
+                f"{here}; take theirs, if that is not meant"
+            )
+    return lines

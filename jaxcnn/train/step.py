@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from flax import linen as nn
 
 from jaxcnn.errors import UserError
@@ -24,7 +25,7 @@ class EMA:
     decay: float = 0.0
     """Weight of the old average at each step, such as 0.9999; 0 switches the average off."""
     warm: bool = True
-    """Let the decay rise as min(decay, (1 + n) / (10 + n)), n updates so far, as TensorFlow does with num_updates."""
+    """Whether the decay rises as min(decay, (1 + n) / (10 + n)), n updates so far: TensorFlow's num_updates."""
     statistics: Literal["average", "copy"] = "average"
     """Batch statistics of the averaged net: averaged like the parameters, or the raw net's latest."""
 
@@ -118,7 +119,7 @@ def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.
 
     # Microbatch j is every accumulate-th example from j on: the split is the same on any number of devices, and each
     # device keeps its own examples.
-    micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    micro = jax.tree.map(lambda x: rearrange(x, "(n micro) ... -> micro n ...", micro=accumulate), batch)
 
     def body(carry, part):
         stats, total = carry

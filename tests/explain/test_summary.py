@@ -58,6 +58,7 @@ def test_counts_equal_the_table_and_the_readme_carries_them(name):
     assert len({layer.name for layer in summary.layers}) == len(summary.layers)
     line = overview.markdown_row(overview.row(name, summary.parameters, summary.multiply_adds))
     assert line in README, REFRESH
+    assert overview.stored_counts()[name] == (summary.parameters, summary.multiply_adds), REFRESH
 
 
 def test_the_readme_lists_the_models_in_order():

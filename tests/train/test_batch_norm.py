@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
@@ -66,3 +67,36 @@ def test_gradients_of_a_group_do_not_see_the_others():
 
     gradient = jnp.abs(jax.grad(first_logit)(IMAGES)).sum((1, 2, 3))
     assert (gradient[:4] > 0).all() and (gradient[4:] == 0).all()
+
+
+class Own(nn.Module):
+    """A net that says to batch norm itself what a call may say: in a user's own code that is common."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        norm = nn.BatchNorm(name="bn", use_running_average=None if self.how != "field" else not train)
+        mask = jnp.arange(x.shape[0])[:, None, None, None] % 2 == 0
+        return {
+            "field": lambda: norm(x),
+            "keyword": lambda: norm(x, use_running_average=not train),
+            "positional": lambda: norm(x, not train),
+            "all keywords": lambda: norm(x=x, use_running_average=not train),
+            "mask": lambda: norm(x, use_running_average=not train, mask=jnp.broadcast_to(mask, x.shape)),
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["field", "keyword", "positional", "all keywords", "mask"])
+def test_what_a_call_of_batch_norm_is_told_reaches_its_groups(how):
+    model = Own(how)
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+    apply = lambda images: model.apply(variables, images, train=True, mutable=["batch_stats"])  # noqa: E731
+    with grouped(4):
+        y, updated = apply(IMAGES)
+        evaluated = model.apply(variables, IMAGES, train=False)
+    alone = [apply(IMAGES[start : start + 4]) for start in (0, 4)]
+    np.testing.assert_allclose(y, np.concatenate([part for part, _ in alone]), atol=1e-5)
+    means = jax.tree.map(lambda a, b: (a + b) / 2, *(stats for _, stats in alone))
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6), updated, means)
+    np.testing.assert_array_equal(evaluated, model.apply(variables, IMAGES, train=False))

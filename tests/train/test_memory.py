@@ -75,7 +75,10 @@ def test_the_largest_batch_is_found_with_few_compilations(needs, unit, start):
 
 
 def test_amounts_of_memory():
-    assert parse_bytes("16GiB") == 2**34 and parse_bytes("1.5 GB") == 1_500_000_000
+    assert parse_bytes("16GiB") == 2**34 and parse_bytes("1.5 GB") == 1_500_000_000 and parse_bytes("3KiB") == 3072
+    for wrong in ("nanGiB", "infGiB", "-1GiB", "0GiB"):
+        with pytest.raises(UserError, match="write 16GiB"):
+            parse_bytes(wrong)
     with pytest.raises(UserError, match="write 16GiB"):
         parse_bytes("16")
 

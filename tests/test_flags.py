@@ -1,0 +1,108 @@
+"""Flags: one way to pass an experiment's to every command that takes its file, and hints that lead on."""
+
+import json
+
+import pytest
+
+import jaxcnn.__main__ as command
+from jaxcnn.errors import UserError
+from jaxcnn.flags import parse
+from jaxcnn.models import create_model
+from jaxcnn.train.memory import largest_batch
+from tests.runs import ROOT, TINY
+
+DIGITS = ROOT / "experiments" / "linear_digits.py"
+
+
+def run(capsys, *words):
+    code = command.main([*map(str, words)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    "flag, hint",
+    [
+        ("--lr", r"no flag --lr; did you mean '--optimizer.lr'\?"),
+        ("--batch-size=4", r"did you mean '--data.batch-size'"),
+        ("--momentum", r"did you mean '--optimizer.momentum'"),
+        ("--optimzer.lr", r"did you mean '--optimizer.lr'"),
+    ],
+)
+def test_a_flag_without_its_part_is_answered_with_the_whole_one(flag, hint):
+    with pytest.raises(UserError, match=hint):
+        parse(TINY, [flag, "1"])
+
+
+@pytest.mark.parametrize("field", ["pretrained", "weights"])
+def test_weights_are_said_to_come_from_a_file(field):
+    with pytest.raises(UserError, match=r"no weights.*jaxcnn import-weights resnet50 FILE --out RUN.*--init-from.run"):
+        create_model("resnet50", **{field: True})
+
+
+@pytest.mark.parametrize("between", [(), ("--",)])
+def test_data_check_takes_the_experiments_flags(between, capsys):
+    code, out, _ = run(
+        capsys, "data", "check", TINY, *between, "--data.source.train", "40", "--data.test-splits", "test"
+    )
+    assert code == 0 and "40 images, 0 broken" in out
+    code, _, errors = run(capsys, "data", "check", TINY, *between, "--data.sorce.train", "40")
+    assert code == 1 and "did you mean '--data.source.train'" in errors
+
+
+def test_fit_batch_takes_the_experiments_flags_and_no_more_than_the_images(capsys):
+    flags = ("--data.source.train", "48", "--accumulate", "3")
+    code, out, _ = run(capsys, "fit-batch", TINY, "--json", *flags)
+    found = json.loads(out)
+    assert code == 0 and found["examples"] == 48 and found["batch_size"] == 48
+
+
+def test_fit_batch_leaves_a_part_of_a_cpus_memory(capsys, monkeypatch):
+    from jaxcnn.train import fit_batch
+
+    monkeypatch.setattr(fit_batch, "device_memory", lambda mesh: 2**30)
+    code, out, _ = run(capsys, "fit-batch", DIGITS, "--data.train-split", "train[:100]", "--data.batch-size", "64")
+    assert code == 0 and "of 768 MiB" in out and "largest batch 100 (there are 100 images)" in out
+
+
+@pytest.mark.parametrize("most, found", [(None, 90), (64, 60), (90, 90), (91, 90), (200, 90), (7, 5)])
+def test_the_largest_batch_is_at_most_what_is_asked(most, found):
+    assert largest_batch(lambda size: 100 * size, 5, 9000, 20, most)[0] == found
+
+
+def test_help_has_a_line_for_every_command(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in ("prove-resume Interrupt an experiment", "data Prepare and check data sets", "fit-batch The largest"):
+        assert words in said
+    with pytest.raises(SystemExit):
+        command.main(["data", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "check Read every example" in said and "prepare Download" in said
+
+
+def test_the_averages_switch_says_what_it_switches(capsys):
+    with pytest.raises(SystemExit):
+        parse(TINY, ["--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--ema.no-warm Whether the decay rises" in said
+
+
+def test_models_are_listed_without_counting_anything(capsys, monkeypatch):
+    from jaxcnn.explain import overview
+
+    monkeypatch.setattr(overview, "summarize", lambda *_: pytest.fail("counted"))
+    code, out, _ = run(capsys, "models", "--markdown")
+    assert code == 0 and out.strip() == overview.block((ROOT / "README.md").read_text())
+
+
+def test_the_summary_of_a_run_is_that_of_its_net(capsys, tmp_path):
+    import jaxcnn as jc
+
+    made = jc.Experiment(create_model("linear", classes=10), jc.Data((8, 8, 1)), duration=jc.steps(2))
+    jc.train(made, tmp_path / "run", quiet=True)
+    code, out, _ = run(capsys, "summary", tmp_path / "run", "--json")
+    assert code == 0 and json.loads(out)["parameters"] == 650
+    code, _, errors = run(capsys, "summary", tmp_path / "run", "--classes", "3")
+    assert code == 1 and "leave --classes out" in errors
