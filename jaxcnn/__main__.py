@@ -38,11 +38,22 @@ def main(arguments: list[str] | None = None) -> int:
     replace_unknown(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if "JAX_ENABLE_X64" in os.environ:
+            _use_32_bits()
         code = _run(arguments)
         sys.stdout.flush()
     except UserError as error:
         print_plain(Console(stderr=True), f"error: {error}")
         return 1
+    except (AssertionError, RuntimeError):
+        from jaxcnn.devices import check_devices
+
+        try:
+            check_devices()
+        except UserError as error:  # it came of that
+            print_plain(Console(stderr=True), f"error: {error}")
+            return 1
+        raise
     except OSError as error:  # of the output, most likely: whoever reads files says which
         return _not_printed(error)
     return code
@@ -56,6 +67,13 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["data"]:
         return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
     return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
+
+
+def _use_32_bits() -> None:
+    from jaxcnn.devices import use_32_bits  # and JAX, which not every command needs
+
+    if told := use_32_bits():
+        print_plain(Console(stderr=True), f"warning: {told}")
 
 
 def _not_printed(error: OSError) -> int:

@@ -23,7 +23,7 @@ from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.losses import CrossEntropy, Loss
 from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optax, Optimizer
-from jaxcnn.train.schedules import Constant, Schedule, StepDecay
+from jaxcnn.train.schedules import Constant, OneCycle, Schedule, StepDecay
 from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
 
@@ -190,6 +190,8 @@ def debug(experiment: Experiment) -> Experiment:
     schedule = experiment.schedule
     if isinstance(schedule, StepDecay):
         schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
+    if isinstance(schedule, OneCycle):  # of six steps a smaller part is none
+        schedule = dataclasses.replace(schedule, warm_fraction=max(schedule.warm_fraction, 0.3))
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group

@@ -92,7 +92,9 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     Raises:
       OSError: it could not be written; what was there before is still there.
     """
-    path = pathlib.Path(os.path.realpath(path))  # a link stays a link
+    path = pathlib.Path(path)
+    if path.is_symlink():  # which stays a link
+        path = pathlib.Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return

@@ -24,6 +24,7 @@ from jaxcnn.cluster.join import Company, Deadlines, join
 from jaxcnn.cluster.preflight import check_collective, check_equal
 from jaxcnn.cluster.rollcall import Missing, Stopped
 from jaxcnn.cluster.watch import LOST
+from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
@@ -87,11 +88,14 @@ def _launch(
     process = company.place.index
     with contextlib.ExitStack() as held:
         try:
+            if told := use_32_bits():
+                _print(errors, f"warning: {told}")
             function = experiment_file.load_function(file)
             if function.__name__ == "study":
                 return _study(function, file, flags, company, stop)
             command = parse(file, flags)
             set_up_cache(errors)
+            check_devices()
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
             workdir = expanded(workdir)
@@ -171,6 +175,7 @@ def _study(
     except Exception as error:
         raise experiment_file.failure(file, error) from error
     set_up_cache(errors)
+    check_devices()
     ended = run_study(chosen, study, file, console, stop)
     if not ended.finished:
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")

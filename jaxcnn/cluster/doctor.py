@@ -21,6 +21,7 @@ from rich.text import Text
 
 from jaxcnn.cluster.join import Company, Deadlines, versions
 from jaxcnn.cluster.preflight import check_collective, check_equal
+from jaxcnn.devices import check_devices
 from jaxcnn.errors import UserError
 from jaxcnn.text import cell
 
@@ -78,6 +79,7 @@ def _place(company: Company) -> Finding:
 
 def _same(company: Company, deadlines: Deadlines) -> tuple[str, str]:
     # The roll call has compared the packages; what is left is what they run on.
+    check_devices()
     facts = {"the Python version": platform.python_version(), "the platform": jax.devices()[0].platform}
     check_equal(company, facts | {"the device kind": jax.devices()[0].device_kind}, deadlines.start)
     return "ok", f"on all {company.place.processes} processes"
@@ -99,6 +101,7 @@ def _versions() -> tuple[str, str]:
 
 
 def _devices() -> tuple[str, str]:
+    check_devices()
     local, count = jax.local_devices(), jax.device_count()
     memory = (local[0].memory_stats() or {}).get("bytes_limit")
     found = f"{len(local)} {local[0].device_kind}" + (f" with {memory / 2**30:,.1f} GiB" if memory else "")
@@ -115,6 +118,7 @@ def _devices() -> tuple[str, str]:
 
 
 def _all_reduce(company: Company, deadlines: Deadlines) -> tuple[str, str]:
+    check_devices()
     seconds = check_collective(company, deadlines.start)
     return "ok", f"over {jax.device_count()} devices, {seconds:.2f} s with its compilation"
 
@@ -122,6 +126,8 @@ def _all_reduce(company: Company, deadlines: Deadlines) -> tuple[str, str]:
 def _disk(workdir: pathlib.Path) -> tuple[str, str]:
     folder = workdir.absolute()
     while not folder.exists():
+        if folder.is_symlink():
+            return "fail", f"{folder} is a link that leads nowhere"
         folder = folder.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".jaxcnn-doctor") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
+import math
 import os
 import pathlib
 import sys
@@ -32,7 +34,7 @@ class Deadlines:
     """After which a process that is silent, or stands still while others wait for it, counts as lost."""
 
     def __post_init__(self):
-        if self.start <= 0 or self.lost <= 0:
+        if not (0 < self.start < math.inf and 0 < self.lost < math.inf):
             raise UserError("--start-timeout and --lost-after are seconds above 0")
 
 
@@ -167,7 +169,17 @@ def client() -> Any:
 
 
 def versions() -> dict[str, str]:
-    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    """Of the PACKAGES that are installed; of jaxcnn also a digest of its code: a checkout keeps its version."""
+    found = {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    return found | {"jaxcnn": f"{found.get('jaxcnn', '')} (code {code_digest(pathlib.Path(__file__).parent.parent)})"}
+
+
+def code_digest(package: pathlib.Path) -> str:
+    """A short hash of all Python files of a package, and their names."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:8]
 
 
 def _version(package: str) -> str | None:

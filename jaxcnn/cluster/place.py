@@ -178,8 +178,10 @@ def _per_node(text: str) -> list[int]:
     """'2(x3),1' -> [2, 2, 2, 1]."""
     counts: list[int] = []
     for part in text.split(","):
-        count, _, times = part.partition("(x")
-        counts += [int(count)] * int(times.rstrip(")") or 1)
+        found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if found is None:
+            raise UserError(f"SLURM_STEP_TASKS_PER_NODE is {text!r}; it should be like '2(x3),1'")
+        counts += [int(found[1])] * int(found[2] or 1)
     return counts
 
 

@@ -1,10 +1,12 @@
 """Reader: the batches of a run, from threads or from worker processes that start once."""
 
 import contextlib
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 
 from jaxcnn.data.pipeline import Batch, EvaluationBatches, Rounds, TrainBatches, iterate
+from jaxcnn.errors import UserError
 
 
 class Reader:
@@ -51,8 +53,26 @@ class Reader:
                         start += 1
                         yield batch
                     return
+                except (OSError, AssertionError) as error:
+                    # multiprocessing asserts where it ends a process that it could not start.
+                    refused = _of_the_system(error)
+                    if refused is None or not self.workers:
+                        raise
+                    raise UserError(
+                        f"{self.workers} worker processes cannot be started: {refused.strerror}; raise the limit "
+                        "(ulimit -n for open files, -u for processes), or take fewer --data.workers"
+                    ) from error
                 except RuntimeError:
                     # The signal that stops the run may end a worker that is starting. Then this process goes on all
                     # the same, to where all stop together.
                     if not self.stopping():
                         raise
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """The refusal of files, processes or memory from which an error came, if it came from one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

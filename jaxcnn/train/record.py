@@ -26,6 +26,8 @@ log = logging.getLogger("jaxcnn")
 
 State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
+LONGEST = 3800
+"""Bytes of a run directory's path; the system's limit is 4,096, and the paths of the files in it are longer."""
 DATASET = ("name", "version", "versions", "label_hash", "splits")
 SELECTION = "selection"
 """The key of result.json that is no split."""
@@ -340,6 +342,8 @@ def start_run(
         another config, other labels or other code.
     """
     sources = {} if file is None else experiment_file.sources(file)
+    if len(os.fsencode(path)) > LONGEST:
+        raise UserError(f"{path} is too long a path: of more than {LONGEST:,} bytes; choose another --workdir")
     try:
         path.mkdir(parents=True, exist_ok=True)
         files.sync_folder(path.parent)

@@ -23,7 +23,7 @@ def kill() -> None:
 
 
 def die_around(moment: str, wanted: int) -> None:
-    save = checkpoint.save
+    save, wait = checkpoint.save, checkpoint.wait
 
     def saving(manager, step, *arguments, **options):
         if step != wanted:
@@ -36,7 +36,7 @@ def die_around(moment: str, wanted: int) -> None:
             timer.start()
         save(manager, step, *arguments, **options)
         if moment == "after":
-            manager.wait_until_finished()
+            wait(manager)
         kill()
 
     checkpoint.save = saving

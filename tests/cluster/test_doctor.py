@@ -1,7 +1,13 @@
 """jaxcnn doctor on one machine and on two processes."""
 
 import json
+import math
 
+import pytest
+
+from jaxcnn.cluster.doctor import _disk
+from jaxcnn.cluster.join import Deadlines
+from jaxcnn.errors import UserError
 from tests.cluster.several import ended, free_port
 from tests.runs import call, start
 
@@ -36,3 +42,16 @@ def test_a_process_that_is_missing_is_named():
     flags = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process", 0, "--start-timeout", 2]
     done = call("doctor", *flags, module="jaxcnn")
     assert done.returncode == 1 and "process 1 of 2 did not come within 2 s" in done.stderr
+
+
+def test_a_link_that_leads_nowhere_is_a_failure_and_no_folder_of_runs(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for workdir in (tmp_path / "loop", tmp_path / "loop" / "runs"):
+        assert _disk(workdir) == ("fail", f"{tmp_path / 'loop'} is a link that leads nowhere")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+def test_deadlines_are_seconds(seconds):
+    for deadlines in ({"start": seconds}, {"lost": seconds}):
+        with pytest.raises(UserError, match="are seconds above 0"):
+            Deadlines(**deadlines)

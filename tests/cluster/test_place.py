@@ -134,3 +134,10 @@ def test_a_loopback_coordinator_is_refused_where_other_nodes_need_it():
         check_coordinator(two, ("127.0.1.1",))
     check_coordinator(two, ("10.0.0.1", "fe80::1%eth0"))
     check_coordinator(one, ("127.0.1.1",))
+
+
+@pytest.mark.parametrize("text", ["", "x", "2(x3", "2(x),1", "2,,1"])
+def test_a_list_of_tasks_that_cannot_be_read_is_named(text):
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"}
+    with pytest.raises(UserError, match="SLURM_STEP_TASKS_PER_NODE is "):
+        find_place(job | {"SLURM_PROCID": "0", "SLURM_STEP_TASKS_PER_NODE": text})

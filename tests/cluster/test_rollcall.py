@@ -10,6 +10,7 @@ import time
 import pytest
 
 from jaxcnn.cluster import rollcall
+from jaxcnn.cluster.join import code_digest, versions
 from jaxcnn.cluster.place import Place
 from jaxcnn.cluster.rollcall import Missing, Stopped, roll_call
 from jaxcnn.errors import UserError
@@ -185,3 +186,14 @@ def test_an_answer_of_something_else_is_no_process_0(monkeypatch):
         in_background(answer)
         with pytest.raises(Missing, match="did not answer within 1 s"):
             roll_call(place(other.getsockname()[1], 1), VERSIONS, 1)
+
+
+def test_versions_tell_changed_code_apart(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.py").write_text("x = 1\n")
+    before = code_digest(tmp_path)
+    assert code_digest(tmp_path) == before and "(code " in versions()["jaxcnn"]
+    (tmp_path / "part" / "a.py").write_text("x = 2\n")
+    changed = code_digest(tmp_path)
+    (tmp_path / "part" / "a.py").rename(tmp_path / "part" / "b.py")
+    assert len({before, changed, code_digest(tmp_path)}) == 3

@@ -183,7 +183,7 @@ def test_forward_and_composition(name):
 
 
 @pytest.mark.parametrize("name", DISTINCT)
-def test_every_parameter_gets_a_gradient_and_steps_lower_the_loss(name):
+def test_every_parameter_gets_a_gradient_and_a_step_lowers_the_loss_by_what_it_says(name):
     model, variables, images, labels = ran(name)
     stats = {key: value for key, value in variables.items() if key != "params"}
 
@@ -201,20 +201,16 @@ def test_every_parameter_gets_a_gradient_and_steps_lower_the_loss(name):
         return sum(optax.softmax_cross_entropy_with_integer_labels(x, labels).mean() for x in heads), stats
 
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    optimizer = optax.adam(1e-3)
-    params, state, losses = variables["params"], optimizer.init(variables["params"]), []
-    for step in range(8):
-        (value, new_stats), gradients = grad(params, stats)
-        if step == 0:
-            for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
-                assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
-            for old, new in zip(jax.tree.leaves(stats), jax.tree.leaves(new_stats), strict=True):
-                assert not np.array_equal(old, new)
-        stats = new_stats
-        updates, state = optimizer.update(gradients, state)
-        params = optax.apply_updates(params, updates)
-        losses.append(float(value))
-    assert min(losses[1:]) < losses[0] and np.isfinite(losses).all()
+    (before, new_stats), gradients = grad(variables["params"], stats)
+    for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
+    for old, new in zip(jax.tree.leaves(stats), jax.tree.leaves(new_stats), strict=True):
+        assert not np.array_equal(old, new)
+    # So short a step that the gradient tells what it does: it takes a thousandth of the loss.
+    rate = 1e-3 * before / sum(float(jnp.sum(jnp.square(g))) for g in jax.tree.leaves(gradients))
+    stepped = jax.tree.map(lambda weight, gradient: weight - rate * gradient, variables["params"], gradients)
+    (after, _), _ = grad(stepped, stats)
+    assert float((before - after) / before) == pytest.approx(1e-3, rel=0.25)
 
 
 @pytest.mark.parametrize("name", DISTINCT)

@@ -205,12 +205,6 @@ def test_a_run_under_an_awkward_path_is_saved_and_read(tmp_path, name):
     assert same(restore(run).state, state_at(2))
 
 
-def test_a_pattern_in_a_path_matches_no_other_run(tmp_path):
-    make_run(tmp_path / "run1", seed=1)
-    star = make_run(tmp_path / "run*")
-    assert same(restore(star).state, state_at(2))
-
-
 def test_a_path_that_cannot_be_reached_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "a[0]"
     folder.mkdir()

@@ -100,6 +100,13 @@ def test_a_tilde_is_the_home(run, monkeypatch):
         files.expanded(files.pathlib.Path("~no_such_user_here/x"))
 
 
+def test_a_path_near_the_limit_of_the_system_is_refused_at_the_start(tmp_path):
+    path = tmp_path.joinpath(*["d" * 200] * 19)
+    with pytest.raises(UserError, match="too long a path"), start_run(path, CONFIG, None, DATASET):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_links_that_lead_in_a_circle_are_no_run(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "loop", tmp_path / "loop" / "run"):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment, debug
+from jaxcnn.models import create_model
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.schedules import Constant, Cosine, OneCycle, Plateau, StepDecay, make_rate
 
@@ -116,3 +118,9 @@ def test_plateau_on_the_loss():
     for loss, scale in [(1.0, 1.0), (0.9, 1.0), (0.95, 0.1)]:
         state = schedule.observe(state, {"accuracy": 0.0, "loss": loss})
         assert float(state.scale) == pytest.approx(scale)
+
+
+def test_debug_leaves_a_one_cycle_its_rise():
+    """Of its six steps a twentieth would be refused."""
+    experiment = Experiment(create_model("lenet5"), Data((32, 32, 1)), schedule=OneCycle(warm_fraction=0.05))
+    assert curve(debug(experiment).schedule, total=6).argmax() == 1
