@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 import jaxcnn as jc
+from jaxcnn.experiment import debug
 from jaxcnn.train import plan as plans
 from jaxcnn.train.compare import curves
 from jaxcnn.train.init_from import InitFrom
@@ -69,3 +70,11 @@ def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):
         figure.savefig(tmp_path / "x.png")
     assert figure.axes[0].get_yscale() == "linear"
     assert curves({"": [line | {"loss": 1.0}]}, ("loss",)).axes[0].get_yscale() == "log"
+
+
+def test_debug_lowers_the_rate_with_the_batch():
+    """VGG-A at the rate of its 256 images diverges on two within four steps (README's command, run in test_docs.py)."""
+    made = debug(make(batch_size=256, optimizer=jc.SGD(learning_rate=0.01)))
+    assert made.data.batch_size == 8 and made.optimizer.learning_rate == 0.01 * 8 / 256
+    small = debug(make(batch_size=4, optimizer=jc.SGD(learning_rate=0.01)))
+    assert small.optimizer.learning_rate == 0.01
