@@ -12,6 +12,7 @@ from jaxcnn.train.compare import curves
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.loop import initial_state as initialisation
 from jaxcnn.train.plan import make_plan
+from jaxcnn.train.schedules import StepDecay
 from tests.experiments.tiny import experiment as tiny
 
 
@@ -28,9 +29,13 @@ def make(**fields):
             "data.batch_size 2000 is more than the 1297 images of train[:90%]",
         ),
         ({"batch_size": 500, "duration": jc.epochs(3)}, "3 epochs are 8 steps of 500 images, too few to learn; try"),
+        (
+            {"duration": jc.epochs(20), "schedule": StepDecay((jc.epochs(10), jc.epochs(20), jc.epochs(30)))},
+            "the run ends at step 203, before 2 of the 3 schedule.milestones (20 epochs, 30 epochs)",
+        ),
     ],
 )
-def test_a_batch_for_a_larger_set_and_a_run_of_few_steps_are_warned_of(fields, message):
+def test_a_batch_for_a_larger_set_a_run_of_few_steps_and_late_milestones_are_warned_of(fields, message):
     assert any(line.startswith(message) for line in make_plan(make(**fields)).warnings())
 
 
