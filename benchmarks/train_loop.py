@@ -42,7 +42,7 @@ from jaxcnn.train.plan import Plan, initial_state, make_plan
 from jaxcnn.train.program import compile_train_step
 from jaxcnn.train.progress import Display
 from jaxcnn.train.reader import Reader
-from jaxcnn.train.record import start_run
+from jaxcnn.train.start import start_run
 
 INTERVAL = 25
 ALONE = {"train_split": "train", "evaluation_splits": (), "test_splits": ()}  # nothing but training

@@ -35,8 +35,9 @@ from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import REPORT, Record, start_run
+from jaxcnn.train.record import REPORT, Record
 from jaxcnn.train.saved import check_init_from, trust_run
+from jaxcnn.train.start import start_run
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}

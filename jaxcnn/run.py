@@ -20,8 +20,9 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.predict import Net, Prediction, decode_file, load_net, prepare
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import open_run, start_run
+from jaxcnn.train.record import open_run
 from jaxcnn.train.saved import check_init_from
+from jaxcnn.train.start import start_run
 
 Image = str | pathlib.Path | np.ndarray
 

@@ -12,7 +12,7 @@ _here: set[str] = set()  # what this process knows, if the folder cannot be writ
 
 def folder() -> pathlib.Path:
     """Where trust is kept. Machines that share a home share it."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return pathlib.Path(state, "jaxcnn", "trusted")
 
 

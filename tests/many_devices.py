@@ -19,7 +19,7 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.mesh import Parallel, make_mesh
 from jaxcnn.train.plan import abstract_state, make_plan
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import start_run
+from jaxcnn.train.start import start_run
 from tests.experiments.tiny import experiment
 
 # (accumulate, bn_group); one device runs all of them, each other number two.

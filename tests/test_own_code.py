@@ -16,7 +16,8 @@ from jaxcnn.__main__ import main as jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.flags import parse
 from jaxcnn.train import saved
-from jaxcnn.train.record import Record, start_run
+from jaxcnn.train.record import Record
+from jaxcnn.train.start import start_run
 
 FILE = '''
 """A file with a module beside it."""

@@ -42,7 +42,17 @@ def test_bad_steps_are_skipped_then_stop_the_run_and_replay_gives_the_same_numbe
 
 
 def test_fit_batch_finds_the_largest_batch_without_running(tmp_path):
-    arguments = ["fit-batch", TINY, "--memory", "1MiB", "--json", "--", "--optimizer.lr", "0.2"]
+    arguments = [
+        "fit-batch",
+        TINY,
+        "--memory",
+        "1MiB",
+        "--json",
+        "--data.source.train",
+        "100000",
+        "--optimizer.lr",
+        "0.2",
+    ]
     found = json.loads(finish(*arguments, module="jaxcnn").stdout)
     size, needed = found["batch_size"], {int(size): need for size, need in found["needed"].items()}
     assert size % 2 == 0 and needed[size] <= 2**20 < needed[size + 2]

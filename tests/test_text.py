@@ -1,5 +1,6 @@
 """Names as people write them, in every table, line and figure: nothing of them is read as markup, nothing is lost."""
 
+import dataclasses
 import io
 import sys
 
@@ -8,7 +9,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxcnn import __main__ as command
+from jaxcnn import create_model
 from jaxcnn.cluster.doctor import Finding, findings_table
+from jaxcnn.explain.summary import summarize
+from jaxcnn.explain.table import summary_table
 from jaxcnn.report.page import write_page
 from jaxcnn.studies.command import show
 from jaxcnn.text import in_figure, plain, print_plain, table
@@ -40,6 +44,13 @@ def test_every_table_shows_a_name_as_it_is(name):
     ]
     for each in tables:
         assert name in printed(each)
+
+
+def test_a_summary_shows_an_endpoint_as_it_is():
+    counted = summarize(create_model("linear"), (8, 8, 1))
+    (first, *_) = counted.endpoints.values()
+    made = summary_table(dataclasses.replace(counted, endpoints={"map [/x]": first, ":dog:": first}), "linear")
+    assert "map [/x]" in printed(made) and ":dog:" in printed(made)
 
 
 def test_a_study_shows_its_arms_and_claims_as_they_are(monkeypatch):

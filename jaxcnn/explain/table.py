@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from jaxcnn import text
 from jaxcnn.explain.summary import Summary
 from jaxcnn.explain.trace import Layer
 
@@ -42,7 +43,7 @@ def summary_table(summary: Summary, title: str, *, depth: int | None = None, wid
     for name in ("output", "field", "jump"):
         ends.add_column(name, justify="right")
     for name, end in summary.endpoints.items():
-        ends.add_row(name, size(end.shape), _pair(end.receptive_field), _pair(end.stride))
+        ends.add_row(text.cell(name), size(end.shape), _pair(end.receptive_field), _pair(end.stride))
     note = "field: receptive field, jump: distance between neighbouring positions, both in pixels of the image"
     return Group(Text(title, style="bold"), table, ends, Text(f"{note}\n", style="dim"), _totals(summary))
 

@@ -22,7 +22,8 @@ from jaxcnn.train import own_code
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import InUse, Record, start_run
+from jaxcnn.train.record import Record
+from jaxcnn.train.start import InUse, start_run
 
 FINISHED = ("done", "diverged")  # a run that diverged would diverge again
 

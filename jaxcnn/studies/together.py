@@ -36,9 +36,10 @@ from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.plan import Plan, abstract_state, initial_state, make_plan
 from jaxcnn.train.program import train_step
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import Record, start_run
+from jaxcnn.train.record import Record
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.selection import Best, best_of, selection
+from jaxcnn.train.start import start_run
 from jaxcnn.train.step import make_evaluation_step
 
 SMALL = 2_000_000

@@ -21,7 +21,7 @@ from jaxcnn.train import checkpoint
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import SGD, build_optimizer
-from jaxcnn.train.record import start_run
+from jaxcnn.train.start import start_run
 from jaxcnn.train.state import create_state
 
 

@@ -22,7 +22,7 @@ from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import build_optimizer
-from jaxcnn.train.schedules import Plateau, make_rate
+from jaxcnn.train.schedules import Plateau, StepDecay, make_rate
 from jaxcnn.train.state import TrainState, create_state
 
 FEW_STEPS = 10
@@ -65,6 +65,14 @@ class Plan:
                 f"{self.experiment.duration} are {self.total} steps of {data.batch_size} images, too few to learn; "
                 f"{try_batch}, or a longer --duration"
             )
+        if isinstance(self.experiment.schedule, StepDecay):
+            milestones = self.experiment.schedule.milestones
+            late = [each for each in milestones if each.in_steps(len(self.train), data.batch_size) >= self.total]
+            if late:
+                found.append(
+                    f"the run ends at step {self.total}, before {len(late)} of the {len(milestones)} "
+                    f"schedule.milestones ({', '.join(map(str, late))})"
+                )
         for name, examples in (self.evaluations | self.tests).items():
             both = shared(self.train, examples)
             if both:

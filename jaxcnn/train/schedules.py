@@ -30,7 +30,10 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class StepDecay:
-    """The rate times `factor` at each milestone (AlexNet, ResNet). Milestones count from the run's first step."""
+    """The rate times `factor` at each milestone (AlexNet, ResNet). Milestones count from the run's first step.
+
+    One at or after the run's end is allowed, for a shorter try of a long recipe, and warned of (`Plan.warnings`).
+    """
 
     milestones: tuple[Duration, ...] = (epochs(30), epochs(60), epochs(80))
     factor: float = 0.1
@@ -42,11 +45,6 @@ class StepDecay:
         boundaries = [to_steps(milestone) for milestone in self.milestones]
         if any(boundary <= first for boundary in boundaries) or sorted(set(boundaries)) != boundaries:
             raise UserError(f"schedule.milestones are steps {boundaries}: they must rise, and after warm-up ({first})")
-        if boundaries and boundaries[-1] >= total:
-            raise UserError(
-                f"schedule.milestones are steps {boundaries}, but the run has {total}: give milestones before its end, "
-                "or a longer duration"
-            )
         # The warm-up shifts the inner schedule's zero, so the boundaries are shifted back.
         inner = optax.piecewise_constant_schedule(1.0, {boundary - first: self.factor for boundary in boundaries})
         return _warmed(inner, first, total)

@@ -18,8 +18,8 @@ from jaxcnn.train.duration import epochs
 from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import start_run
 from jaxcnn.train.saved import load_run
+from jaxcnn.train.start import start_run
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,9 @@ def test_a_loss_of_exactly_the_margin_is_at_it():
     for step in (0.0, 1e-12, 0.01):
         assert side(differences, -0.01, step) == 0
     assert side(np.append(differences[:4], -0.0099), -0.01, 1e-12) == 0
+    # 0.91 - 0.9 is 0.010000000000000009, which is not above 0.01: four of five seeds are.
+    gains = np.array([0.91 - 0.9, 0.02, 0.022, 0.021, 0.019])
+    assert (gains > 0.01).all() and side(gains, 0.01) == 0 and side(gains[1:].repeat(2), 0.01) == 1
 
 
 def test_equal_differences_of_a_figure_without_rounding_decide_nothing():

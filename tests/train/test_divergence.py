@@ -19,8 +19,8 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
-from jaxcnn.train.record import start_run
 from jaxcnn.train.replay import replay
+from jaxcnn.train.start import start_run
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)

@@ -6,11 +6,13 @@ import warnings
 import pytest
 
 import jaxcnn as jc
+from jaxcnn.experiment import debug
 from jaxcnn.train import plan as plans
 from jaxcnn.train.compare import curves
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.loop import initial_state as initialisation
 from jaxcnn.train.plan import make_plan
+from jaxcnn.train.schedules import StepDecay
 from tests.experiments.tiny import experiment as tiny
 
 
@@ -27,9 +29,13 @@ def make(**fields):
             "data.batch_size 2000 is more than the 1297 images of train[:90%]",
         ),
         ({"batch_size": 500, "duration": jc.epochs(3)}, "3 epochs are 8 steps of 500 images, too few to learn; try"),
+        (
+            {"duration": jc.epochs(20), "schedule": StepDecay((jc.epochs(10), jc.epochs(20), jc.epochs(30)))},
+            "the run ends at step 203, before 2 of the 3 schedule.milestones (20 epochs, 30 epochs)",
+        ),
     ],
 )
-def test_a_batch_for_a_larger_set_and_a_run_of_few_steps_are_warned_of(fields, message):
+def test_a_batch_for_a_larger_set_a_run_of_few_steps_and_late_milestones_are_warned_of(fields, message):
     assert any(line.startswith(message) for line in make_plan(make(**fields)).warnings())
 
 
@@ -69,3 +75,11 @@ def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):
         figure.savefig(tmp_path / "x.png")
     assert figure.axes[0].get_yscale() == "linear"
     assert curves({"": [line | {"loss": 1.0}]}, ("loss",)).axes[0].get_yscale() == "log"
+
+
+def test_debug_lowers_the_rate_with_the_batch():
+    """VGG-A at the rate of its 256 images diverges on two within four steps (README's command, run in test_docs.py)."""
+    made = debug(make(batch_size=256, optimizer=jc.SGD(learning_rate=0.01)))
+    assert made.data.batch_size == 8 and made.optimizer.learning_rate == 0.01 * 8 / 256
+    small = debug(make(batch_size=4, optimizer=jc.SGD(learning_rate=0.01)))
+    assert small.optimizer.learning_rate == 0.01

@@ -19,7 +19,7 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display
 from jaxcnn.train.reader import Reader
-from jaxcnn.train.record import start_run
+from jaxcnn.train.start import start_run
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)

@@ -12,9 +12,10 @@ from jaxcnn import files
 from jaxcnn.__main__ import main as jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.studies.cell import Cell
-from jaxcnn.train import record as records
+from jaxcnn.train import start as starts
 from jaxcnn.train.compare import compare_runs
-from jaxcnn.train.record import Record, open_run, start_run
+from jaxcnn.train.record import Record, open_run
+from jaxcnn.train.start import start_run
 
 CONFIG = {"class": "jaxcnn.data.digits:Digits"}
 DATASET = {"name": "x", "version": "1", "splits": {}, "label_hash": "h", "classes": []}
@@ -81,7 +82,7 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
     def flock(file, operation):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(records.fcntl, "flock", flock)
+    monkeypatch.setattr(starts.fcntl, "flock", flock)
     with start_run(tmp_path / "run", CONFIG, None, DATASET):
         assert "not locked" in caplog.text and os.strerror(number) in caplog.text
 

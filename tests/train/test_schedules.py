@@ -64,10 +64,8 @@ def test_one_cycle_is_torchs_at_every_step(total, part):
     assert curve(OneCycle(part), 0.37, total)[-1] == pytest.approx(theirs[-1], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "milestones", [(steps(60), steps(30)), (steps(5), steps(5)), (steps(4),), (steps(10), steps(100)), (epochs(30),)]
-)
-def test_milestones_out_of_order_or_after_the_end_are_refused(milestones):
+@pytest.mark.parametrize("milestones", [(steps(60), steps(30)), (steps(5), steps(5)), (steps(4),)])
+def test_milestones_out_of_order_are_refused(milestones):
     with pytest.raises(UserError, match="milestones"):
         curve(StepDecay(milestones, warmup=steps(4)))
 

@@ -26,9 +26,10 @@ from jaxcnn.train.loop import run
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.plan import make_plan
 from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import is_training, labeled, start_run
+from jaxcnn.train.record import is_training, labeled
 from jaxcnn.train.saved import load_run
 from jaxcnn.train.selection import Best, best_of
+from jaxcnn.train.start import start_run
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)
