@@ -4,6 +4,9 @@ Its names are imported when they are first used, so that `import jaxcnn` costs n
 """
 
 import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,8 +62,20 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("jaxcnn.train")
     if name not in _MODULES:
         raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value = getattr(_imported(_MODULES[name]), name)
     return value
+
+
+def _imported(name: str) -> ModuleType:
+    """The module, imported in a thread of its own if it is not there yet.
+
+    A name may first be used while Flax calls a net, and Flax keeps in a thread-local which one: the heads that
+    jaxcnn.models makes when it is imported would become parts of that net.
+    """
+    if name in sys.modules:
+        return importlib.import_module(name)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(importlib.import_module, name).result()
 
 
 def __dir__() -> list[str]:

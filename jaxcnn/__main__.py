@@ -9,6 +9,7 @@ from rich.console import Console
 
 from jaxcnn.commands import data, experiments, images, machine, models, runs
 from jaxcnn.errors import UserError
+from jaxcnn.terminal import show_warnings
 from jaxcnn.text import print_plain, replace_unknown
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -36,6 +37,8 @@ WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 after a message; wrong arguments leave through SystemExit(2)."""
     replace_unknown(sys.stdout, sys.stderr)
+    if arguments is None:  # from a shell
+        show_warnings()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if "JAX_ENABLE_X64" in os.environ:

@@ -29,7 +29,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
 from jaxcnn.stop import Stop
-from jaxcnn.terminal import keep_going, open_closed_streams
+from jaxcnn.terminal import keep_going, open_closed_streams, show_warnings
 from jaxcnn.text import print_plain, replace_unknown
 from jaxcnn.train import checkpoint, own_code
 from jaxcnn.train.loop import run
@@ -182,7 +182,8 @@ def _study(
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
         return PREEMPTED, ended.message
     if ended.failed:
-        _print(errors, f"not finished: {'; '.join(ended.failed)}; the same command tries again")
+        again = "the command without --report-only runs them" if chosen.report_only else "the same command tries again"
+        _print(errors, f"not finished: {'; '.join(ended.failed)}; {again}")
     _print(console, ended.message)
     return FAILED if ended.failed else DONE, ended.message
 
@@ -237,6 +238,7 @@ if __name__ == "__main__":
     replace_unknown(sys.stdout, sys.stderr)
     told = Stop()
     keep_going(told.tell)
+    show_warnings()
     code = main(stop=told)
     if code == FAILED:
         # A save that failed leaves threads of orbax, for which an ordinary exit would wait until they give up.

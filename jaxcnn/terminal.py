@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import sys
@@ -26,6 +27,14 @@ def open_closed_streams() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+def show_warnings() -> None:
+    """Writes what the package's own log warns of to stderr as every other warning of a command."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger = logging.getLogger("jaxcnn")
+    logger.handlers, logger.propagate = [handler], False
 
 
 def keep_going(gone: Callable[[], None]) -> None:

@@ -6,6 +6,8 @@ docs/own_parts.md has an example of each, which test_docs.py runs.
 import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -193,3 +195,24 @@ def test_a_head_of_ones_own_keeps_its_width_and_an_fc_head_of_the_table_takes_it
     model = jc.create_model("vgg11", width=0.125, head=own, dtype="bfloat16", kernel_init="glorot_uniform")
     assert model.head == own.clone(dtype="bfloat16") and model.backbone.width == 0.125
     assert jc.create_model("vgg11", classes=5, head=GAP(classes=10, dropout=0.1), dropout=0.2).head.dropout == 0.2
+
+
+def test_a_name_may_first_be_used_while_a_net_is_called():
+    """The heads that are made when jaxcnn.models is imported do not become parts of the net that is being called."""
+    code = """
+import flax.linen as nn, jax, jax.numpy as jnp
+import jaxcnn as jc
+
+class Small(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.Dense(3)(images.mean((1, 2)))
+
+    def outputs(self, images, *, train):
+        return jc.Outputs(self(images, train=train), {})
+
+variables = Small().init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), train=False, method="outputs")
+assert list(variables["params"]) == ["Dense_0"], variables
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ from jaxcnn.train.plan import open_evaluations
 from jaxcnn.train.predict import load_net
 from jaxcnn.train.progress import result_names
 from jaxcnn.train.record import REPORT, Record, labeled, open_run
-from jaxcnn.train.saved import load_experiment
+from jaxcnn.train.saved import load_experiment, other_data
 
 PANELS = ("loss", "accuracy", "learning_rate")
 FULL_MATRIX = 20
@@ -117,6 +117,8 @@ def _answers(
         net = load_net(record.path)
         if examples.classes != net.classes:
             return None, f"{examples.name}/{examples.split} has other classes now than the run was trained on"
+        if told := other_data(record, examples):
+            return None, told
         return answer(net, examples, stop), ""
     except UserError as error:
         if split is not None:  # asked for by name

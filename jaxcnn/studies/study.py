@@ -126,6 +126,7 @@ def shrunk(study: Study) -> Study:
 
     return dataclasses.replace(
         study,
+        note=f"Tried out with --debug: a few steps on made-up images, so no figure here means anything. {study.note}",
         arms={name: _shrunk(arm) for name, arm in study.arms.items()},
         claims=tuple(
             dataclasses.replace(claim, metric=renamed(claim.metric) if claim.metric else None) for claim in study.claims

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -25,10 +26,12 @@ from jaxcnn.train import mesh as meshes
 from jaxcnn.train.compilation import Compiled, compile_ahead
 from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.plan import abstract_batch, abstract_state, open_evaluations
-from jaxcnn.train.saved import Saved, load_run
+from jaxcnn.train.saved import Saved, load_run, other_data
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import make_evaluation_step
 from jaxcnn.train.xla_flags import compiler_options
+
+log = logging.getLogger("jaxcnn")
 
 Metrics = dict[str, dict[str, float]]
 
@@ -187,6 +190,8 @@ def evaluate_saved(
     for name, examples in opened.items():
         if examples.classes != saved.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
+        if experiment.data.source == saved.experiment.data.source and (told := other_data(saved.record, examples)):
+            log.warning(told)
         loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
         made = evaluation_batches(data, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jaxcnn import config, experiment_file, trust
+from jaxcnn.data.examples import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint, own_code
@@ -104,6 +105,17 @@ def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experi
     finally:
         manager.close()
     return Saved(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
+
+
+def other_data(record: Record, examples: Examples) -> str | None:
+    """What to tell if a split's images are not those that the run knew, whose figures will not come out; else None."""
+    known = record.newest_start().get("dataset", {}).get("versions", {}).get(examples.split)
+    if known in (None, examples.version):
+        return None
+    return (
+        f"{examples.split} of {examples.name} holds other images than when the run was trained (version {known} then, "
+        f"{examples.version} now): figures differ from the run's, and parts of a split may hold images trained on"
+    )
 
 
 def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any:

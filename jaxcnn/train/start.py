@@ -165,4 +165,7 @@ def _same_data(record: Record, encoded: dict[str, Any], dataset: dict[str, Any])
     for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)
         if old != new:
-            raise UserError(f"{record.path} was started with other data: {field} was {old!r} and is {new!r}")
+            raise UserError(
+                f"{record.path} was started with other data: {field} was {old!r} and is {new!r}; put back the images "
+                "that it began with, or begin anew in another --workdir"
+            )

@@ -25,7 +25,8 @@ class EMA:
     decay: float = 0.0
     """Weight of the old average at each step, such as 0.9999; 0 switches the average off."""
     warm: bool = True
-    """Whether the decay rises as min(decay, (1 + n) / (10 + n)), n updates so far: TensorFlow's num_updates."""
+    """Warm, the decay rises as min(decay, (1 + n) / (10 + n)), n updates so far (TensorFlow's num_updates); not warm,
+    it is `decay` from the first update on."""
     statistics: Literal["average", "copy"] = "average"
     """Batch statistics of the averaged net: averaged like the parameters, or the raw net's latest."""
 

@@ -16,6 +16,7 @@ from jaxcnn.data.splits import sliced
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment, debug
+from jaxcnn.report.run import write_report
 from jaxcnn.studies.cell import epochs_to
 from jaxcnn.studies.plots import _evaluation, _training
 from jaxcnn.train.checkpoint import Checkpoints
@@ -277,7 +278,7 @@ def of_folder(path, **more):
     return dataclasses.replace(make(source=Folder(str(path)), **parts | more), duration=steps(12))
 
 
-def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path):
+def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path, caplog):
     photos(tmp_path / "job1" / "photos")
     asked = iter([False] * 8 + [True] + [False] * 1000)
     assert trained(of_folder(tmp_path / "job1/photos"), tmp_path / "run", lambda: next(asked))[0].state == "preempted"
@@ -295,6 +296,12 @@ def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path):
     outcome, record = trained(moved, tmp_path / "run")
     assert outcome.state == "done" and record.result()["train[80%:]"]["count"] == 8
     assert evaluate_run(tmp_path / "run") == record.result()  # where the newest start found it
+    assert "other images" not in caplog.text
+    file.write_bytes(content + b"more")
+    evaluate_run(tmp_path / "run")
+    assert "train[80%:] of pictures holds other images than when the run was trained" in caplog.text
+    assert "holds other images" in write_report(tmp_path / "run").read_text()
+    file.write_bytes(content)
     shutil.move(tmp_path / "job2/pictures", tmp_path / "kept")
     with pytest.raises(UserError, match=r"its images were in .*job2/pictures.*jaxcnn evaluate .* --folder NEW"):
         evaluate_run(tmp_path / "run")
