@@ -61,6 +61,17 @@ def check_regular(path: str | os.PathLike) -> None:
         raise OSError(f"it is {KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
 
 
+def check_folder(folder: pathlib.Path) -> None:
+    """Asks of every entry of a folder that is no folder, before any is opened. Raises OSError, which names it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                try:
+                    check_regular(entry.path)
+                except OSError as error:
+                    raise OSError(f"{entry.path}: {error.strerror or error}") from error
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """The value as JSON, which any reader takes: NaN and infinities are null, numpy's scalars and arrays their values.
 

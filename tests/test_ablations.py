@@ -52,6 +52,7 @@ def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
     check_figures(study)
     if quick:
         check_figures(shrunk(study))
+        assert shrunk(study).note.startswith("Tried out with --debug")
     for arm in study.arms.values():
         assert config.decode(json.loads(json.dumps(config.encode(arm)))) == arm
         if not isinstance(arm, Experiment):

@@ -209,6 +209,23 @@ def test_a_run_from_elsewhere_runs_its_code_only_if_it_is_trusted(tmp_path, monk
         saved.load_experiment(Record(tmp_path / "run"))
 
 
+def test_a_link_among_the_code_of_a_run_is_refused_before_anything_runs(tmp_path):
+    """Python prefers a package to a module and follows links, so it would run what the digest knows nothing of."""
+    marker, run = tmp_path / "ran", tmp_path / "run"
+    begin(write(tmp_path / "lab"), run)
+    (run / "explain" / "pic").mkdir(parents=True)
+    (run / "explain" / "pic" / "__init__.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n")
+    (run / "code" / "mynet").symlink_to("../explain/pic")
+    with pytest.raises(UserError, match="code/mynet is a link"):
+        saved.load_experiment(Record(run))
+    assert jaxcnn(["evaluate", str(run)]) == 1 and not marker.exists()
+    (run / "code" / "mynet").unlink()
+    (run / "explain" / "pic").rename(run / "code" / "mynet")  # no link, and then the digest is another
+    with pytest.raises(UserError, match="--trust"):
+        saved.load_experiment(Record(run))
+    assert not marker.exists()
+
+
 def test_a_home_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))

@@ -122,6 +122,9 @@ def test_an_optax_transformation_is_told_apart_in_words_that_are_the_same_at_eac
         )
     }
     assert len(described) == 6
+    own = [optax.adam(rate) for rate in (lambda step: 1e-3, lambda step: 1e-1, lambda step: 1e-3)]
+    own = [Optax.of(made).described for made in own]
+    assert own[0] != own[1] and own[0] == own[2]  # what a function of one's own does counts, and not where it stands
     assert Optax.of(optax.adam(1e-3)) == Optax.of(optax.adam(1e-3)) and not any(" at 0x" in text for text in described)
 
 

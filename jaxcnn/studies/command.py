@@ -95,7 +95,7 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
     done = Conducted(True, (), ())
-    if flags.report_only and not path.is_dir():
+    if flags.report_only and not (path.is_dir() and any(path.iterdir())):
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
     if not flags.report_only:
         check(everything, file, flags.accept_code)

@@ -1,6 +1,7 @@
 """Study: a question, named changes to one experiment, and the claims that the runs of all seeds will decide."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
@@ -105,8 +106,9 @@ class Study:
 
 
 def folder(arm: str) -> str:
-    """The name of an arm's folder: "VGG A, no LRN" -> "vgg-a-no-lrn"."""
-    return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
+    """The name of an arm's folder: "VGG A, no LRN" -> "vgg-a-no-lrn"; a digest if it has no such letters."""
+    name = re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-.")
+    return name or f"arm-{hashlib.sha256(arm.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def with_seed(arm: Arm, seed: int) -> Arm:

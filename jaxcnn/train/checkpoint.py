@@ -322,7 +322,7 @@ def _noted_metrics(folder: pathlib.Path) -> Any:
     """The metrics with which a checkpoint was saved; None if there are none, or they cannot be read."""
     for name in ("note/metadata", "metrics/metrics"):  # the second: before the note held them
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            read = json.loads((folder / name).read_bytes())
+            read = json.loads(files.read_bytes(folder / name))
             metrics = read.get("metrics") if name[0] == "n" else read
             if metrics is not None:
                 return metrics

@@ -5,7 +5,9 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -17,6 +19,8 @@ from jaxcnn.errors import UserError
 
 Decay = Literal["kernels", "all"]
 Rate = Callable[[jax.Array], jax.Array]
+LIBRARIES = {"optax", "jax", "jaxlib", "flax", "chex", "numpy", "jaxcnn"}
+"""Functions of these are told by their names, all others by what they do as well."""
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
@@ -192,6 +196,12 @@ class Optax:
         return optax.chain(self.transformation, optax.scale_by_schedule(rate))
 
 
+def _meaning(code: CodeType) -> tuple[Any, ...]:
+    """What a function does, without its lines and its file."""
+    constants = [_meaning(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return code.co_code, code.co_names, constants
+
+
 def describe(part: Any) -> str:
     """In words, the same at each start: a function by its name with the values that it closes over."""
     if isinstance(part, optax.GradientTransformation):
@@ -202,6 +212,8 @@ def describe(part: Any) -> str:
         name = part.__qualname__.partition(".<locals>")[0]
         cells = zip(part.__code__.co_freevars, part.__closure__ or (), strict=True)
         held = [f"{name}={describe(cell.cell_contents)}" for name, cell in cells if cell.cell_contents is not part]
+        if part.__module__.partition(".")[0] not in LIBRARIES:
+            held.append(f"code {hashlib.sha256(repr(_meaning(part.__code__)).encode()).hexdigest()[:12]}")
         return f"{name}({', '.join(held)})"
     if isinstance(part, tuple | list):
         return f"[{', '.join(map(describe, part))}]"

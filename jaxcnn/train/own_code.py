@@ -17,12 +17,24 @@ from jaxcnn.experiment_file import FILE, FOLDER, MODULE
 
 
 def stored(run: pathlib.Path) -> dict[str, bytes]:
-    """{place in the run directory: text} of what is there."""
-    found = [run / FILE, *sorted((run / FOLDER).rglob("*"))]
-    try:
-        return {str(path.relative_to(run)): path.read_bytes() for path in found if path.is_file()}
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+    """{place in the run directory: text} of what is there.
+
+    Raises:
+      UserError: something cannot be read, or is a link: Python would import what it leads to, and nothing here would
+        have been asked about that.
+    """
+    found = [path for path in (run / FILE, run / FOLDER) if os.path.lexists(path)]
+    found += sorted((run / FOLDER).rglob("*"))
+    texts = {}
+    for path in found:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; a run keeps its code as files: put the file there, or remove it")
+        if not path.is_dir():
+            try:
+                texts[str(path.relative_to(run))] = files.read_bytes(path)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return texts
 
 
 def store(run: pathlib.Path, sources: dict[str, bytes]) -> None:

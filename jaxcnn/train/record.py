@@ -293,4 +293,8 @@ def open_run(path: pathlib.Path) -> Record:
     if not (path / "config.json").is_file():
         missing = "does not exist" if not path.exists() else "is not a run directory: it has no config.json"
         raise UserError(f"{path} {missing}; give the directory that a run printed, such as runs/lenet_digits")
+    try:
+        files.check_folder(path)
+    except OSError as error:
+        raise UserError(f"{error}; a run directory holds files and folders") from error
     return Record(path)

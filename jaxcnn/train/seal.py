@@ -40,6 +40,12 @@ def check(folder: pathlib.Path) -> bool:
     Raises:
       Damaged: a file is missing or another than was saved, or the seal itself is.
     """
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            try:
+                files.check_regular(os.path.join(directory, name))
+            except OSError as error:
+                raise Damaged(f"{name}: {error.strerror or error}") from error
     try:
         sealed = json.loads((folder / SEAL).read_bytes())
         digests = sealed["files"]

@@ -66,6 +66,7 @@ def start_run(
     try:
         path.mkdir(parents=True, exist_ok=True)
         files.sync_folder(path.parent)
+        files.check_folder(path)
         lock = (path / "lock").open("w")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}; choose another --workdir") from error
@@ -80,6 +81,11 @@ def start_run(
         if not (path / "config.json").exists() and others:
             raise UserError(
                 f"{path} is not a run directory but holds {', '.join(others[:5])}; choose another --workdir"
+            )
+        if not (path / "config.json").exists() and any(path.glob("checkpoints/*/")):
+            raise UserError(
+                f"{path} holds checkpoints but no config.json, so that it is unknown which experiment's they are; put "
+                "it back, or choose another --workdir"
             )
         record = Record(path)
         for name in ("quarantine.jsonl", "skipped.jsonl"):

@@ -272,6 +272,8 @@ def _statuses(path):
 
 def test_arms_that_would_share_a_folder_are_refused():
     assert folder("VGG A, no LRN") == "vgg-a-no-lrn"
+    names = [folder(arm) for arm in ("大", "小", "\udcff", "..")]
+    assert len(set(names)) == 4 and all(name.startswith("arm-") for name in names)
     arms = {"a b": tiny.experiment(), "a-b": tiny.experiment()}
     with pytest.raises(UserError, match="same folder"):
         Study("?", arms, (Claim("", "a b", "a-b"),))

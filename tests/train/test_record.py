@@ -108,6 +108,24 @@ def test_a_path_near_the_limit_of_the_system_is_refused_at_the_start(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", "status.json", "lock", "skipped.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(run, name):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with pytest.raises(UserError, match=rf"{name}: it is a named pipe"):
+        open_run(run)
+    with pytest.raises(UserError, match=rf"{name}: it is a named pipe"), start_run(run, CONFIG, None, DATASET):
+        pass
+
+
+def test_checkpoints_without_the_config_that_they_are_of_are_refused(run):
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    (run / "config.json").unlink()
+    refused = pytest.raises(UserError, match=r"holds checkpoints but no config\.json")
+    with refused, start_run(run, CONFIG, None, DATASET):
+        pass
+
+
 def test_links_that_lead_in_a_circle_are_no_run(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "loop", tmp_path / "loop" / "run"):
