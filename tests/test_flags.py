@@ -86,7 +86,7 @@ def test_the_averages_switch_says_what_it_switches(capsys):
     with pytest.raises(SystemExit):
         parse(TINY, ["--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--ema.no-warm Whether the decay rises" in said
+    assert "--ema.no-warm Warm, the decay rises as" in said and "not warm, it is `decay` from the first update" in said
 
 
 def test_models_are_listed_without_counting_anything(capsys, monkeypatch):
