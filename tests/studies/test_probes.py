@@ -30,7 +30,7 @@ def saved(tmp_path_factory):
     plan = make_plan(experiment)
     path = tmp_path_factory.mktemp("run")
     quiet = Display(Console(quiet=True), lines=False)
-    with start_run(path, config.encode(experiment), __file__, plan.dataset()) as record, quiet as display:
+    with start_run(path, config.encode(experiment), None, plan.dataset()) as record, quiet as display:
         outcome = run(plan, record, display)
     assert outcome.result["test"]["accuracy"] > 0.5
     return load_run(path)
