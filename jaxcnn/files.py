@@ -62,10 +62,14 @@ def check_regular(path: str | os.PathLike) -> None:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-    """Asks of every entry of a folder that is no folder, before any is opened. Raises OSError, which names it."""
+    """Asks of every entry of a folder that is there, before any is opened. A link that leads nowhere is met later.
+
+    Raises:
+      OSError: one is a pipe, a device or a socket; the message has its path.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.is_dir():
+            if os.path.exists(entry.path) and not entry.is_dir():
                 try:
                     check_regular(entry.path)
                 except OSError as error:
