@@ -126,7 +126,7 @@ from jaxcnn.train.duration import steps
 def experiment():
     return Experiment(
         model=create_model("vgg11", stages=5, head=GAP(classes=3)),
-        data=Data((64, 64, 3), source=Synthetic((64, 64, 3), classes=3, train=4, test=2), batch_size=2),
+        data=Data((64, 64, 3), source=Synthetic((64, 64, 3), classes=3, train=30, test=2), batch_size=2),
         duration=steps(1),
     )
 """)
