@@ -109,7 +109,8 @@ class Company:
                     record, status = Record(path), Record(path).status()
                     said = status.get("state") == "done" or is_loss(status.get("message", ""))
                     if not said and _starts(path) == starts:
-                        record.write_status("failed", status.get("step", 0), message=message)
+                        # What the others said may be gone: a process can be stopped while it replaces status.json.
+                        record.write_status("failed", status.get("step", 0), message=watch.stopped or message)
             leave(code, message)
 
         watch.leave = say_so_and_leave

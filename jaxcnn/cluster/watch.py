@@ -62,6 +62,8 @@ class Watch:
         self._round = now
         self._left: dict[int, dict[str, Any]] = {}
         self._closed = threading.Event()
+        self.stopped = ""
+        """What became of this process itself, if it was stopped for long."""
         self.code: int | None = None
         """With which this process has said farewell."""
         self._lock = threading.Lock()
@@ -144,6 +146,7 @@ class Watch:
         while not self._closed.wait(self.interval / 2):
             slept, woke = time.monotonic() - woke, time.monotonic()
             if slept > self.deadline / 2:  # this process itself was stopped: hear the others anew first
+                self.stopped = f"{self.names[self.index]} is lost: it was stopped for {slept:.0f} s; {_GOES_ON}"
                 with self._lock:
                     self._round = woke
                     for seen in self._seen.values():

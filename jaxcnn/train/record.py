@@ -31,6 +31,7 @@ class Record:
         self.path, self.process = path, process
         self.checkpoints = path / "checkpoints"
         self._digested, self._digest = 0, hashlib.sha256()  # of metrics.jsonl, so far
+        self._ran = False  # whether this start has written its status
         self.quarantined = {
             (line["split"], line["index"]) for line in self._readable_lines("quarantine.jsonl", "split", "index")
         }
@@ -93,6 +94,13 @@ class Record:
         return self._lines("metrics.jsonl")
 
     def write_status(self, state: State, step: int, **more: Any) -> None:
+        """Writes status.json; "running" leaves what another process has said meanwhile of why the run failed.
+
+        A process that was stopped for long, and goes on in the middle of a save, is the one that the others lost.
+        """
+        if state == "running" and self._ran and self.status().get("state") == "failed":
+            return
+        self._ran = True
         self.write("status.json", {"state": state, "step": step, **more})
 
     def write_result(self, result: dict[str, dict[str, float]], selection: dict[str, Any] | None = None) -> None:

@@ -82,12 +82,16 @@ def test_a_saved_run_is_evaluated_on_images_of_which_few_cannot_be_used(tolerate
     params, stats = variables(0)
     step = SimpleNamespace(call=jax.jit(make_evaluation_step(MODEL, UNIT)))
     state = SimpleNamespace(params=params, stats=stats, average=None)
-    saved = SimpleNamespace(state=state, classes=EXAMPLES.classes, mesh=make_mesh())
+    experiment = Experiment(MODEL, data)
+    record = SimpleNamespace(newest_start=dict)
+    saved = SimpleNamespace(
+        state=state, classes=EXAMPLES.classes, mesh=make_mesh(), experiment=experiment, record=record
+    )
     if tolerated == 2:
-        assert evaluate_saved(saved, Experiment(MODEL, data), ("test",), step)["test"]["count"] == 21
+        assert evaluate_saved(saved, experiment, ("test",), step)["test"]["count"] == 21
     else:
         with pytest.raises(UserError, match=r"(?s)synthetic/test\[20\].*\(8, 9, 3\).*data.image_shape"):
-            evaluate_saved(saved, Experiment(MODEL, data), ("test",), step)
+            evaluate_saved(saved, experiment, ("test",), step)
 
 
 def test_a_stop_is_seen_between_batches():

@@ -36,6 +36,16 @@ def test_a_status_that_is_damaged_is_none(run, text):
     assert compare_runs([run])[str(run)]["state"] is None
 
 
+def test_a_process_that_goes_on_leaves_what_the_others_said_of_the_end(run):
+    mine = Record(run)
+    mine.write_status("running", 8)
+    Record(run).write_status("failed", 8, message="process 0 is lost")
+    mine.write_status("running", 16)
+    assert Record(run).status() == {"state": "failed", "step": 8, "message": "process 0 is lost"}
+    Record(run).write_status("running", 8)  # a new start
+    assert Record(run).status() == {"state": "running", "step": 8}
+
+
 def test_done_without_a_result_is_not_done(run):
     Record(run).write_status("done", 1)
     cell = Cell("arm", None, 0, run)
