@@ -270,13 +270,13 @@ def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
         flags = ["--workdir", run, "--duration", "45steps", "--model.width", "10000"]
         done = call(TINY, *flags)
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr and "MiB are free); checkpoint 15 is intact; make room" in done.stderr
+        assert "Traceback" not in done.stderr and "MiB are free); checkpoint 10 is intact; make room" in done.stderr
         assert read(run, "status.json")["state"] == "failed"
         kept = [int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit()]
-        assert kept == [15]
+        assert kept == [10]  # of the first evaluation, which is the best so far
         subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         out = finish(TINY, *flags).stdout
-        assert "resumed at step 15" in out
+        assert "resumed at step 10" in out
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -351,9 +351,9 @@ sys.exit(main([{str(TINY)!r}, "--workdir", {str(tmp_path / "run")!r}]))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "No space left on device); checkpoint 15 is intact; make room" in done.stderr
+    assert "No space left on device); checkpoint 10 is intact; make room" in done.stderr
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
-    assert "resumed at step 15" in finish(TINY, "--workdir", tmp_path / "run").stdout
+    assert "resumed at step 10" in finish(TINY, "--workdir", tmp_path / "run").stdout
 
 
 def test_an_interrupt_at_the_keyboard_prints_no_traceback(tmp_path):
