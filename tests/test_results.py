@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import statistics
 
 import pytest
 from PIL import Image
@@ -31,17 +30,14 @@ def test_the_readmes_first_command_reaches_its_accuracy(tmp_path):
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
-def test_lenet5_on_fashion_mnist_reaches_the_pytorch_figure(tmp_path):
-    accuracies = []
-    for seed in (0, 1):
-        run = tmp_path / str(seed)
-        finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", run, "--seed", seed)
-        result = read(run, "result.json")["test"]
-        assert result["count"] == 10_000
-        accuracies.append(result["accuracy"])
-        losses = [line["loss"] for line in metrics(run) if line["split"] == "train"]
-        assert losses[-1] < 0.5 * losses[0]
-    assert statistics.mean(accuracies) >= 0.890
+@pytest.mark.parametrize("seed", [0, 1])  # apart, so that they run side by side
+def test_lenet5_on_fashion_mnist_reaches_the_pytorch_figure(seed, tmp_path):
+    """0.889 and 0.890 on two seeds, by PyTorch on all 60,000 images; here on 54,000."""
+    finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, "--seed", seed)
+    result = read(tmp_path, "result.json")["test"]
+    assert result["count"] == 10_000 and result["accuracy"] >= 0.890
+    losses = [line["loss"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_there_are_results():
