@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from rich.console import Console
 
-from jaxcnn import config
+from jaxcnn import config, files
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import checkpoint
@@ -104,8 +104,8 @@ def load_run(path: str | pathlib.Path, checkpoint: str = "latest", *, averaged: 
     Raises:
       UserError: this is no run, or it has no such checkpoint or average.
     """
-    path = pathlib.Path(path).expanduser()
-    return Run(path, load_net(path, checkpoint, averaged=averaged), open_run(path.absolute()).result())
+    path = files.expanded(pathlib.Path(path))
+    return Run(path, load_net(path, checkpoint, averaged=averaged), open_run(path).result())
 
 
 def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = False) -> Run:
@@ -117,7 +117,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = 
     Raises:
       UserError: as `python -m jaxcnn.launch` refuses it; or the loss was not finite.
     """
-    path = pathlib.Path(workdir).expanduser().absolute()
+    path = files.expanded(pathlib.Path(workdir)).absolute()
     plan = make_plan(experiment)
     if not checkpoint.steps(path / "checkpoints"):
         check_init_from(experiment, plan.mesh)

@@ -320,12 +320,12 @@ def size(count: float) -> str:
 
 def _noted_metrics(folder: pathlib.Path) -> Any:
     """The metrics with which a checkpoint was saved; None if there are none, or they cannot be read."""
-    for name in ("note/metadata", "metrics/metrics"):  # the second: before the note held them
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            read = json.loads(files.read_bytes(folder / name))
-            metrics = read.get("metrics") if name[0] == "n" else read
-            if metrics is not None:
-                return metrics
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        metrics = json.loads(files.read_bytes(folder / "note" / "metadata")).get("metrics")
+        if metrics is not None:
+            return metrics
+    with contextlib.suppress(OSError, ValueError):  # where they lay before the note held them
+        return json.loads(files.read_bytes(folder / "metrics" / "metrics"))
     return None
 
 

@@ -34,6 +34,18 @@ class Given:
         return f"given[{i}]"
 
 
+class Counted(Given):
+    """Remembers in `read` which of them were asked for."""
+
+    def __init__(self, *examples, **options):
+        super().__init__(*examples, **options)
+        self.read = []
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        return super().__getitem__(i)
+
+
 def of(image, label=0):
     return {"image": image, "label": label}
 
@@ -179,26 +191,13 @@ def test_the_examples_of_a_source_are_not_changed_by_reading_them():
 
 
 def test_the_check_reads_every_example_once_and_keeps_the_order():
-    read = []
-
-    class Counted(Given):
-        def __getitem__(self, i):
-            read.append(i)
-            return super().__getitem__(i)
-
     examples = Counted(*(of(GOOD, i % 3) for i in range(300)))
     assert [error.index for error in check(examples)] == list(range(2, 300, 3))
-    assert sorted(read) == list(range(300))
+    assert sorted(examples.read) == list(range(300))
 
 
 def test_a_set_of_which_nothing_fits_is_not_searched_through():
-    read = []
-
-    class Counted(Given):
-        def __getitem__(self, i):
-            read.append(i)
-            return super().__getitem__(i)
-
+    examples = Counted(*[of(GOOD, 5)] * 500)
     with pytest.raises(BrokenExample):
-        into_training(Counted(*[of(GOOD, 5)] * 500), tolerated=3)
-    assert len(read) == 4
+        into_training(examples, tolerated=3)
+    assert len(examples.read) == 4
