@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxcnn.data import images
 from jaxcnn.data.images import decode
-from tests.data.mutants import png
+from tests.data.mutants.png import png
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.images import decode
-from tests.data.mutants import Mutant, mutants
+from tests.data.mutants import mutants
+from tests.data.mutants.mutant import Mutant
 
 MUTANTS = mutants()
 
