@@ -24,12 +24,12 @@ import numpy as np
 from jaxcnn import create_model
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.program import compile_step
+from jaxcnn.runs.setup import abstract_state, initial_state
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.compilation import Compiled
 from jaxcnn.train.mesh import Parallel, make_mesh
 from jaxcnn.train.optimizers import SGD, build_optimizer
-from jaxcnn.train.plan import abstract_state, initial_state
-from jaxcnn.train.program import compile_step
 
 MIB = 2**20
 LOCAL = 32  # examples per device

@@ -22,12 +22,12 @@ from jaxcnn.data.digits import Digits
 from jaxcnn.data.transforms import Normalize, Resize
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP
+from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import cells
-from jaxcnn.studies.conduct import conduct
+from jaxcnn.studies.runner import conduct
 from jaxcnn.studies.study import Study
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.record import Record
 
 NETS = {
     "linear, 8x8": ("linear", {"classes": 10}, 8),
@@ -48,7 +48,7 @@ def seconds(experiment: Experiment, seeds: int, together: bool, path: pathlib.Pa
     quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
     start = time.perf_counter()
     conduct(study, own, pathlib.Path(__file__), quiet, lambda: False, together)
-    return time.perf_counter() - start, [Record(cell.path).result()["test"]["loss"] for cell in own]
+    return time.perf_counter() - start, [RunDirectory(cell.path).result()["test"]["loss"] for cell in own]
 
 
 def nudged(experiment: Experiment) -> Experiment:

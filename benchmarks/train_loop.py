@@ -30,19 +30,18 @@ from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import Pad, PadAndCrop, Resize, Rotate
-from jaxcnn.experiment import Data, Experiment
+from jaxcnn.experiment import Checkpoints, Data, Experiment
 from jaxcnn.models import FC
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.evaluation import BATCH_FIELDS, compile_evaluation_step, evaluate, evaluation_batches
+from jaxcnn.runs.loop import run, train_batches
+from jaxcnn.runs.program import compile_train_step
+from jaxcnn.runs.reader import Reader
+from jaxcnn.runs.setup import Plan, initial_state, make_plan
+from jaxcnn.runs.start import start_run
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.evaluate import BATCH_FIELDS, compile_evaluation_step, evaluate, evaluation_batches
-from jaxcnn.train.loop import run, train_batches
 from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.plan import Plan, initial_state, make_plan
-from jaxcnn.train.program import compile_train_step
-from jaxcnn.train.progress import Display
-from jaxcnn.train.reader import Reader
-from jaxcnn.train.start import start_run
 
 INTERVAL = 25
 ALONE = {"train_split": "train", "evaluation_splits": (), "test_splits": ()}  # nothing but training

@@ -47,10 +47,10 @@ def ours(name: str, batch: int, image: int, steps: int) -> dict[str, Any]:
     from jaxcnn.data.synthetic import Synthetic
     from jaxcnn.data.transforms import Normalize
     from jaxcnn.experiment import Data, Experiment
+    from jaxcnn.runs.program import compile_step
+    from jaxcnn.runs.setup import initial_state
     from jaxcnn.train import mesh as meshes
     from jaxcnn.train.optimizers import SGD, build_optimizer
-    from jaxcnn.train.plan import initial_state
-    from jaxcnn.train.program import compile_step
 
     shape = (image, image, 3)
     data = Data(shape, source=Synthetic(shape), batch_size=batch, normalize=Normalize(MEAN, STD))
@@ -146,7 +146,7 @@ def row(name: str, side: str, batch: int, image: int, found: list[dict[str, Any]
     import jax
 
     from jaxcnn import create_model
-    from jaxcnn.explain.summary import summarize
+    from jaxcnn.summary.summary import summarize
 
     jax.config.update("jax_platforms", "cpu")  # counting takes no device
     rate = statistics.median(each["images/s"] for each in found)

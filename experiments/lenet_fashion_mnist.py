@@ -7,28 +7,22 @@ Expected: test accuracy 0.890 after 5 epochs: a PyTorch LeNet-5 with tanh and th
 seeds; ours is measured in docs/results.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import Normalize, Pad
-from jaxcnn.experiment import Data, Experiment
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.schedules import OneCycle
+import jaxcnn as jc
 
 
-def experiment() -> Experiment:
-    return Experiment(
-        model=create_model("lenet5", classes=10),
-        data=Data(
-            source=Tfds("fashion_mnist"),
+def experiment() -> jc.Experiment:
+    return jc.Experiment(
+        model=jc.create_model("lenet5", classes=10),
+        data=jc.Data(
+            source=jc.Tfds("fashion_mnist"),
             image_shape=(32, 32, 1),
-            augment=(Pad(2),),
-            preprocess=(Pad(2),),
-            normalize=Normalize(mean=(72.94,), std=(90.02,)),  # of the training set
+            augment=(jc.Pad(2),),
+            preprocess=(jc.Pad(2),),
+            normalize=jc.Normalize(mean=(72.94,), std=(90.02,)),  # of the training set
             batch_size=128,
         ),
-        optimizer=SGD(learning_rate=0.05, momentum=0.9),
-        schedule=OneCycle(),
-        duration=epochs(5),
-        log_every=steps(100),
+        optimizer=jc.SGD(learning_rate=0.05, momentum=0.9),
+        schedule=jc.OneCycle(),
+        duration=jc.epochs(5),
+        log_every=jc.steps(100),
     )

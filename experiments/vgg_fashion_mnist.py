@@ -6,31 +6,23 @@ Command: python -m jaxcnn.launch experiments/vgg_fashion_mnist.py
 Expected: at least 0.92 test accuracy, the project's own bound; measured in docs/results.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import HorizontalFlip, Normalize, Pad, PadAndCrop
-from jaxcnn.experiment import Data, Experiment
-from jaxcnn.models import GAP
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.losses import CrossEntropy
-from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.schedules import OneCycle
+import jaxcnn as jc
 
 
-def experiment(width: float = 0.375) -> Experiment:
-    return Experiment(
-        model=create_model("vgg11_bn", width=width, stages=3, head=GAP(classes=10)),
-        data=Data(
-            source=Tfds("fashion_mnist"),
+def experiment(width: float = 0.375) -> jc.Experiment:
+    return jc.Experiment(
+        model=jc.create_model("vgg11_bn", width=width, stages=3, head=jc.GAP(classes=10)),
+        data=jc.Data(
+            source=jc.Tfds("fashion_mnist"),
             image_shape=(32, 32, 1),
-            augment=(Pad(2), PadAndCrop(2), HorizontalFlip()),
-            preprocess=(Pad(2),),
-            normalize=Normalize(mean=(72.94,), std=(90.02,)),  # of the training set
+            augment=(jc.Pad(2), jc.PadAndCrop(2), jc.HorizontalFlip()),
+            preprocess=(jc.Pad(2),),
+            normalize=jc.Normalize(mean=(72.94,), std=(90.02,)),  # of the training set
             batch_size=128,
         ),
-        optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
-        schedule=OneCycle(),
-        loss=CrossEntropy(label_smoothing=0.05),
-        duration=epochs(12),
-        log_every=steps(100),
+        optimizer=jc.SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=jc.OneCycle(),
+        loss=jc.CrossEntropy(label_smoothing=0.05),
+        duration=jc.epochs(12),
+        log_every=jc.steps(100),
     )

@@ -14,39 +14,33 @@ ours: not run.
 
 from typing import Literal
 
-from jaxcnn import create_model
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import MEAN_RGB, CenterCrop, HorizontalFlip, RandomCrop, Resize, ScaleJitter
-from jaxcnn.experiment import Data, Experiment
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.schedules import Plateau
+import jaxcnn as jc
 
 MODELS = {"A": "vgg11", "A-LRN": "vgg11_lrn", "B": "vgg13", "C": "vgg16_c", "D": "vgg16", "E": "vgg19"}
 
 
 def experiment(
     variant: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D", dtype: Literal["float32", "bfloat16"] = "bfloat16"
-) -> Experiment:
-    return Experiment(
-        model=create_model(MODELS[variant], classes=1000, dtype=dtype),
-        data=Data(
-            source=Tfds("imagenet2012"),
+) -> jc.Experiment:
+    return jc.Experiment(
+        model=jc.create_model(MODELS[variant], classes=1000, dtype=dtype),
+        data=jc.Data(
+            source=jc.Tfds("imagenet2012"),
             # The labels of "test" are hidden, so "validation" is the test split, read once; 12,812 training
             # images (a standard error of 0.4 points) choose the learning rate and the best checkpoint in its place.
             train_split="train[:99%]",
             evaluation_splits=("train[99%:]",),
             test_splits=("validation",),
             image_shape=(224, 224, 3),
-            augment=(ScaleJitter(256, 512), RandomCrop(224), HorizontalFlip()),
-            preprocess=(Resize(384), CenterCrop(224)),
-            normalize=MEAN_RGB,
+            augment=(jc.ScaleJitter(256, 512), jc.RandomCrop(224), jc.HorizontalFlip()),
+            preprocess=(jc.Resize(384), jc.CenterCrop(224)),
+            normalize=jc.MEAN_RGB,
             batch_size=256,
             evaluation_batch_size=256,
             workers=16,
         ),
-        optimizer=SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4, decay="all"),
-        schedule=Plateau(metric="accuracy", factor=0.1, patience=3),
-        duration=epochs(74),
-        log_every=steps(100),
+        optimizer=jc.SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4, decay="all"),
+        schedule=jc.Plateau(metric="accuracy", factor=0.1, patience=3),
+        duration=jc.epochs(74),
+        log_every=jc.steps(100),
     )

@@ -11,46 +11,207 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcnn.data.digits import Digits as Digits
+    from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
+    from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
+    from jaxcnn.data.transforms import CenterCrop as CenterCrop
+    from jaxcnn.data.transforms import ColorJitter as ColorJitter
+    from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
+    from jaxcnn.data.transforms import Noise as Noise
     from jaxcnn.data.transforms import Normalize as Normalize
+    from jaxcnn.data.transforms import Pad as Pad
+    from jaxcnn.data.transforms import PadAndCrop as PadAndCrop
+    from jaxcnn.data.transforms import RandomCrop as RandomCrop
+    from jaxcnn.data.transforms import RandomResizedCrop as RandomResizedCrop
+    from jaxcnn.data.transforms import Resize as Resize
+    from jaxcnn.data.transforms import Rotate as Rotate
+    from jaxcnn.data.transforms import ScaleJitter as ScaleJitter
+    from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
     from jaxcnn.errors import UserError as UserError
+    from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
     from jaxcnn.experiment import Experiment as Experiment
-    from jaxcnn.explain.summary import endpoints as endpoints
-    from jaxcnn.explain.summary import summarize as summarize
-    from jaxcnn.models import FC as FC
-    from jaxcnn.models import GAP as GAP
     from jaxcnn.models import MODELS as MODELS
-    from jaxcnn.models import Classifier as Classifier
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
+    from jaxcnn.models.alexnet import AlexNet as AlexNet
+    from jaxcnn.models.classifier import Classifier as Classifier
     from jaxcnn.models.classifier import Outputs as Outputs
+    from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
+    from jaxcnn.models.densenet import DenseNet as DenseNet
+    from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
+    from jaxcnn.models.googlenet import GoogLeNet as GoogLeNet
+    from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
+    from jaxcnn.models.heads import FC as FC
+    from jaxcnn.models.heads import GAP as GAP
+    from jaxcnn.models.inception_v3 import InceptionV3 as InceptionV3
+    from jaxcnn.models.inception_v3 import InceptionV3AuxiliaryHead as InceptionV3AuxiliaryHead
+    from jaxcnn.models.inception_v4 import InceptionV4 as InceptionV4
+    from jaxcnn.models.knn import KNN as KNN
+    from jaxcnn.models.lecture import BatchNormCNN as BatchNormCNN
+    from jaxcnn.models.lecture import FlowersCNN as FlowersCNN
+    from jaxcnn.models.lecture import SimpleCNN as SimpleCNN
+    from jaxcnn.models.lenet import RBF as RBF
+    from jaxcnn.models.lenet import LeNet as LeNet
+    from jaxcnn.models.lenet import LeNet1998 as LeNet1998
+    from jaxcnn.models.linear import Pixels as Pixels
     from jaxcnn.models.pretrained import from_torch as from_torch
-    from jaxcnn.run import Run as Run
-    from jaxcnn.run import load_run as load_run
+    from jaxcnn.models.resnet import ResNet as ResNet
+    from jaxcnn.models.senet import SENet as SENet
+    from jaxcnn.models.vgg import VGG as VGG
+    from jaxcnn.models.zfnet import ZFNet as ZFNet
+    from jaxcnn.runs.run import Run as Run
+    from jaxcnn.runs.run import load_run as load_run
+    from jaxcnn.studies.neighbours import Neighbours as Neighbours
+    from jaxcnn.studies.probes import Cost as Cost
+    from jaxcnn.studies.probes import Cropped as Cropped
+    from jaxcnn.studies.probes import Generalization as Generalization
+    from jaxcnn.studies.probes import Shift as Shift
+    from jaxcnn.studies.probes import Shifted as Shifted
+    from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
+    from jaxcnn.studies.study import Claim as Claim
+    from jaxcnn.studies.study import Study as Study
+    from jaxcnn.summary.summary import endpoints as endpoints
+    from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
+    from jaxcnn.train.init_from import InitFrom as InitFrom
+    from jaxcnn.train.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.train.mesh import Parallel as Parallel
+    from jaxcnn.train.optimizers import LAMB as LAMB
+    from jaxcnn.train.optimizers import LARS as LARS
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
+    from jaxcnn.train.optimizers import Optax as Optax
+    from jaxcnn.train.optimizers import RMSProp as RMSProp
+    from jaxcnn.train.schedules import Constant as Constant
+    from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import OneCycle as OneCycle
+    from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import StepDecay as StepDecay
+    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.digits": ("Digits",),
+    "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
-    "jaxcnn.data.transforms": ("Normalize",),
+    "jaxcnn.data.transforms": (
+        "MEAN_RGB",
+        "CenterCrop",
+        "ColorJitter",
+        "HorizontalFlip",
+        "Noise",
+        "Normalize",
+        "Pad",
+        "PadAndCrop",
+        "RandomCrop",
+        "RandomResizedCrop",
+        "Resize",
+        "Rotate",
+        "ScaleJitter",
+        "VerticalFlip",
+    ),
     "jaxcnn.errors": ("UserError",),
-    "jaxcnn.experiment": ("Data", "Experiment"),
-    "jaxcnn.explain.summary": ("endpoints", "summarize"),
-    "jaxcnn.models": ("FC", "GAP", "MODELS", "Classifier", "create_model", "list_models"),
-    "jaxcnn.models.classifier": ("Outputs",),
+    "jaxcnn.experiment": (
+        "Checkpoints",
+        "Data",
+        "Experiment",
+    ),
+    "jaxcnn.models": (
+        "MODELS",
+        "create_model",
+        "list_models",
+    ),
+    "jaxcnn.models.alexnet": ("AlexNet",),
+    "jaxcnn.models.classifier": (
+        "Classifier",
+        "Outputs",
+    ),
+    "jaxcnn.models.deformable": ("DeformableResNet",),
+    "jaxcnn.models.densenet": ("DenseNet",),
+    "jaxcnn.models.efficientnet": ("EfficientNet",),
+    "jaxcnn.models.googlenet": (
+        "GoogLeNet",
+        "GoogLeNetAuxiliaryHead",
+    ),
+    "jaxcnn.models.heads": (
+        "FC",
+        "GAP",
+    ),
+    "jaxcnn.models.inception_v3": (
+        "InceptionV3",
+        "InceptionV3AuxiliaryHead",
+    ),
+    "jaxcnn.models.inception_v4": ("InceptionV4",),
+    "jaxcnn.models.knn": ("KNN",),
+    "jaxcnn.models.lecture": (
+        "BatchNormCNN",
+        "FlowersCNN",
+        "SimpleCNN",
+    ),
+    "jaxcnn.models.lenet": (
+        "RBF",
+        "LeNet",
+        "LeNet1998",
+    ),
+    "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.pretrained": ("from_torch",),
-    "jaxcnn.run": ("Run", "load_run"),
-    "jaxcnn.train.duration": ("epochs", "examples", "steps"),
-    "jaxcnn.train.optimizers": ("SGD", "Adam"),
+    "jaxcnn.models.resnet": ("ResNet",),
+    "jaxcnn.models.senet": ("SENet",),
+    "jaxcnn.models.vgg": ("VGG",),
+    "jaxcnn.models.zfnet": ("ZFNet",),
+    "jaxcnn.runs.run": (
+        "Run",
+        "load_run",
+    ),
+    "jaxcnn.studies.neighbours": ("Neighbours",),
+    "jaxcnn.studies.probes": (
+        "Cost",
+        "Cropped",
+        "Generalization",
+        "Shift",
+        "Shifted",
+        "WithoutBlocks",
+    ),
+    "jaxcnn.studies.study": (
+        "Claim",
+        "Study",
+    ),
+    "jaxcnn.summary.summary": (
+        "endpoints",
+        "summarize",
+    ),
+    "jaxcnn.train.duration": (
+        "Duration",
+        "epochs",
+        "examples",
+        "steps",
+    ),
+    "jaxcnn.train.init_from": ("InitFrom",),
+    "jaxcnn.train.losses": ("CrossEntropy",),
+    "jaxcnn.train.mesh": ("Parallel",),
+    "jaxcnn.train.optimizers": (
+        "LAMB",
+        "LARS",
+        "SGD",
+        "Adam",
+        "Optax",
+        "RMSProp",
+    ),
+    "jaxcnn.train.schedules": (
+        "Constant",
+        "Cosine",
+        "OneCycle",
+        "Plateau",
+        "StepDecay",
+    ),
+    "jaxcnn.train.step": ("EMA",),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

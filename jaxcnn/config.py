@@ -1,4 +1,8 @@
-"""Config: a tree of dataclasses as JSON and back, and the differences between two of them."""
+"""Config: a tree of dataclasses as JSON and back, and the differences between two of them.
+
+Classes of jaxcnn go by their public names, "jaxcnn:SGD" (jaxcnn/__init__.py), so that files can move and runs stay
+readable. Format 0, before there was a number, named modules: `upgraded` reads it.
+"""
 
 import dataclasses
 import importlib
@@ -10,7 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+import jaxcnn
 from jaxcnn.errors import UserError
+
+FORMAT = 1
+"""Of config.json, under the key "format"."""
 
 # Where and how a run computes, but not what: these may change between its starts (docs/design.md says why each may).
 FREE = (
@@ -18,13 +26,18 @@ FREE = (
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
 
-
-# Fields' values under the names that they have now: what was called so in the config of an older run.
+# What was called so in the config of an older run, and is called otherwise now: fields' values, and classes.
 RENAMED = {("kernel_init", "he_normal"): "he_fan_out"}
+RENAMED_CLASSES = {
+    "jaxcnn.models.googlenet:AuxiliaryHead": "GoogLeNetAuxiliaryHead",
+    "jaxcnn.models.inception_v3:AuxiliaryHead": "InceptionV3AuxiliaryHead",
+}
 
 
 def encode(value: Any, path: str = "") -> Any:
-    """A dataclass (a Linen module too) -> {"class": "module:Name", field: ...}; tuples -> lists; dtypes -> names.
+    """A dataclass (a Linen module too) -> {"class": "jaxcnn:Name", field: ...}; tuples -> lists; dtypes -> names.
+
+    A class that is not jaxcnn's is named "module:Name".
 
     Raises:
       UserError: a field holds something else, such as a function; the message names the field.
@@ -38,7 +51,7 @@ def encode(value: Any, path: str = "") -> Any:
         cls = type(value)
         if "<locals>" in cls.__qualname__:
             raise UserError(f"{path}: {cls.__name__} is defined in a function, where config.json cannot find it again")
-        return {"class": f"{cls.__module__}:{cls.__qualname__}"} | {
+        return {"class": class_name(cls)} | {
             name: encode(getattr(value, name), f"{path}.{name}" if path else name) for name in fields
         }
     if isinstance(value, tuple | list):
@@ -58,17 +71,43 @@ def encode(value: Any, path: str = "") -> Any:
     )
 
 
-def renamed(stored: Any) -> Any:
-    """A config that was read from a file, with today's names: a run keeps its meaning when a name gets a better one."""
-    if isinstance(stored, list):
-        return [renamed(item) for item in stored]
-    if not isinstance(stored, dict):
-        return stored
-    now = {
-        field: RENAMED.get((field, value), value) if isinstance(value, str) else value
-        for field, value in stored.items()
-    }
-    return {field: renamed(value) for field, value in now.items()}
+def class_name(cls: type) -> str:
+    """The public name, "jaxcnn:SGD"; "module:Name" of a class that jaxcnn does not export."""
+    if cls.__module__.startswith("jaxcnn.") and getattr(jaxcnn, cls.__qualname__, None) is cls:
+        return f"jaxcnn:{cls.__qualname__}"
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def upgraded(stored: dict[str, Any]) -> dict[str, Any]:
+    """A config that was read from a file, in today's format: a run keeps its meaning when names and files change.
+
+    Raises:
+      UserError: it is of a format that is newer than this jaxcnn.
+    """
+    number = stored.get("format", 0)
+    if not isinstance(number, int) or number > FORMAT:
+        raise UserError(
+            f"config.json has format {number!r} and this jaxcnn reads formats up to {FORMAT}: the run is of a newer one"
+        )
+    return {field: _upgraded(field, value) for field, value in stored.items() if field != "format"}
+
+
+def upgraded_value(path: str, value: Any) -> Any:
+    """The same of one value of a flattened config, `flatten`."""
+    return _upgraded(path.rpartition(".")[2], value)
+
+
+def _upgraded(field: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_upgraded("", item) for item in value]
+    if isinstance(value, dict):
+        return {name: _upgraded(name, item) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    if field == "class" and re.fullmatch(r"jaxcnn(\.\w+)+:\w+", value):
+        name = RENAMED_CLASSES.get(value, value.partition(":")[2])
+        return f"jaxcnn:{name}" if name in jaxcnn.__all__ else value
+    return RENAMED.get((field, value), value)
 
 
 def classes(encoded: Any) -> set[str]:
@@ -112,7 +151,9 @@ def _find(name: str) -> type:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise UserError(f"config.json: {name} cannot be rebuilt: {error}") from error
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__ == module):
+    home = getattr(found, "__module__", None)
+    home = "jaxcnn" if module == "jaxcnn" and str(home).startswith("jaxcnn.") else home  # its public name
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and home == module):
         raise UserError(f"config.json: {name} cannot be rebuilt: it is not a dataclass of that module")
     return found
 
@@ -153,7 +194,7 @@ def fixed(encoded: Any) -> dict[str, Any]:
 def free(encoded: Any) -> tuple[str, ...]:
     """FREE, and the path of a Folder: its images are compared by their names and sizes (plan.dataset), not by place."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return (*FREE, "data.source.path") if source.get("class") == "jaxcnn.data.folder:Folder" else FREE
+    return (*FREE, "data.source.path") if source.get("class") == "jaxcnn:Folder" else FREE
 
 
 def place_data(encoded: Any, values: dict[str, Any]) -> None:

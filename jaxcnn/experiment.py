@@ -1,29 +1,27 @@
-"""Experiment: one run, as a tree of frozen dataclasses that hold real objects. Defaults live here and in its parts."""
+"""Experiment: one run, as a tree of frozen dataclasses that hold real objects. Defaults live here and in its parts.
+
+Nothing runs here, and no part imports this module.
+"""
 
 import dataclasses
-import math
 import os
 from typing import Literal
 
-import jax
-import numpy as np
 import optax
 from flax import linen as nn
 
 from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
-from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError
 from jaxcnn.train.batch_norm import Group
-from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.losses import CrossEntropy, Loss
 from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optax, Optimizer
-from jaxcnn.train.schedules import Constant, OneCycle, Schedule, StepDecay
+from jaxcnn.train.schedules import Constant, Schedule
 from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
 
@@ -94,6 +92,27 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Which checkpoints a run keeps. One is also saved at the end, and when the run is told to stop."""
+
+    every: Duration = epochs(1)
+    latest: int = 2
+    """How many of the newest are kept; at least 2, so that one can be damaged."""
+    best: int = 1
+    """How many of the best by `metric` are kept as well."""
+    metric: str = "accuracy"
+    """A metric of the raw net on the first evaluation split; "loss" counts as better when lower."""
+
+    def __post_init__(self):
+        if self.latest < 2 or self.best < 0:
+            raise UserError("checkpoints.latest must be at least 2 and checkpoints.best at least 0")
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Higher is better."""
+        return -metrics["loss"] if self.metric == "loss" else metrics[self.metric]
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A model, its data and how it is trained. Batch sizes are global; durations are epochs, steps or examples."""
 
@@ -158,78 +177,3 @@ class Experiment:
         for field in ("duration", "evaluate_every", "log_every"):
             if getattr(self, field).amount == 0:
                 raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
-
-
-def debug(experiment: Experiment) -> Experiment:
-    """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
-
-    The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much
-    for the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those
-    batches allow. Large images are evaluated and saved once, at the end.
-
-    Raises:
-      UserError: no size of source image comes out of the transforms as data.image_shape.
-    """
-    data = experiment.data
-    unit = experiment.accumulate * jax.device_count()
-    large = data.image_shape[0] * data.image_shape[1] > 128 * 128
-    batch = unit * -(-(2 if large else 8) // unit)
-    source = Synthetic(
-        image_shape=_source_shape(data), classes=experiment.model.classes, train=6 * batch, test=2 * batch + 1
-    )
-    data = dataclasses.replace(
-        data,
-        source=source,
-        train_split="train",
-        evaluation_splits=("validation",) if data.evaluation_splits else (),
-        test_splits=("test",) if data.test_splits else (),
-        batch_size=batch,
-        evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
-        workers=0,
-    )
-    schedule = experiment.schedule
-    if isinstance(schedule, StepDecay):
-        schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
-    if isinstance(schedule, OneCycle):  # of six steps a smaller part is none
-        schedule = dataclasses.replace(schedule, warm_fraction=max(schedule.warm_fraction, 0.3))
-    if getattr(schedule, "warmup", steps(0)).amount:
-        schedule = dataclasses.replace(schedule, warmup=steps(2))
-    group = experiment.bn_group
-    optimizer = experiment.optimizer
-    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
-    every = steps(6 if large else 3)
-    return dataclasses.replace(
-        experiment,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
-        parallel=dataclasses.replace(
-            experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
-        ),
-        bn_group=group if group == "global" else math.gcd(group, batch // experiment.accumulate),
-        data=data,
-        schedule=schedule,
-        duration=steps(6),
-        evaluate_every=every,
-        log_every=steps(2),
-        checkpoints=dataclasses.replace(experiment.checkpoints, every=every),
-    )
-
-
-def _source_shape(data: Data) -> tuple[int, int, int]:
-    """The shape of a source image that the transforms bring to image_shape: the same, or less what they add."""
-    height, width, channels = data.image_shape
-    wanted = data.image_shape
-    for _ in range(2):
-        out = [_transformed_shape(transforms, wanted) for transforms in (data.augment, data.preprocess)]
-        if out == [data.image_shape] * 2:
-            return wanted
-        wanted = (height - (out[0][0] - height), width - (out[0][1] - width), channels)
-        if min(wanted) < 1:
-            break
-    raise UserError(f"--debug found no image size that data.augment and data.preprocess bring to {data.image_shape}")
-
-
-def _transformed_shape(transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    image, rng = np.zeros(shape, np.uint8), np.random.default_rng(0)
-    for transform in transforms:
-        image = transform(image, rng)
-    return image.shape

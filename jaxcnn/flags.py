@@ -9,10 +9,11 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from jaxcnn import config, experiment_file
-from jaxcnn.cluster.join import Deadlines
-from jaxcnn.cluster.place import Flags
+from jaxcnn.cluster.environment import Flags
+from jaxcnn.cluster.initialize import Deadlines
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.experiment import Experiment, debug
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs.debug import debug
 from jaxcnn.train import duration
 
 T = TypeVar("T")

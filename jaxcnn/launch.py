@@ -20,24 +20,24 @@ import jax
 from rich.console import Console
 
 from jaxcnn import config, experiment_file
-from jaxcnn.cluster.join import Company, Deadlines, join
+from jaxcnn.cluster.heartbeat import LOST
+from jaxcnn.cluster.initialize import Deadlines, ProcessGroup, join
 from jaxcnn.cluster.preflight import check_collective, check_equal
-from jaxcnn.cluster.rollcall import Missing, Stopped
-from jaxcnn.cluster.watch import LOST
+from jaxcnn.cluster.rendezvous import Missing, Stopped
 from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
+from jaxcnn.runs import checkpoint, own_code
+from jaxcnn.runs.display import Display, result_table
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.restore import check_init_from, trust_run
+from jaxcnn.runs.run_directory import REPORT, RunDirectory
+from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.start import start_run
 from jaxcnn.stop import Stop
 from jaxcnn.terminal import keep_going, open_closed_streams, show_warnings
 from jaxcnn.text import print_plain, replace_unknown
-from jaxcnn.train import checkpoint, own_code
-from jaxcnn.train.loop import run
-from jaxcnn.train.plan import make_plan
-from jaxcnn.train.progress import Display, result_table
-from jaxcnn.train.record import REPORT, Record
-from jaxcnn.train.saved import check_init_from, trust_run
-from jaxcnn.train.start import start_run
 
 DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None
 
 
 def _launch(
-    file: pathlib.Path, flags: list[str], company: Company, deadlines: Deadlines, stop: Callable[[], bool]
+    file: pathlib.Path, flags: list[str], company: ProcessGroup, deadlines: Deadlines, stop: Callable[[], bool]
 ) -> tuple[int, str]:
     """The exit code and the message of one process."""
     errors = Console(stderr=True)
@@ -144,8 +144,8 @@ def _launch(
 
 @contextlib.contextmanager
 def _open_record(
-    company: Company, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[Record]]
-) -> Iterator[Record]:
+    company: ProcessGroup, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[RunDirectory]]
+) -> Iterator[RunDirectory]:
     """The run directory: process 0 makes and locks it, the others open it after that."""
     if company.place.index == 0:
         with start() as record:
@@ -157,11 +157,11 @@ def _open_record(
     if not (path / "config.json").exists():
         raise UserError(f"{path} is not there on {company.names[company.place.index]}; all nodes must share --workdir")
     company.on_leave(path)
-    yield Record(path, company.place.index)
+    yield RunDirectory(path, company.place.index)
 
 
 def _study(
-    function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: Company, stop: Callable[[], bool]
+    function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: ProcessGroup, stop: Callable[[], bool]
 ) -> tuple[int, str]:
     """Runs a study file. Raises UserError before anything has been run."""
     from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below

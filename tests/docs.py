@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Literal, get_args, get_origin
 
-from tests.runs import ROOT
+from tests.tiny_runs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.start import start_run
 from jaxcnn.train.duration import steps
-from jaxcnn.train.loop import run
 from jaxcnn.train.mesh import Parallel, make_mesh
-from jaxcnn.train.plan import abstract_state, make_plan
-from jaxcnn.train.progress import Display
-from jaxcnn.train.start import start_run
 from tests.experiments.tiny import experiment
 
 # (accumulate, bn_group); one device runs all of them, each other number two.

@@ -11,7 +11,7 @@ from jaxcnn import config
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import check_figures
 from jaxcnn.studies.study import Study, Untrained, folder, shrunk
-from tests.runs import ROOT, finish, read
+from tests.tiny_runs import ROOT, finish, read
 
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 NAMES = [file.stem for file in FILES]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.synthetic import Synthetic
-from tests.runs import ROOT, TINY, call, finish, kill_when, metrics, read, start
+from tests.tiny_runs import ROOT, TINY, call, finish, kill_when, metrics, read, start
 
 PHOTO = Synthetic(image_shape=(9, 9, 3), classes=4)
 

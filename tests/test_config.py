@@ -7,12 +7,14 @@ import pathlib
 import jax.numpy as jnp
 import pytest
 
-from jaxcnn import create_model
-from jaxcnn.config import decode, differences, encode, flatten, renamed
+from jaxcnn import MODELS, create_model
+from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_value
+from jaxcnn.data import transforms
 from jaxcnn.data.transforms import HorizontalFlip, Pad
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
+from jaxcnn.train import losses, optimizers, schedules
 from jaxcnn.train.schedules import StepDecay
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))
@@ -43,7 +45,7 @@ def test_differences_name_the_field_and_both_values():
     old, new = encode(make(seed=1)), encode(make(seed=2, schedule=StepDecay()))
     found = differences(old, new)
     assert found["seed"] == (1, 2)
-    assert found["schedule.class"] == ("jaxcnn.train.schedules:Constant", "jaxcnn.train.schedules:StepDecay")
+    assert found["schedule.class"] == ("jaxcnn:Constant", "jaxcnn:StepDecay")
     assert differences(old, old) == {}
 
 
@@ -64,13 +66,51 @@ def test_the_config_of_an_older_run_means_what_it_meant():
     model = create_model("resnet18")
     now = encode(dataclasses.replace(make(), model=model))
     old = json.loads(json.dumps(now).replace("he_fan_out", "he_normal"))
-    assert old != now and renamed(old) == now
-    assert decode(renamed(old)).model == model
-    assert differences(renamed(old), now) == {}
+    assert old != now and upgraded(old) == now
+    assert decode(upgraded(old)).model == model
+    assert differences(upgraded(old), now) == {}
 
 
 def test_a_class_that_is_gone_is_named():
     encoded = encode(make())
-    encoded["optimizer"]["class"] = "jaxcnn.train.optimizers:Adagrad"
-    with pytest.raises(UserError, match=r"jaxcnn.train.optimizers:Adagrad cannot be rebuilt"):
+    encoded["optimizer"]["class"] = "jaxcnn:Adagrad"
+    with pytest.raises(UserError, match=r"jaxcnn:Adagrad cannot be rebuilt"):
         decode(encoded)
+
+
+def test_every_class_that_a_config_can_name_has_a_public_name():
+    """So that no file of jaxcnn is named in a run, and every one can move."""
+    for model in MODELS.values():
+        assert {name for name in classes(encode(model)) if not name.startswith("jaxcnn:")} == set()
+    for file in EXPERIMENTS:
+        assert {name for name in classes(encode(parse(file, []).experiment)) if not name.startswith("jaxcnn:")} == set()
+    for module in (transforms, optimizers, schedules, losses):
+        for name, value in vars(module).items():
+            if (
+                isinstance(value, type)
+                and dataclasses.is_dataclass(value)
+                and value.__module__ == module.__name__
+                and name[0] != "_"
+            ):
+                assert class_name(value) == f"jaxcnn:{name}"
+
+
+def test_a_config_of_format_0_names_modules_and_means_the_same():
+    """As docs/results has them: from before classes had public names."""
+    now = encode(make(schedule=StepDecay()))
+    old = json.loads(
+        json.dumps(now)
+        .replace("jaxcnn:StepDecay", "jaxcnn.train.schedules:StepDecay")
+        .replace("jaxcnn:LeNet", "jaxcnn.models.lenet:LeNet")
+        .replace("jaxcnn:Checkpoints", "jaxcnn.train.checkpoint:Checkpoints")
+    )
+    assert old != now and upgraded(old) == now and upgraded({"format": 1} | now) == now
+    assert upgraded({"class": "jaxcnn.models.googlenet:AuxiliaryHead"}) == {"class": "jaxcnn:GoogLeNetAuxiliaryHead"}
+    assert upgraded_value("optimizer.class", "jaxcnn.train.optimizers:SGD") == "jaxcnn:SGD"
+    own = {"class": "mine.parts:SGD"}
+    assert upgraded(own) == own
+
+
+def test_a_config_of_a_newer_format_is_refused():
+    with pytest.raises(UserError, match="format 2 and this jaxcnn reads formats up to 1"):
+        upgraded({"format": 2} | encode(make()))

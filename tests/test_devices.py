@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.many_devices import CASES, cases, name_of
-from tests.runs import TINY, call, finish, kill_when, metrics, read, start
+from tests.tiny_runs import TINY, call, finish, kill_when, metrics, read, start
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from PIL import Image
 
 import jaxcnn.__main__ as jaxcnn_command
 from jaxcnn import experiment_file, flags, launch
+from jaxcnn.runs import program
+from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
 from jaxcnn.studies import command as study_command
-from jaxcnn.train import program
-from jaxcnn.train.plan import abstract_batch, abstract_state, make_plan
 from tests.docs import EXPERIMENTS, PAGES, ROOT, Command, Snippet, blocks, choices, docstring_commands, spoken_commands
-from tests.runs import metrics, read
+from tests.tiny_runs import metrics, read
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -98,13 +98,13 @@ def run_training(words: tuple[str, ...]) -> None:
 
 def check_placeholder(given: list[str]) -> None:
     """Fine-tuning from the run that the command names, by a file with the same net and ten classes."""
-    from jaxcnn.train.saved import check_init_from
+    from jaxcnn.runs.restore import check_init_from
 
     run = str(pathlib.Path(given[given.index("--init-from.run") + 1]).absolute())
     pathlib.Path("FILE.py").write_text(f"""
 from jaxcnn import Data, Experiment
-from jaxcnn.train.record import open_run
-from jaxcnn.train.saved import load_experiment
+from jaxcnn.runs.run_directory import open_run
+from jaxcnn.runs.restore import load_experiment
 import pathlib
 def experiment():
     model = load_experiment(open_run(pathlib.Path({run!r}))).model

@@ -12,11 +12,11 @@ import pytest
 from jaxcnn import files
 from jaxcnn.commands.output import show
 from jaxcnn.report import page
-from jaxcnn.train.record import Record
+from jaxcnn.runs.run_directory import RunDirectory
 
 PACKAGE = pathlib.Path(files.__file__).parent
 # Modules that make JSON for other processes or for a hash, never for a file or a reader.
-WIRE = ("cluster/watch.py", "cluster/rollcall.py", "cluster/preflight.py", "prove/resume.py")
+WIRE = ("cluster/heartbeat.py", "cluster/rendezvous.py", "cluster/preflight.py", "prove/resume.py")
 NOT_FINITE = {"loss": math.nan, "rates": (math.inf, np.float32("-inf"), np.float64(0.5)), "step": np.int64(3)}
 
 
@@ -37,7 +37,7 @@ def test_json_holds_no_nan_and_numpy_is_taken():
 
 
 def test_every_file_of_a_run_is_json(tmp_path, capsys):
-    record = Record(tmp_path)
+    record = RunDirectory(tmp_path)
     record.log({"step": 1, "split": "test", "loss": math.nan, "accuracy": np.float32(0.5)})
     record.write_result({"test": {"loss": math.inf, "accuracy": 0.5}})
     record.write_status("failed", 1, loss=math.nan)

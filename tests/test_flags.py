@@ -8,8 +8,8 @@ import jaxcnn.__main__ as command
 from jaxcnn.errors import UserError
 from jaxcnn.flags import parse
 from jaxcnn.models import create_model
-from jaxcnn.train.memory import largest_batch
-from tests.runs import ROOT, TINY
+from jaxcnn.runs.memory import largest_batch
+from tests.tiny_runs import ROOT, TINY
 
 DIGITS = ROOT / "experiments" / "linear_digits.py"
 
@@ -58,7 +58,7 @@ def test_fit_batch_takes_the_experiments_flags_and_no_more_than_the_images(capsy
 
 
 def test_fit_batch_leaves_a_part_of_a_cpus_memory(capsys, monkeypatch):
-    from jaxcnn.train import fit_batch
+    from jaxcnn.runs import fit_batch
 
     monkeypatch.setattr(fit_batch, "device_memory", lambda mesh: 2**30)
     code, out, _ = run(capsys, "fit-batch", DIGITS, "--data.train-split", "train[:100]", "--data.batch-size", "64")
@@ -90,7 +90,7 @@ def test_the_averages_switch_says_what_it_switches(capsys):
 
 
 def test_models_are_listed_without_counting_anything(capsys, monkeypatch):
-    from jaxcnn.explain import overview
+    from jaxcnn.summary import overview
 
     monkeypatch.setattr(overview, "summarize", lambda *_: pytest.fail("counted"))
     code, out, _ = run(capsys, "models", "--markdown")

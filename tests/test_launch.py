@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT, TINY, call, finish, metrics, read, start, wait_until
+from tests.tiny_runs import ROOT, TINY, call, finish, metrics, read, start, wait_until
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
@@ -213,7 +213,7 @@ class Absent:
         if name.split(".")[0] in ("grain", "tensorflow_datasets", "tyro", "cv2", "PIL", "sklearn", "array_record"):
             raise ImportError(name)
 sys.meta_path.insert(0, Absent())
-import jaxcnn.models, jaxcnn.train.step, jaxcnn.train.loop, jaxcnn.train.optimizers
+import jaxcnn.models, jaxcnn.train.step, jaxcnn.runs.loop, jaxcnn.train.optimizers
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,9 +15,9 @@ from jaxcnn import config, experiment_file, trust
 from jaxcnn.__main__ import main as jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.flags import parse
-from jaxcnn.train import saved
-from jaxcnn.train.record import Record
-from jaxcnn.train.start import start_run
+from jaxcnn.runs import restore as saved
+from jaxcnn.runs.run_directory import RunDirectory
+from jaxcnn.runs.start import start_run
 
 FILE = '''
 """A file with a module beside it."""
@@ -71,7 +71,7 @@ def begin(file, run, **options):
 
 def top_of(run):
     """What the run's own transform makes of a black image."""
-    return int(saved.load_experiment(Record(run)).data.augment[0](np.zeros((), np.int32), None))
+    return int(saved.load_experiment(RunDirectory(run)).data.augment[0](np.zeros((), np.int32), None))
 
 
 def test_a_module_beside_the_file_is_found_from_anywhere_and_kept(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_changed_code_is_refused_with_the_lines_and_the_way_to_go_on(tmp_path):
     begin(file, run, accept_code=True)
     assert top_of(run) == -765
     begin(file, run)
-    environment = Record(run).environment()
+    environment = RunDirectory(run).environment()
     assert len({json.dumps(start["code"]) for start in environment["resumed"]}) == 2, "each start says what it ran"
 
 
@@ -197,7 +197,7 @@ def test_a_run_from_elsewhere_runs_its_code_only_if_it_is_trusted(tmp_path, monk
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
     monkeypatch.setattr(trust, "_here", set())
     with pytest.raises(UserError, match=r"you did not start here; look at .*experiment.py.*--trust"):
-        saved.load_experiment(Record(tmp_path / "run"))
+        saved.load_experiment(RunDirectory(tmp_path / "run"))
     for command in (["evaluate"], ["report"], ["predict", "x.png"], ["explain", "--method", "filters"]):
         assert jaxcnn([command[0], str(tmp_path / "run"), *command[1:]]) == 1
     assert not marker.exists()
@@ -206,7 +206,7 @@ def test_a_run_from_elsewhere_runs_its_code_only_if_it_is_trusted(tmp_path, monk
     mynet = tmp_path / "run" / "code" / "mynet.py"
     mynet.write_text(mynet.read_text() + "\n")
     with pytest.raises(UserError, match="--trust"):
-        saved.load_experiment(Record(tmp_path / "run"))
+        saved.load_experiment(RunDirectory(tmp_path / "run"))
 
 
 def test_a_link_among_the_code_of_a_run_is_refused_before_anything_runs(tmp_path):
@@ -217,12 +217,12 @@ def test_a_link_among_the_code_of_a_run_is_refused_before_anything_runs(tmp_path
     (run / "explain" / "pic" / "__init__.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n")
     (run / "code" / "mynet").symlink_to("../explain/pic")
     with pytest.raises(UserError, match="code/mynet is a link"):
-        saved.load_experiment(Record(run))
+        saved.load_experiment(RunDirectory(run))
     assert jaxcnn(["evaluate", str(run)]) == 1 and not marker.exists()
     (run / "code" / "mynet").unlink()
     (run / "explain" / "pic").rename(run / "code" / "mynet")  # no link, and then the digest is another
     with pytest.raises(UserError, match="--trust"):
-        saved.load_experiment(Record(run))
+        saved.load_experiment(RunDirectory(run))
     assert not marker.exists()
 
 
@@ -234,7 +234,7 @@ def test_a_home_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capl
     assert top_of(tmp_path / "run") == 255, "in this process"
     monkeypatch.setattr(trust, "_here", set())
     with pytest.raises(UserError, match="--trust"):
-        saved.load_experiment(Record(tmp_path / "run"))
+        saved.load_experiment(RunDirectory(tmp_path / "run"))
     saved.trust_run(tmp_path / "run")
     assert top_of(tmp_path / "run") == 255
 
@@ -243,8 +243,8 @@ def test_a_home_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capl
     "name",
     [
         *("os:system", "builtins:exec", "subprocess:Popen", "jaxcnn.train.losses:zero_sums", "jaxcnn.launch:main"),
-        *("jaxcnn.config:dataclasses.dataclass", "jaxcnn.train.saved:Mesh", "jaxcnn.experiment:Experiment.model"),
-        *("jaxcnn.train.saved:TrainState", "flax.linen:Module.apply", "jaxcnn:os", "flax.linen.linear:jax", ":", "x"),
+        *("jaxcnn.config:dataclasses.dataclass", "jaxcnn.runs.restore:Mesh", "jaxcnn.experiment:Experiment.model"),
+        *("jaxcnn.runs.restore:TrainState", "flax.linen:Module.apply", "jaxcnn:os", "flax.linen.linear:jax", ":", "x"),
         *("jaxcnn_experiment_file:Net", "jaxcnn.x..y:Z", "jaxcnn.data.folder:os.system", "pathlib:Path"),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_hostile_config_runs_nothing(name, tmp_path, monkeypatch):
     if config.foreign(encoded):
         monkeypatch.setattr("importlib.import_module", lambda module: pytest.fail(f"imports {module}"))
     with pytest.raises(UserError):
-        saved.load_experiment(Record(tmp_path))
+        saved.load_experiment(RunDirectory(tmp_path))
     assert not (tmp_path / "ran").exists()
 
 

@@ -21,9 +21,9 @@ from jaxcnn.data.digits import Digits
 from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.models import FC, GAP
+from jaxcnn.runs.restore import load_experiment
+from jaxcnn.runs.run_directory import open_run
 from jaxcnn.train.optimizers import Optax
-from jaxcnn.train.record import open_run
-from jaxcnn.train.saved import load_experiment
 from tests.docs import ROOT, Snippet, blocks
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
-from jaxcnn.train.reader import Reader
+from jaxcnn.runs.reader import Reader
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_worker_processes_that_cannot_be_started_are_no_assertion(monkeypatch):
         refused_by_the_system()
         yield
 
-    monkeypatch.setattr("jaxcnn.train.reader.iterate", iterate)
+    monkeypatch.setattr("jaxcnn.runs.reader.iterate", iterate)
     with pytest.raises(UserError, match=r"2 worker processes cannot be started: Too many open files; .*ulimit -n"):
         next(Reader(2).training(None, 0))
     with pytest.raises(AssertionError):  # with threads it is something else

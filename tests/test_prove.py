@@ -2,7 +2,7 @@
 
 import re
 
-from tests.runs import TINY, call, finish
+from tests.tiny_runs import TINY, call, finish
 
 SHORT = ("--duration", "24steps", "--log-every", "4steps", "--checkpoints.every", "5steps")
 

@@ -11,7 +11,7 @@ from jaxcnn.data.folder import Folder
 from jaxcnn.errors import UserError
 from jaxcnn.files import read_bytes
 from jaxcnn.models.pretrained import from_torch
-from jaxcnn.train.import_weights import class_names
+from jaxcnn.runs.import_weights import class_names
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.runs import TINY, call, finish, metrics, read
+from tests.tiny_runs import TINY, call, finish, metrics, read
 
 
 def replayed(run, step):

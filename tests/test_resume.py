@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from jaxcnn.train.saved import load_run
-from tests.runs import (
+from jaxcnn.runs.restore import load_run
+from tests.tiny_runs import (
     TINY,
     assert_same_run,
     call,

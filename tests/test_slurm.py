@@ -15,7 +15,7 @@ import time
 import pytest
 
 from tests.cluster.test_processes import SLOW, assert_close
-from tests.runs import ROOT, assert_same_run, finish, metrics
+from tests.tiny_runs import ROOT, assert_same_run, finish, metrics
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("JAXCNN_SLURM") not in ("1", "all"),

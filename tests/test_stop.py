@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.runs import LIGHT, ROOT, TINY, read, start, wait_until
 from tests.test_resume import saved
+from tests.tiny_runs import LIGHT, ROOT, TINY, read, start, wait_until
 
 
 def python(code, *arguments, shell='exec "$@"'):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, matched, read
 from jaxcnn.studies.verdicts import KEPT, again, judge_again, keep, page, study_of
-from tests.runs import ROOT
+from tests.tiny_runs import ROOT
 
 PAGE = ROOT / "docs" / "studies.md"
 STORED = sorted((ROOT / "docs" / "results" / "studies").glob("*/study.json"))

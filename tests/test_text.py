@@ -11,15 +11,15 @@ from rich.console import Console
 from jaxcnn import __main__ as command
 from jaxcnn import create_model
 from jaxcnn.cluster.doctor import Finding, findings_table
-from jaxcnn.explain.summary import summarize
-from jaxcnn.explain.table import summary_table
 from jaxcnn.report.page import write_page
+from jaxcnn.runs import prediction as predict
+from jaxcnn.runs.compare import comparison_table, curves
+from jaxcnn.runs.display import Display, result_table
+from jaxcnn.runs.prediction import Prediction
 from jaxcnn.studies.command import show
+from jaxcnn.summary.summary import summarize
+from jaxcnn.summary.table import summary_table
 from jaxcnn.text import in_figure, plain, print_plain, table
-from jaxcnn.train import predict
-from jaxcnn.train.compare import comparison_table, curves
-from jaxcnn.train.predict import Prediction
-from jaxcnn.train.progress import Display, result_table
 
 NAMES = ["[bird]", "cat [small]", ":dog:", "a[/b].png", "low [/lr]", "[red]", "x$y$", "_base", "naïve", r"\[b]"]
 

@@ -8,17 +8,13 @@ than tanh. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.schedules import Constant
 
 THRESHOLD = 0.75  # the paper's 25% training error
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     base = on_fashion_mnist() if quick else on_cifar10()
     figure = f"epochs to train accuracy {THRESHOLD:g}"
     different = (
@@ -26,11 +22,11 @@ def study(quick: bool = False) -> Study:
         if quick
         else "one learning rate for all; the paper chose one for each"
     )
-    return Study(
+    return jc.Study(
         question="Does ReLU reach a training error in fewer epochs than tanh and sigmoid?",
         arms={name: dataclasses.replace(base, model=net(name.lower(), quick)) for name in ("ReLU", "tanh", "sigmoid")},
         claims=(
-            Claim(
+            jc.Claim(
                 text="tanh needs more epochs than ReLU",
                 higher="tanh",
                 lower="ReLU",
@@ -38,7 +34,7 @@ def study(quick: bool = False) -> Study:
                 published="six times as many to 25% training error (a net of four convolutional layers)",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="sigmoid needs more epochs than ReLU",
                 higher="sigmoid",
                 lower="ReLU",
@@ -57,27 +53,27 @@ def study(quick: bool = False) -> Study:
 def net(activation: str, quick: bool):
     """Four convolutions, VGG's A of three stages, without normalisation and regularisation."""
     fields = {"stages": 3, "width": 0.125 if quick else 1.0, "activation": activation, "kernel_init": "lecun_normal"}
-    return create_model("vgg11", head=FC(classes=10, widths=(64,) if quick else (512,)), **fields)
+    return jc.create_model("vgg11", head=jc.FC(classes=10, widths=(64,) if quick else (512,)), **fields)
 
 
 def on_fashion_mnist():
     return changed(
         fashion_mnist(net("relu", quick=True), size=16),
-        schedule=Constant(),
+        schedule=jc.Constant(),
         learning_rate=0.02,
         weight_decay=0.0,
-        log_every=steps(4),
-        evaluate_every=epochs(2),
+        log_every=jc.steps(4),
+        evaluate_every=jc.epochs(2),
     )
 
 
 def on_cifar10():
     return changed(
         cifar10(net("relu", quick=False)),
-        schedule=Constant(),
+        schedule=jc.Constant(),
         augment=(),
         learning_rate=0.01,
         weight_decay=0.0,
-        log_every=steps(39),
-        duration=epochs(40),
+        log_every=jc.steps(39),
+        duration=jc.epochs(40),
     )

@@ -7,27 +7,22 @@ substantial overfitting" without (no figure); DenseNet-40 on CIFAR-10: error 7.0
 Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.data.transforms import HorizontalFlip, PadAndCrop, Resize
-from jaxcnn.models import FC
-from jaxcnn.studies.probes import Generalization
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     if quick:
-        model = create_model("vgg11_bn", stages=3, width=0.125, head=FC(classes=10, widths=(64,)))
-        base = changed(fashion_mnist(model, size=16, train=1000), duration=epochs(30), evaluate_every=epochs(5))
+        model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
+        base = changed(fashion_mnist(model, size=16, train=1000), duration=jc.epochs(30), evaluate_every=jc.epochs(5))
         resize = base.data.augment
-        crop, flip = PadAndCrop(2), HorizontalFlip()
+        crop, flip = jc.PadAndCrop(2), jc.HorizontalFlip()
     else:
-        base = cifar10(create_model("resnet20_cifar"))
-        resize: tuple[Resize, ...] = ()
-        crop, flip = PadAndCrop(4), HorizontalFlip()
+        base = cifar10(jc.create_model("resnet20_cifar"))
+        resize: tuple[jc.Resize, ...] = ()
+        crop, flip = jc.PadAndCrop(4), jc.HorizontalFlip()
     different = "a small VGG on 1,000 images of Fashion-MNIST at 16x16" if quick else "ResNet-20"
-    return Study(
+    return jc.Study(
         question="Does augmentation reduce overfitting?",
         arms={
             "none": changed(base, augment=resize),
@@ -35,7 +30,7 @@ def study(quick: bool = False) -> Study:
             "crops and flips": changed(base, augment=(*resize, crop, flip)),
         },
         claims=(
-            Claim(
+            jc.Claim(
                 text="crops and flips lower the gap between the accuracies on training and test images",
                 higher="none",
                 lower="crops and flips",
@@ -43,7 +38,7 @@ def study(quick: bool = False) -> Study:
                 published="AlexNet: without it 'substantial overfitting'",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="crops and flips lower the gap between the losses",
                 higher="none",
                 lower="crops and flips",
@@ -51,7 +46,7 @@ def study(quick: bool = False) -> Study:
                 published="-",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="crops and flips raise the test accuracy",
                 higher="crops and flips",
                 lower="none",
@@ -62,6 +57,6 @@ def study(quick: bool = False) -> Study:
         ),
         seeds=(0, 1, 2),
         metric="test[:2000] accuracy" if quick else "test accuracy",
-        probes=(Generalization(),),
+        probes=(jc.Generalization(),),
         note="Training images are measured after the training, as they are." + (" Crops by 2 pixels." if quick else ""),
     )

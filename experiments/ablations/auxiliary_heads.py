@@ -6,22 +6,20 @@ Expected: a lower training loss of the main classifier and a slightly better tes
 in GoogLeNet, one of the two heads is enough; 0.4 points in Inception-v3 with batch norm. Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.models.googlenet import GOOGLENET_AUX
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     different = (
         "two stages of four modules, an eighth as wide, no LRN; Fashion-MNIST, 480 steps" if quick else "other crops"
     )
-    return Study(
+    return jc.Study(
         question="Do auxiliary classifiers ease training?",
         arms={"no auxiliary heads": arm(quick, auxiliary=False), "auxiliary heads": arm(quick, auxiliary=True)},
         claims=(
-            Claim(
+            jc.Claim(
                 text="with auxiliary heads the main classifier's training loss is lower",
                 higher="no auxiliary heads",
                 lower="auxiliary heads",
@@ -29,7 +27,7 @@ def study(quick: bool = False) -> Study:
                 published="claimed without a figure",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="auxiliary heads raise the accuracy",
                 higher="auxiliary heads",
                 lower="no auxiliary heads",
@@ -46,11 +44,11 @@ def study(quick: bool = False) -> Study:
 
 def arm(quick: bool, auxiliary: bool):
     if not quick:
-        return imagenet(create_model("googlenet", **({} if auxiliary else {"aux": {}})), rate=0.01)
+        return imagenet(jc.create_model("googlenet", **({} if auxiliary else {"aux": {}})), rate=0.01)
     # Without any normalisation, as deep a net as the small images allow: what the heads were made for.
     small = {"widths": (32,), "dropout": 0.0}
     heads = {"inception3b": GOOGLENET_AUX["inception4a"].clone(**small)} if auxiliary else {}
-    model = create_model(
+    model = jc.create_model(
         "googlenet",
         aux=heads,
         classes=10,
@@ -60,4 +58,4 @@ def arm(quick: bool, auxiliary: bool):
         large_kernel=3,
     )
     base = fashion_mnist(model.clone(head=model.head.clone(dropout=0.0)), size=56, train=1000, test=1000)
-    return changed(base, duration=epochs(24), evaluate_every=epochs(2), learning_rate=0.01)
+    return changed(base, duration=jc.epochs(24), evaluate_every=jc.epochs(2), learning_rate=0.01)

@@ -10,17 +10,14 @@ from weights from which the other does not. Published: steps to 72.2% on ImageNe
 
 import dataclasses
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.schedules import Constant
 
 RATES = (0.01, 0.1, 1.0)
 THRESHOLD = 0.7
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     base = on_fashion_mnist(quick)
     arms = {}
     for norm, words in (("none", "no norm"), ("batch", "batch norm")):
@@ -33,11 +30,11 @@ def study(quick: bool = False) -> Study:
     # Seen after the run: with momentum 0.9 the rate 1 is beyond what either net bears.
     too_high = "; momentum 0.9, with which the rate 1 is too high for both" if quick else ""
     metric = "test[:2000] accuracy" if quick else "test accuracy"
-    return Study(
+    return jc.Study(
         question="Does batch normalisation speed up convergence and permit larger rates and worse initialisation?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="at the rate 0.1 the net with batch norm needs fewer epochs",
                 higher="no norm, rate 0.1",
                 lower="batch norm, rate 0.1",
@@ -45,7 +42,7 @@ def study(quick: bool = False) -> Study:
                 published="steps to 72.2%: Inception 31.0 M, with batch norm 13.3 M",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="with batch norm ten times the rate needs still fewer epochs",
                 higher="batch norm, rate 0.1",
                 lower="batch norm, rate 1",
@@ -53,7 +50,7 @@ def study(quick: bool = False) -> Study:
                 published="steps to 72.2%: 13.3 M, at five times the rate 2.1 M",
                 different=different + too_high,
             ),
-            Claim(
+            jc.Claim(
                 text="at the rate 1 the net with batch norm is at least ten points better",
                 higher="batch norm, rate 1",
                 lower="no norm, rate 1",
@@ -61,7 +58,7 @@ def study(quick: bool = False) -> Study:
                 published="Inception at five times the rate: parameters reach machine infinity",
                 different=different + too_high,
             ),
-            Claim(
+            jc.Claim(
                 text="from kernels of N(0, 0.01^2) the net with batch norm is at least ten points better",
                 higher="batch norm, poor start",
                 lower="no norm, poor start",
@@ -80,17 +77,19 @@ def study(quick: bool = False) -> Study:
 
 
 def net(norm: str, quick: bool, **fields):
-    model = create_model("lecture_batchnorm", norm=norm)
+    model = jc.create_model("lecture_batchnorm", norm=norm)
     return model.clone(backbone=model.backbone.clone(width=0.25 if quick else 1.0, **fields))
 
 
 def on_fashion_mnist(quick: bool):
     if not quick:
         experiment = fashion_mnist(net("batch", quick))
-        return changed(experiment, **ALL, batch_size=128, schedule=Constant(), weight_decay=0.0, log_every=steps(50))
+        return changed(
+            experiment, **ALL, batch_size=128, schedule=jc.Constant(), weight_decay=0.0, log_every=jc.steps(50)
+        )
     return dataclasses.replace(
-        changed(fashion_mnist(net("batch", quick)), weight_decay=0.0, log_every=steps(4)),
-        schedule=Constant(),
-        duration=epochs(6),
-        evaluate_every=epochs(2),
+        changed(fashion_mnist(net("batch", quick)), weight_decay=0.0, log_every=jc.steps(4)),
+        schedule=jc.Constant(),
+        duration=jc.epochs(6),
+        evaluate_every=jc.epochs(2),
     )

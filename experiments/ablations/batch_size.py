@@ -8,15 +8,13 @@ Published, ResNet-50 on ImageNet (Wu & He 2018): batch norm's error 23.6 at 32 i
 norm's 24.1 and 24.1. Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs, steps
 
 LARGE, SMALL = 50, 2
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     arms = {}
     for norm in ("batch", "layer"):
         for batch in (LARGE, SMALL):
@@ -24,18 +22,18 @@ def study(quick: bool = False) -> Study:
     metric = "test[:2000] accuracy" if quick else "test accuracy"
     net = "the lectures' net, a quarter as wide, 1,000 images of" if quick else "the lectures' net,"
     different = f"{net} Fashion-MNIST; over all positions of a map two images still give many values"
-    return Study(
+    return jc.Study(
         question="Does batch normalisation depend on the batch size, and layer normalisation not?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text=f"batch norm loses accuracy with a batch of {SMALL}",
                 higher=f"batch norm, batch of {LARGE}",
                 lower=f"batch norm, batch of {SMALL}",
                 published="ResNet-50: error 23.6 at 32 images per worker, 34.7 at 2",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text=f"layer norm loses at most one point with a batch of {SMALL}",
                 higher=f"layer norm, batch of {SMALL}",
                 lower=f"layer norm, batch of {LARGE}",
@@ -43,7 +41,7 @@ def study(quick: bool = False) -> Study:
                 published="ResNet-50 with group norm: error 24.1 at 32 and at 2",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="batch norm loses more than layer norm",
                 higher=f"batch norm, batch of {LARGE}",
                 lower=f"batch norm, batch of {SMALL}",
@@ -63,7 +61,7 @@ RATE = 0.1
 
 
 def arm(norm: str, batch: int, quick: bool):
-    model = create_model("lecture_batchnorm", norm=norm)
+    model = jc.create_model("lecture_batchnorm", norm=norm)
     model = model.clone(backbone=model.backbone.clone(width=0.25 if quick else 1.0))
     base = fashion_mnist(model, train=1000)
     if not quick:
@@ -73,7 +71,7 @@ def arm(norm: str, batch: int, quick: bool):
         batch_size=batch,
         learning_rate=RATE * batch / LARGE,
         weight_decay=0.0,
-        duration=epochs(6 if quick else 10),
-        evaluate_every=epochs(2),
-        log_every=steps(200 // batch),
+        duration=jc.epochs(6 if quick else 10),
+        evaluate_every=jc.epochs(2),
+        log_every=jc.steps(200 // batch),
     )

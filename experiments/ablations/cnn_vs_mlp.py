@@ -8,31 +8,28 @@ docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
-    mlp = create_model("mlp")
+def study(quick: bool = False) -> jc.Study:
+    mlp = jc.create_model("mlp")
     if quick:
-        base = changed(fashion_mnist(mlp), learning_rate=0.02, duration=epochs(10), evaluate_every=epochs(2))
+        base = changed(fashion_mnist(mlp), learning_rate=0.02, duration=jc.epochs(10), evaluate_every=jc.epochs(2))
         metric, different = "test[:2000] accuracy", "2,000 training images of Fashion-MNIST"
-        small_vgg = create_model("vgg11_bn", stages=3, width=0.125, head=FC(classes=10, widths=(64,)))
-        models = {"MLP": mlp, "the lectures' CNN": create_model("lecture_simple"), "small VGG": small_vgg}
+        small_vgg = jc.create_model("vgg11_bn", stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
+        models = {"MLP": mlp, "the lectures' CNN": jc.create_model("lecture_simple"), "small VGG": small_vgg}
     else:
         base = changed(cifar10(mlp), learning_rate=0.02)
         metric, different = "test accuracy", "CIFAR-10"
-        vgg = create_model("vgg11_bn", stages=4, width=0.5, head=FC(classes=10, widths=(256,), dropout=0.5))
-        models = {"MLP": mlp, "the lectures' CNN": create_model("lecture_simple"), "small VGG": vgg}
+        vgg = jc.create_model("vgg11_bn", stages=4, width=0.5, head=jc.FC(classes=10, widths=(256,), dropout=0.5))
+        models = {"MLP": mlp, "the lectures' CNN": jc.create_model("lecture_simple"), "small VGG": vgg}
     claims = []
     # Seen after the run: the MLP has fitted its images by then, the sigmoid layer of the lectures' CNN has not.
     late = {"the lectures' CNN": "; 400 steps, in which its sigmoid layer does not fit the training images"}
     for cnn in ("the lectures' CNN", "small VGG"):
         claims += [
-            Claim(
+            jc.Claim(
                 text=f"{cnn} has fewer parameters than the MLP",
                 higher="MLP",
                 lower=cnn,
@@ -40,7 +37,7 @@ def study(quick: bool = False) -> Study:
                 published="28x28x1: MLP 3,716,106, the lectures' CNN 20,666",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text=f"{cnn} is more accurate than the MLP",
                 higher=cnn,
                 lower="MLP",
@@ -48,7 +45,7 @@ def study(quick: bool = False) -> Study:
                 different=different + (late.get(cnn, "") if quick else ""),
             ),
         ]
-    return Study(
+    return jc.Study(
         question="Does a CNN beat a multilayer perceptron with far fewer parameters?",
         arms={name: dataclasses.replace(base, model=model) for name, model in models.items()},
         claims=tuple(claims),

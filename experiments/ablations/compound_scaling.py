@@ -9,23 +9,21 @@ depth x4 78.1, width x2 77.7, resolution x2 77.5, compound 78.8. Ours: docs/stud
 
 import dataclasses
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 DIMENSIONS = ("depth", "width", "resolution")
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     arms = quick_arms() if quick else full_arms()
     different = "residual nets of two stages, Fashion-MNIST" if quick else "the recipe of ResNet, shorter"
     published = {"depth": "79.0", "width": "78.9", "resolution": "79.1"}
-    return Study(
+    return jc.Study(
         question="Does scaling width, depth and resolution together beat scaling one of them?",
         arms=arms,
         claims=tuple(
-            Claim(
+            jc.Claim(
                 text=f"at about equal multiply-adds compound scaling is better than {dimension}",
                 higher="compound",
                 lower=dimension,
@@ -55,9 +53,9 @@ def quick_arms():
 
 
 def residual(depth: tuple[int, int], width: float, size: int):
-    model = create_model("resnet20_cifar", depth=depth, width=width)
+    model = jc.create_model("resnet20_cifar", depth=depth, width=width)
     base = fashion_mnist(model, size=size, train=1000)
-    return changed(base, duration=epochs(8), evaluate_every=epochs(2), learning_rate=0.1, weight_decay=1e-4)
+    return changed(base, duration=jc.epochs(8), evaluate_every=jc.epochs(2), learning_rate=0.1, weight_decay=1e-4)
 
 
 def full_arms():
@@ -71,6 +69,6 @@ def full_arms():
     }
     arms = {}
     for name, (depth, width, size) in scales.items():
-        model = create_model("efficientnet_b0", depth=depth, width=width)
+        model = jc.create_model("efficientnet_b0", depth=depth, width=width)
         arms[name] = dataclasses.replace(imagenet(model, size=size))
     return arms

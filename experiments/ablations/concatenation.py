@@ -7,17 +7,15 @@ DenseNet-100-BC with 0.8 M parameters has 4.51 error on CIFAR-10, the pre-activa
 (figure 4, right). Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 # The last net's growth gives it about as many parameters as the adding net has.
 QUICK = {"depth": (3, 3), "stem_width": 12}
 FULL = {"depth": (12, 12, 12), "stem_width": 16}
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     growth, wider = (4, 9) if quick else (12, 44)
     nets = {
         "addition": {"growth": growth, "combine": "add"},
@@ -26,18 +24,18 @@ def study(quick: bool = False) -> Study:
     }
     arms = {}
     for name, fields in nets.items():
-        model = create_model("densenet40_k12_cifar", **(QUICK if quick else FULL), **fields)
+        model = jc.create_model("densenet40_k12_cifar", **(QUICK if quick else FULL), **fields)
         arms[name] = on_fashion_mnist(model) if quick else changed(cifar10(model), weight_decay=1e-4)
     different = (
         "two blocks of three layers, 1,000 images of Fashion-MNIST, 200 steps"
         if quick
         else "DenseNet-40; addition of the same depth"
     )
-    return Study(
+    return jc.Study(
         question="Is concatenation more parameter-efficient than addition?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="of the same depth and widths between blocks, the concatenating net has fewer parameters",
                 higher="addition",
                 lower="concatenation",
@@ -45,7 +43,7 @@ def study(quick: bool = False) -> Study:
                 published="DenseNet-100-BC 0.8 M, ResNet-1001 10.2 M",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="it loses at most one point",
                 higher="concatenation",
                 lower="addition",
@@ -53,7 +51,7 @@ def study(quick: bool = False) -> Study:
                 published="CIFAR-10, error: DenseNet-100-BC 4.51, ResNet-1001 4.62",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="with as many parameters concatenation is better",
                 higher="concatenation, as many parameters",
                 lower="addition",
@@ -68,4 +66,4 @@ def study(quick: bool = False) -> Study:
 
 
 def on_fashion_mnist(model):
-    return changed(fashion_mnist(model, size=16, train=1000), evaluate_every=epochs(2), weight_decay=1e-4)
+    return changed(fashion_mnist(model, size=16, train=1000), evaluate_every=jc.epochs(2), weight_decay=1e-4)

@@ -9,14 +9,11 @@ on ImageNet: plain-18 27.94, plain-34 28.54, ResNet-18 27.88, ResNet-34 25.03; o
 
 import dataclasses
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
-from jaxcnn.train.schedules import StepDecay
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     # Blocks of two convolutions per stage; the number of layers is that of the paper's section 4.2.
     depths = {10: (2, 2), 22: (5, 5), 42: (10, 10)} if quick else {20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
     shallow, deep = min(depths), max(depths)
@@ -27,11 +24,11 @@ def study(quick: bool = False) -> Study:
         for layers, depth in depths.items()
     }
     different = "two stages of 8 and 16 channels, on digits of 8x8 pixels" if quick else "CIFAR-10"
-    return Study(
+    return jc.Study(
         question="Does depth harm a plain net's training, and do shortcuts remove the harm?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="the deep plain net has the higher training loss",
                 higher=f"plain-{deep}",
                 lower=f"plain-{shallow}",
@@ -39,7 +36,7 @@ def study(quick: bool = False) -> Study:
                 published="ImageNet, top-1 error: plain-18 27.94, plain-34 28.54; training error in figure 4 likewise",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="the deep residual net has a training loss at most 0.02 above the shallow one's",
                 higher=f"ResNet-{shallow}",
                 lower=f"ResNet-{deep}",
@@ -48,7 +45,7 @@ def study(quick: bool = False) -> Study:
                 published="CIFAR-10, test error: ResNet-20 8.75, ResNet-56 6.97; training error falls in figure 6",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="depth raises a plain net's training loss more than a residual net's",
                 higher=f"plain-{deep}",
                 lower=f"plain-{shallow}",
@@ -57,7 +54,7 @@ def study(quick: bool = False) -> Study:
                 published="ImageNet, top-1 error: 0.60 up when plain, 2.85 down when residual",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="of the deep nets the residual one has the higher test accuracy",
                 higher=f"ResNet-{deep}",
                 lower=f"plain-{deep}",
@@ -73,14 +70,14 @@ def study(quick: bool = False) -> Study:
 def net(depth: tuple[int, ...], kind: str, quick: bool):
     fields = {"width": 0.5} if quick else {}
     shortcut = "none" if kind == "plain" else "A"
-    return create_model("resnet20_cifar", depth=depth, shortcut=shortcut, **fields)
+    return jc.create_model("resnet20_cifar", depth=depth, shortcut=shortcut, **fields)
 
 
 def on_digits():
     return changed(
-        digits(create_model("resnet20_cifar")),
-        duration=epochs(6),
-        evaluate_every=epochs(2),
+        digits(jc.create_model("resnet20_cifar")),
+        duration=jc.epochs(6),
+        evaluate_every=jc.epochs(2),
         learning_rate=0.1,
         weight_decay=1e-4,
     )
@@ -89,8 +86,8 @@ def on_digits():
 def on_cifar10():
     """The paper's recipe: 64,000 steps of 128, the rate divided by ten at 32,000 and 48,000."""
     return changed(
-        cifar10(create_model("resnet20_cifar")),
-        duration=epochs(164),
-        schedule=StepDecay(milestones=(epochs(82), epochs(123))),
+        cifar10(jc.create_model("resnet20_cifar")),
+        duration=jc.epochs(164),
+        schedule=jc.StepDecay(milestones=(jc.epochs(82), jc.epochs(123))),
         weight_decay=1e-4,
     )

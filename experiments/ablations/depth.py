@@ -8,49 +8,46 @@ B 28.7/9.9, C 28.1/9.4, D 27.0/8.8, E 27.3/9.0. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.models.vgg import VGG_BN_HEAD
 from jaxcnn.studies.recipes import changed, digits, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 NETS = {"A": "vgg11", "B": "vgg13", "C": "vgg16_c", "D": "vgg16", "E": "vgg19"}
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     different = (
         "three stages, an eighth as wide, batch norm; 300 digits, which every net fits"
         if quick
         else "batch norm; central crop"
     )
-    base = quick_form() if quick else imagenet(create_model("vgg11"), rate=0.05)
-    return Study(
+    base = quick_form() if quick else imagenet(jc.create_model("vgg11"), rate=0.05)
+    return jc.Study(
         question="Is a deeper VGG better?",
         arms={f"VGG-{letter}": dataclasses.replace(base, model=net(name, quick)) for letter, name in NETS.items()},
         claims=(
-            Claim(
+            jc.Claim(
                 text="B is better than A",
                 higher="VGG-B",
                 lower="VGG-A",
                 published="top-1 error: A 29.6, B 28.7",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="D is better than A",
                 higher="VGG-D",
                 lower="VGG-A",
                 published="top-1 error: A 29.6, D 27.0",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="3x3 convolutions (D) are better than 1x1 ones in their places (C)",
                 higher="VGG-D",
                 lower="VGG-C",
                 published="top-1 error: C 28.1, D 27.0",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="E is at most one point better than D",
                 higher="VGG-D",
                 lower="VGG-E",
@@ -70,17 +67,17 @@ def study(quick: bool = False) -> Study:
 
 def net(name: str, quick: bool):
     """The net with batch norm, and at quick scale with three stages and one hidden layer of 64."""
-    model = create_model(name, classes=10 if quick else 1000)
+    model = jc.create_model(name, classes=10 if quick else 1000)
     backbone = model.backbone.clone(norm="batch", kernel_init="he_fan_out")
     if not quick:
         return model.clone(backbone=backbone, head=VGG_BN_HEAD)
-    return model.clone(backbone=backbone.clone(stages=3, width=0.125), head=FC(classes=10, widths=(64,)))
+    return model.clone(backbone=backbone.clone(stages=3, width=0.125), head=jc.FC(classes=10, widths=(64,)))
 
 
 def quick_form():
     return changed(
-        digits(create_model("vgg11"), size=16, train="train[:300]"),
-        duration=epochs(20),
-        evaluate_every=epochs(5),
+        digits(jc.create_model("vgg11"), size=16, train="train[:300]"),
+        duration=jc.epochs(20),
+        evaluate_every=jc.epochs(5),
         batch_size=30,
     )

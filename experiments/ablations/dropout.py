@@ -8,37 +8,33 @@ NIN 11.59 with FC layers, 10.88 with dropout. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
-from jaxcnn.studies.probes import Generalization
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     fields = {"stages": 3, "width": 0.125} if quick else {"stages": 4}
-    head = FC(classes=10, widths=(256, 256) if quick else (512, 512))
-    model = create_model("vgg11", head=head, **fields, kernel_init="he_fan_in")
+    head = jc.FC(classes=10, widths=(256, 256) if quick else (512, 512))
+    model = jc.create_model("vgg11", head=head, **fields, kernel_init="he_fan_in")
     if quick:
         base = changed(
             fashion_mnist(model, size=16, train=1000),
-            duration=epochs(30),
-            evaluate_every=epochs(5),
+            duration=jc.epochs(30),
+            evaluate_every=jc.epochs(5),
             learning_rate=0.02,
             weight_decay=0.0,
         )
     else:
         base = changed(cifar10(model), augment=(), learning_rate=0.02, weight_decay=0.0)
     different = "a small VGG on 1,000 images of Fashion-MNIST" if quick else "VGG-A without its last stage"
-    return Study(
+    return jc.Study(
         question="Does dropout reduce overfitting?",
         arms={
             "no dropout": base,
             "dropout 0.5": dataclasses.replace(base, model=model.clone(head=model.head.clone(dropout=0.5))),
         },
         claims=(
-            Claim(
+            jc.Claim(
                 text="dropout lowers the gap between the accuracies on training and test images",
                 higher="no dropout",
                 lower="dropout 0.5",
@@ -46,7 +42,7 @@ def study(quick: bool = False) -> Study:
                 published="AlexNet: without it 'our network exhibits substantial overfitting'",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="dropout lowers the gap between the losses",
                 higher="no dropout",
                 lower="dropout 0.5",
@@ -54,7 +50,7 @@ def study(quick: bool = False) -> Study:
                 published="-",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="dropout raises the test accuracy",
                 higher="dropout 0.5",
                 lower="no dropout",
@@ -64,7 +60,7 @@ def study(quick: bool = False) -> Study:
         ),
         seeds=(0, 1, 2, 3) if quick else (0, 1, 2),
         metric="test[:2000] accuracy" if quick else "test accuracy",
-        probes=(Generalization(),),
+        probes=(jc.Generalization(),),
         note="No weight decay and no augmentation: dropout is the only regularisation. Training images are measured "
         "after the training, without dropout.",
     )

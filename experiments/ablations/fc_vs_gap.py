@@ -9,38 +9,29 @@ docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.data.digits import Digits
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import HorizontalFlip, Normalize, PadAndCrop, Resize
-from jaxcnn.experiment import Data, Experiment
-from jaxcnn.models import FC, GAP
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.optimizers import SGD
-from jaxcnn.train.schedules import Cosine
+import jaxcnn as jc
 
 
-def study(quick: bool = False) -> Study:
-    fc = FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), dropout=0.5)
-    heads = {"FC": fc.clone(dropout=0.0), "FC, dropout": fc, "GAP": GAP(classes=10)}
+def study(quick: bool = False) -> jc.Study:
+    fc = jc.FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), dropout=0.5)
+    heads = {"FC": fc.clone(dropout=0.0), "FC, dropout": fc, "GAP": jc.GAP(classes=10)}
     base = on_digits() if quick else on_cifar10()
     arms = {
-        name: dataclasses.replace(base, model=create_model("vgg11_bn", head=head, **net(quick)))
+        name: dataclasses.replace(base, model=jc.create_model("vgg11_bn", head=head, **net(quick)))
         for name, head in heads.items()
     }
-    return Study(
+    return jc.Study(
         question="Can global average pooling replace the fully connected layers?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="GAP has fewer parameters than FC",
                 higher="FC, dropout",
                 lower="GAP",
                 metric="parameters",
                 published="VGG-16: 123.6 M of 138.4 M parameters are in its FC layers",
             ),
-            Claim(
+            jc.Claim(
                 text="GAP loses at most one point against FC with dropout",
                 higher="GAP",
                 lower="FC, dropout",
@@ -48,7 +39,7 @@ def study(quick: bool = False) -> Study:
                 published="error on CIFAR-10 (NIN): 10.41 with GAP, 10.88 with FC; on ImageNet (VGG): 33.4, 31.2",
                 different="a small VGG-A on digits of 8x8 pixels" if quick else "VGG-A without its last stage",
             ),
-            Claim(
+            jc.Claim(
                 text="GAP does better than FC without dropout",
                 higher="GAP",
                 lower="FC",
@@ -65,36 +56,36 @@ def net(quick: bool) -> dict:
     return {"stages": 3, "width": 0.125} if quick else {"stages": 4}
 
 
-def on_digits() -> Experiment:
-    return Experiment(
-        model=create_model("vgg11_bn"),
-        data=Data(
+def on_digits() -> jc.Experiment:
+    return jc.Experiment(
+        model=jc.create_model("vgg11_bn"),
+        data=jc.Data(
             image_shape=(16, 16, 1),
-            source=Digits(),
-            augment=(Resize((16, 16)),),
-            preprocess=(Resize((16, 16)),),
-            normalize=Normalize(mean=(78.0,), std=(96.0,)),
+            source=jc.Digits(),
+            augment=(jc.Resize((16, 16)),),
+            preprocess=(jc.Resize((16, 16)),),
+            normalize=jc.Normalize(mean=(78.0,), std=(96.0,)),
             batch_size=64,
         ),
-        optimizer=SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
-        schedule=Cosine(),
-        duration=epochs(10),
-        log_every=steps(20),
+        optimizer=jc.SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+        schedule=jc.Cosine(),
+        duration=jc.epochs(10),
+        log_every=jc.steps(20),
     )
 
 
-def on_cifar10() -> Experiment:
-    return Experiment(
-        model=create_model("vgg11_bn"),
-        data=Data(
+def on_cifar10() -> jc.Experiment:
+    return jc.Experiment(
+        model=jc.create_model("vgg11_bn"),
+        data=jc.Data(
             image_shape=(32, 32, 3),
-            source=Tfds("cifar10"),
-            augment=(PadAndCrop(4), HorizontalFlip()),
-            normalize=Normalize(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)),
+            source=jc.Tfds("cifar10"),
+            augment=(jc.PadAndCrop(4), jc.HorizontalFlip()),
+            normalize=jc.Normalize(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)),
             batch_size=128,
         ),
-        optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
-        schedule=Cosine(),
-        duration=epochs(100),
-        log_every=steps(100),
+        optimizer=jc.SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=jc.Cosine(),
+        duration=jc.epochs(100),
+        log_every=jc.steps(100),
     )

@@ -6,28 +6,26 @@ Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against
 lectures); no accuracy. Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     arms = {}
     for name, naive in {"with reductions": False, "naive": True}.items():
         fields = {"modules": ("3a", "3b"), "width": 0.125, "classes": 10, "dropout": 0.0} if quick else {}
-        model = create_model("googlenet_bn", aux={}, naive=naive, large_kernel=5, **fields)
+        model = jc.create_model("googlenet_bn", aux={}, naive=naive, large_kernel=5, **fields)
         if quick:
             base = fashion_mnist(model, size=56, train=1000, test=1000)
-            arms[name] = changed(base, duration=epochs(8), evaluate_every=epochs(2))
+            arms[name] = changed(base, duration=jc.epochs(8), evaluate_every=jc.epochs(2))
         else:
             arms[name] = imagenet(model)
     different = "two modules, an eighth as wide, Fashion-MNIST at 56x56" if quick else "batch norm"
-    return Study(
+    return jc.Study(
         question="Do 1x1 reductions cut the cost of inception without losing accuracy?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="the naive net takes more multiply-adds",
                 higher="naive",
                 lower="with reductions",
@@ -35,7 +33,7 @@ def study(quick: bool = False) -> Study:
                 published="a layer: 112.9 M without, 5.3 M with a reduction (the lectures)",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="reductions lose at most one point",
                 higher="with reductions",
                 lower="naive",

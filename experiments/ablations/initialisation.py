@@ -9,22 +9,20 @@ He's sooner; with 30 layers Glorot's stalls completely (no figure). Ours: docs/s
 
 import dataclasses
 
-from jaxcnn import create_model
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs, steps
 
 INITS = {"He": "he_fan_in", "Glorot": "glorot_uniform", "LeCun": "lecun_normal"}
 CHANCE = 2.303  # the loss of ten equally probable classes
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     blocks = {6: (2,), 14: (6,)} if quick else {20: (3, 3, 3), 32: (5, 5, 5)}
     shallow, deep = blocks
     base = on_digits() if quick else on_cifar10()
     fields = {"shortcut": "none", "norm": "none"}
     # The head keeps its own: the nets differ in what their convolutions start from.
-    model = create_model("resnet20_cifar", **fields)
+    model = jc.create_model("resnet20_cifar", **fields)
     arms = {
         f"{name}, {layers} layers": dataclasses.replace(
             base, model=model.clone(backbone=model.backbone.clone(depth=depth, kernel_init=init))
@@ -36,7 +34,7 @@ def study(quick: bool = False) -> Study:
         "14 layers of 16 channels, on digits, six epochs; the paper has 30 layers on ImageNet" if quick else "CIFAR-10"
     )
     claims = [
-        Claim(
+        jc.Claim(
             text=f"the deep net learns from He's and not from {other}'s: the training loss is 0.5 lower",
             higher=f"{other}, {deep} layers",
             lower=f"He, {deep} layers",
@@ -48,7 +46,7 @@ def study(quick: bool = False) -> Study:
         for other in ("Glorot", "LeCun")
     ]
     claims.append(
-        Claim(
+        jc.Claim(
             text="the advantage over Glorot's is larger in the deep net than in the shallow one",
             higher=f"Glorot, {deep} layers",
             lower=f"He, {deep} layers",
@@ -58,7 +56,7 @@ def study(quick: bool = False) -> Study:
             different=different,
         )
     )
-    return Study(
+    return jc.Study(
         question="Does He's initialisation let a deep ReLU net start where others do not?",
         arms=arms,
         claims=tuple(claims),
@@ -76,15 +74,15 @@ def study(quick: bool = False) -> Study:
 
 def on_digits():
     return changed(
-        digits(create_model("resnet20_cifar")),
+        digits(jc.create_model("resnet20_cifar")),
         batch_size=16,
-        duration=epochs(6),
-        evaluate_every=epochs(2),
-        log_every=steps(30),
+        duration=jc.epochs(6),
+        evaluate_every=jc.epochs(2),
+        log_every=jc.steps(30),
         learning_rate=0.02,
         weight_decay=0.0,
     )
 
 
 def on_cifar10():
-    return changed(cifar10(create_model("resnet20_cifar")), learning_rate=0.01, weight_decay=1e-4)
+    return changed(cifar10(jc.create_model("resnet20_cifar")), learning_rate=0.01, weight_decay=1e-4)

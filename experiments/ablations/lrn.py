@@ -8,38 +8,37 @@ points of top-1 and 1.2 of top-5 error. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.data.transforms import MEAN_RGB, Normalize
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     nets = {"VGG-A": "vgg11", "VGG-A-LRN": "vgg11_lrn"}
     # The papers' input, pixels minus their mean: LRN's constants are made for activations of that size.
     if quick:
-        fields = {"stages": 3, "width": 0.125, "head": FC(classes=10, widths=(64,), kernel_init="glorot_uniform")}
+        fields = {"stages": 3, "width": 0.125, "head": jc.FC(classes=10, widths=(64,), kernel_init="glorot_uniform")}
         base = changed(
-            fashion_mnist(create_model("vgg11", **fields), size=16),
-            normalize=Normalize(mean=(72.9,), std=(1.0,)),
+            fashion_mnist(jc.create_model("vgg11", **fields), size=16),
+            normalize=jc.Normalize(mean=(72.9,), std=(1.0,)),
             learning_rate=0.002,
-            evaluate_every=epochs(2),
+            evaluate_every=jc.epochs(2),
         )
-        models = {name: create_model(net, **fields) for name, net in nets.items()}
+        models = {name: jc.create_model(net, **fields) for name, net in nets.items()}
     else:
         nets |= {"AlexNet": "alexnet_single", "AlexNet-LRN": "alexnet_single"}
         base = changed(
-            imagenet(create_model("vgg11"), rate=0.01), normalize=MEAN_RGB, weight_decay=5e-4, duration=epochs(74)
+            imagenet(jc.create_model("vgg11"), rate=0.01),
+            normalize=jc.MEAN_RGB,
+            weight_decay=5e-4,
+            duration=jc.epochs(74),
         )
         norms = {"AlexNet": "none", "AlexNet-LRN": "lrn"}
         models = {
-            name: create_model(net, **({"norm": norms[name]} if name in norms else {})) for name, net in nets.items()
+            name: jc.create_model(net, **({"norm": norms[name]} if name in norms else {})) for name, net in nets.items()
         }
     different = "VGG-A of three stages, an eighth as wide, on 2,000 images of Fashion-MNIST" if quick else "other crops"
     claims = [
-        Claim(
+        jc.Claim(
             text="LRN adds at most one point to VGG-A",
             higher="VGG-A",
             lower="VGG-A-LRN",
@@ -50,7 +49,7 @@ def study(quick: bool = False) -> Study:
     ]
     if not quick:
         claims.append(
-            Claim(
+            jc.Claim(
                 text="LRN helps AlexNet",
                 higher="AlexNet-LRN",
                 lower="AlexNet",
@@ -58,7 +57,7 @@ def study(quick: bool = False) -> Study:
                 different="one tower at 224x224, other crops",
             )
         )
-    return Study(
+    return jc.Study(
         question="What does local response normalisation buy?",
         arms={name: dataclasses.replace(base, model=model) for name, model in models.items()},
         claims=tuple(claims),

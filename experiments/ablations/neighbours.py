@@ -6,41 +6,37 @@ Expected: the CNN is more accurate, keeps less and classifies sooner. Published:
 docs/studies.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.studies.neighbours import Neighbours
-from jaxcnn.studies.probes import Cost
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     if quick:
-        cnn = changed(fashion_mnist(create_model("lecture_simple"), train=5000), evaluate_every=epochs(2))
+        cnn = changed(fashion_mnist(jc.create_model("lecture_simple"), train=5000), evaluate_every=jc.epochs(2))
         metric, different = "test[:2000] accuracy", "5,000 images of Fashion-MNIST, two CPU cores"
     else:
-        cnn = cifar10(create_model("resnet20_cifar"))
+        cnn = cifar10(jc.create_model("resnet20_cifar"))
         metric, different = "test accuracy", "CIFAR-10"
-    arms = {"CNN": cnn} | {f"{k} nearest": Neighbours(cnn, k=k) for k in (1, 5)}
-    return Study(
+    arms = {"CNN": cnn} | {f"{k} nearest": jc.Neighbours(cnn, k=k) for k in (1, 5)}
+    return jc.Study(
         question="Do nearest neighbours need every training image and still lose to a CNN?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="the CNN is more accurate than the nearest neighbour",
                 higher="CNN",
                 lower="1 nearest",
                 published="claimed without a figure",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="the CNN is more accurate than five neighbours",
                 higher="CNN",
                 lower="5 nearest",
                 published="claimed without a figure",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="the neighbours keep more in memory",
                 higher="1 nearest",
                 lower="CNN",
@@ -48,7 +44,7 @@ def study(quick: bool = False) -> Study:
                 published="-",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="the neighbours take longer for a test image",
                 higher="1 nearest",
                 lower="CNN",
@@ -59,7 +55,7 @@ def study(quick: bool = False) -> Study:
         ),
         seeds=(0, 1, 2),
         metric=metric,
-        probes=(Cost(),),
+        probes=(jc.Cost(),),
         note="Nothing is drawn in nearest neighbours: the seeds differ in the CNN alone. Times are of one batch of 250 "
         "images, the fastest of several passes.",
     )

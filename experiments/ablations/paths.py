@@ -7,30 +7,27 @@ Published: on CIFAR-10 removing any layer of VGG brings it to chance (90% error)
 block has hardly an effect, except where the map is halved (figure 3, no table). Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.studies.probes import WithoutBlocks
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     depth = (5, 5) if quick else (9, 9, 9)
     fields = {"width": 0.5} if quick else {}
     arms = {}
     for name, shortcut in {"residual": "A", "plain": "none"}.items():
-        model = create_model("resnet20_cifar", depth=depth, shortcut=shortcut, **fields)
+        model = jc.create_model("resnet20_cifar", depth=depth, shortcut=shortcut, **fields)
         arms[name] = on_digits(model) if quick else cifar10(model)
     different = (
         "22 layers on digits of 8x8 pixels; the plain net has the same blocks, the paper's is a VGG"
         if quick
         else "56 layers; the plain net has the same blocks, the paper's is a VGG"
     )
-    return Study(
+    return jc.Study(
         question="Does a trained residual net do without one of its blocks, and a plain net not?",
         arms=arms,
         claims=(
-            Claim(
+            jc.Claim(
                 text="a plain net loses at least 20 points more than a residual net without a block",
                 higher="plain",
                 lower="residual",
@@ -39,7 +36,7 @@ def study(quick: bool = False) -> Study:
                 published="CIFAR-10: VGG falls to chance, ResNet-110 hardly changes",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="without its most important block the residual net still loses less",
                 higher="plain",
                 lower="residual",
@@ -49,10 +46,12 @@ def study(quick: bool = False) -> Study:
             ),
         ),
         seeds=(0, 1, 2),
-        probes=(WithoutBlocks(),),
+        probes=(jc.WithoutBlocks(),),
         note="One block at a time is left out of the trained net, but none that halves the map; nothing is retrained.",
     )
 
 
 def on_digits(model):
-    return changed(digits(model), duration=epochs(6), evaluate_every=epochs(2), learning_rate=0.1, weight_decay=1e-4)
+    return changed(
+        digits(model), duration=jc.epochs(6), evaluate_every=jc.epochs(2), learning_rate=0.1, weight_decay=1e-4
+    )

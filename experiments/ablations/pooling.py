@@ -8,30 +8,27 @@ top-5 on ImageNet. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     if quick:
-        head = FC(classes=10, widths=(64,))
-        model = create_model("vgg11_bn", stages=3, width=0.125, head=head)
-        base = changed(fashion_mnist(model, size=16), evaluate_every=epochs(2))
+        head = jc.FC(classes=10, widths=(64,))
+        model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=head)
+        base = changed(fashion_mnist(model, size=16), evaluate_every=jc.epochs(2))
     else:
-        model = create_model("alexnet")
+        model = jc.create_model("alexnet")
         base = changed(imagenet(model, size=227, rate=0.01), batch_size=128, weight_decay=5e-4)
     arms = {"2x2": "max", "3x3, overlapping": "overlapping"}
-    return Study(
+    return jc.Study(
         question="Does overlapping pooling help?",
         arms={
             name: dataclasses.replace(base, model=model.clone(backbone=model.backbone.clone(pooling=pooling)))
             for name, pooling in arms.items()
         },
         claims=(
-            Claim(
+            jc.Claim(
                 text="overlapping pooling is better",
                 higher="3x3, overlapping",
                 lower="2x2",

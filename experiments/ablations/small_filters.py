@@ -10,32 +10,29 @@ against 24.5 C^2. Ours: docs/studies.md.
 
 import dataclasses
 
-from jaxcnn import create_model
-from jaxcnn.models import FC
+import jaxcnn as jc
 from jaxcnn.models.vgg import VGG_BN_HEAD
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 NETS = {"pairs of 3x3": ("vgg13_bn", "5x5"), "triples of 3x3": ("vgg16_bn", "7x7")}
 
 
-def study(quick: bool = False) -> Study:
-    base = on_fashion_mnist() if quick else imagenet(create_model("vgg13_bn"), rate=0.05)
+def study(quick: bool = False) -> jc.Study:
+    base = on_fashion_mnist() if quick else imagenet(jc.create_model("vgg13_bn"), rate=0.05)
     different = "three stages, an eighth as wide, batch norm, Fashion-MNIST" if quick else "batch norm; central crop"
     arms, claims = {}, []
     for stack, (name, single) in NETS.items():
         arms[stack] = dataclasses.replace(base, model=net(name, True, quick))
         arms[f"one {single}"] = dataclasses.replace(base, model=net(name, False, quick))
         claims += [
-            Claim(
+            jc.Claim(
                 text=f"{stack} are better than one {single}",
                 higher=stack,
                 lower=f"one {single}",
                 published="5x5: top-1 error 7 points higher than pairs" if single == "5x5" else "not measured",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text=f"{stack} have fewer parameters than one {single}",
                 higher=f"one {single}",
                 lower=stack,
@@ -44,7 +41,7 @@ def study(quick: bool = False) -> Study:
                 different="the widths double from stage to stage; the paper's count has equal ones",
             ),
         ]
-    return Study(
+    return jc.Study(
         question="Are stacked 3x3 convolutions better than one larger filter with the same receptive field?",
         arms=arms,
         claims=tuple(claims),
@@ -57,12 +54,12 @@ def study(quick: bool = False) -> Study:
 
 def net(name: str, stacked: bool, quick: bool):
     if not quick:
-        return create_model(name, stacked=stacked, head=VGG_BN_HEAD)
-    return create_model(name, stacked=stacked, stages=3, width=0.125, head=FC(classes=10, widths=(64,)))
+        return jc.create_model(name, stacked=stacked, head=VGG_BN_HEAD)
+    return jc.create_model(name, stacked=stacked, stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
 
 
 def on_fashion_mnist():
     """At 28x28, so that no kernel is larger than its map."""
     return changed(
-        fashion_mnist(net("vgg13_bn", True, quick=True), train=1000), duration=epochs(8), evaluate_every=epochs(2)
+        fashion_mnist(net("vgg13_bn", True, quick=True), train=1000), duration=jc.epochs(8), evaluate_every=jc.epochs(2)
     )

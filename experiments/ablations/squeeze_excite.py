@@ -6,33 +6,30 @@ Expected: a better accuracy for under one percent of multiply-adds. Published, R
 with SE 23.29; 3.86 G multiply-adds, with SE 3.87 G. Ours: docs/studies.md.
 """
 
-from jaxcnn import create_model
-from jaxcnn.explain.summary import summarize
+import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
-from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.duration import epochs
 
 
-def study(quick: bool = False) -> Study:
+def study(quick: bool = False) -> jc.Study:
     fields = {"depth": (2, 2), "width": 0.5} if quick else {}
-    plain = create_model("resnet20_cifar", **fields)
+    plain = jc.create_model("resnet20_cifar", **fields)
     # Reduction 4: the paper's 16 would leave these narrow nets one channel.
-    excited = create_model("resnet20_cifar", se=4, **fields)
+    excited = jc.create_model("resnet20_cifar", se=4, **fields)
     base = on_fashion_mnist(plain) if quick else cifar10(plain)
-    cost = summarize(plain, base.data.image_shape).multiply_adds
+    cost = jc.summarize(plain, base.data.image_shape).multiply_adds
     different = "ResNet-10 of 8 and 16 channels, reduction 4" if quick else "ResNet-20 on CIFAR-10, reduction 4"
-    return Study(
+    return jc.Study(
         question="Does squeeze and excitation help at little cost?",
         arms={"ResNet": changed(base, model=plain), "SE-ResNet": changed(base, model=excited)},
         claims=(
-            Claim(
+            jc.Claim(
                 text="SE raises the accuracy",
                 higher="SE-ResNet",
                 lower="ResNet",
                 published="ResNet-50 on ImageNet: top-1 error 24.80, with SE 23.29",
                 different=different,
             ),
-            Claim(
+            jc.Claim(
                 text="SE adds less than one percent of multiply-adds",
                 higher="ResNet",
                 lower="SE-ResNet",
@@ -49,4 +46,4 @@ def study(quick: bool = False) -> Study:
 
 
 def on_fashion_mnist(model):
-    return changed(fashion_mnist(model, size=16), evaluate_every=epochs(2), learning_rate=0.1, weight_decay=1e-4)
+    return changed(fashion_mnist(model, size=16), evaluate_every=jc.epochs(2), learning_rate=0.1, weight_decay=1e-4)

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
-from jaxcnn.cluster.join import Company, Deadlines, versions
+from jaxcnn.cluster.initialize import Deadlines, ProcessGroup, versions
 from jaxcnn.cluster.preflight import check_collective, check_equal
 from jaxcnn.devices import check_devices
 from jaxcnn.errors import UserError
@@ -38,7 +38,9 @@ class Finding:
     found: str
 
 
-def examine(company: Company, deadlines: Deadlines, workdir: pathlib.Path, data_dir: str | None) -> Iterator[Finding]:
+def examine(
+    company: ProcessGroup, deadlines: Deadlines, workdir: pathlib.Path, data_dir: str | None
+) -> Iterator[Finding]:
     """All findings, in order; the devices of several processes are examined by all of them together."""
     yield _place(company)
     checks: list[tuple[str, Callable[[], tuple[str, str]]]] = [
@@ -67,7 +69,7 @@ def findings_table(findings: list[Finding]) -> Table:
     return table
 
 
-def _place(company: Company) -> Finding:
+def _place(company: ProcessGroup) -> Finding:
     place = company.place
     if place.processes == 1:
         return Finding("processes", "ok", f"one ({place.scheduler})")
@@ -77,7 +79,7 @@ def _place(company: Company) -> Finding:
     return Finding("processes", "ok", found)
 
 
-def _same(company: Company, deadlines: Deadlines) -> tuple[str, str]:
+def _same(company: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
     # The roll call has compared the packages; what is left is what they run on.
     check_devices()
     facts = {"the Python version": platform.python_version(), "the platform": jax.devices()[0].platform}
@@ -117,7 +119,7 @@ def _devices() -> tuple[str, str]:
     return "ok", found
 
 
-def _all_reduce(company: Company, deadlines: Deadlines) -> tuple[str, str]:
+def _all_reduce(company: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
     check_devices()
     seconds = check_collective(company, deadlines.start)
     return "ok", f"over {jax.device_count()} devices, {seconds:.2f} s with its compilation"

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.cluster.join import Company, client
+from jaxcnn.cluster.initialize import ProcessGroup, client
 from jaxcnn.errors import UserError
 from jaxcnn.train import mesh as meshes
 
@@ -19,7 +19,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_equal(company: Company, facts: dict[str, Any], seconds: float) -> None:
+def check_equal(company: ProcessGroup, facts: dict[str, Any], seconds: float) -> None:
     """Raises UserError where a process's `facts`, such as its config and data set, are not those of process 0.
 
     Args:
@@ -44,7 +44,7 @@ def check_equal(company: Company, facts: dict[str, Any], seconds: float) -> None
             raise UserError(f"{name} differs from {company.names[0]}: " + _difference(json.loads(theirs), first))
 
 
-def check_collective(company: Company, seconds: float) -> float:
+def check_collective(company: ProcessGroup, seconds: float) -> float:
     """One all-reduce over all devices, under a deadline; returns its seconds.
 
     Raises:

@@ -31,8 +31,8 @@ class FitBatch:
 def fit_batch(arguments: list[str]) -> None:
     """Runs `jaxcnn fit-batch`."""
     from jaxcnn.flags import parse, with_flags
-    from jaxcnn.train.fit_batch import fit_batch as fit
-    from jaxcnn.train.memory import parse_bytes
+    from jaxcnn.runs.fit_batch import fit_batch as fit
+    from jaxcnn.runs.memory import parse_bytes
 
     chosen, flags = with_flags(FitBatch, "jaxcnn fit-batch", arguments)
     memory = None if chosen.memory is None else parse_bytes(chosen.memory)

@@ -32,8 +32,8 @@ def doctor(
       json: Print JSON.
     """
     from jaxcnn.cluster.doctor import examine, findings_table
-    from jaxcnn.cluster.join import Deadlines, join
-    from jaxcnn.cluster.place import Flags
+    from jaxcnn.cluster.environment import Flags
+    from jaxcnn.cluster.initialize import Deadlines, join
     from jaxcnn.launch import set_up_cache
 
     deadlines = Deadlines(start_timeout, start_timeout)

@@ -30,8 +30,8 @@ def models(
       update: Count every model anew, store the counts, and write the Markdown between the markers in this file, as in
         README.md.
     """
-    from jaxcnn.explain import overview
     from jaxcnn.models import MODELS, list_models
+    from jaxcnn.summary import overview
 
     chosen = list_models(pattern)
     if not chosen:
@@ -68,10 +68,10 @@ def summary(
       json: Print JSON.
     """
     from jaxcnn import create_model
-    from jaxcnn.explain.summary import input_shape, summarize
-    from jaxcnn.explain.table import size, summary_json, summary_table
     from jaxcnn.models import MODELS
     from jaxcnn.models.catalogue import CATALOGUE
+    from jaxcnn.summary.summary import input_shape, summarize
+    from jaxcnn.summary.table import size, summary_json, summary_table
 
     if name not in MODELS and pathlib.Path(name).is_dir():
         model, shape = _of_run(pathlib.Path(name), classes)
@@ -89,8 +89,8 @@ def summary(
 
 def _of_run(path: pathlib.Path, classes: int | None) -> tuple[Any, tuple[int, int, int]]:
     """The model of a run, and the shape of its images."""
-    from jaxcnn.train.record import open_run
-    from jaxcnn.train.saved import load_experiment
+    from jaxcnn.runs.restore import load_experiment
+    from jaxcnn.runs.run_directory import open_run
 
     if classes is not None:
         raise UserError(f"{path} is a run, whose net has its own number of classes; leave --classes out")
@@ -125,7 +125,7 @@ def import_weights(
       classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
       set: Fields of the model, such as padding=tf epsilon=1e-3, if the keys of an EfficientNet of timm leave that open.
     """
-    from jaxcnn.train import import_weights as importing
+    from jaxcnn.runs import import_weights as importing
 
     prepared = importing.preparation(name, resize=resize, crop=crop, method=method, mean=mean, std=std)
     fields = dict(_assignment(text) for text in set)

@@ -36,9 +36,9 @@ def evaluate(
       folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
       json: Print JSON.
     """
-    from jaxcnn.train.evaluate import evaluate_run
-    from jaxcnn.train.progress import result_table
-    from jaxcnn.train.record import open_run
+    from jaxcnn.runs.display import result_table
+    from jaxcnn.runs.evaluation import evaluate_run
+    from jaxcnn.runs.run_directory import open_run
 
     _trust(run, trust)
     result = evaluate_run(run, split, checkpoint, data_dir, folder)
@@ -68,7 +68,7 @@ def predict(
       top: How many classes.
       json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
     """
-    from jaxcnn.train.predict import Prediction, predict_run
+    from jaxcnn.runs.prediction import Prediction, predict_run
 
     if not images:
         raise UserError("name at least one image file")
@@ -141,7 +141,7 @@ def compare(
       plot: Draw the learning curves into this file (.png, .svg, .pdf).
       json: Print JSON.
     """
-    from jaxcnn.train.compare import check_plot, compare_runs, comparison_table, plot_runs
+    from jaxcnn.runs.compare import check_plot, compare_runs, comparison_table, plot_runs
 
     if not runs:
         raise UserError("name at least one run directory")
@@ -177,7 +177,7 @@ def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> 
       step: Counted from 1, as in status.json, skipped.jsonl and metrics.jsonl.
       json: Print JSON.
     """
-    from jaxcnn.train.replay import replay as replay_step
+    from jaxcnn.runs.replay import replay as replay_step
 
     _trust(run, trust)
     found = replay_step(run, step)
@@ -195,7 +195,7 @@ def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> 
 
 def _trust(run: pathlib.Path, trust: bool) -> None:
     if trust:
-        from jaxcnn.train.saved import trust_run
+        from jaxcnn.runs.restore import trust_run
 
         trust_run(run)
 

@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 from jaxcnn.explain.cam import check_endpoint
-from jaxcnn.explain.summary import summarize
 from jaxcnn.models.linear import Pixels
+from jaxcnn.summary.summary import summarize
 
 
 def first_filters(model: nn.Module, variables: Any, input_shape: tuple[int, int, int]) -> tuple[str, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn.explain.filters import feature_maps
-from jaxcnn.explain.summary import Endpoint, summarize
+from jaxcnn.summary.summary import Endpoint, summarize
 
 SHARE = 1 - 0.9545
 """A pixel is in the effective field if its gradient is at least this share of the largest (Luo et al., section 3.1:

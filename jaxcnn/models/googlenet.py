@@ -131,7 +131,7 @@ class GoogLeNet(nn.Module):
         return ends | {f"stage{stage}": x, "final": x}
 
 
-class AuxiliaryHead(FC):
+class GoogLeNetAuxiliaryHead(FC):
     """The auxiliary classifier (section 5): 5x5 average pooling with stride 3, 1x1 convolution with 128 filters, FC.
 
     The 4x4 grid that this gives at 14x14 is kept by adaptive pooling at other sizes, as in `FC`.
@@ -174,7 +174,10 @@ class AuxiliaryHead(FC):
 
 
 GOOGLENET_HEAD = GAP(classes=1000, dropout=0.4, kernel_init="lecun_uniform")
-GOOGLENET_AUX = {"inception4a": AuxiliaryHead(classes=1000), "inception4d": AuxiliaryHead(classes=1000)}
+GOOGLENET_AUX = {
+    "inception4a": GoogLeNetAuxiliaryHead(classes=1000),
+    "inception4d": GoogLeNetAuxiliaryHead(classes=1000),
+}
 GOOGLENET_BN_HEAD = GAP(classes=1000, dropout=0.2, kernel_init="normal_0.01")
 GOOGLENET_BN_AUX = {
     name: head.clone(norm="batch", adaptive=True, kernel_init="normal_0.01", bias_init=0.0)

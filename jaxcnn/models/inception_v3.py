@@ -153,7 +153,7 @@ class InceptionV3(nn.Module):
         return ends | {"stage5": x, "final": x}
 
 
-class AuxiliaryHead(GAP):
+class InceptionV3AuxiliaryHead(GAP):
     """The auxiliary classifier (section 4): 5x5 average pooling with stride 3, 1x1 and 5x5 convolutions, linear.
 
     At 17x17 the poolings give 5x5 and 1x1. Maps smaller than 17x17 are pooled to 5x5 adaptively; torchvision refuses
@@ -186,7 +186,7 @@ class AuxiliaryHead(GAP):
 
 
 INCEPTION_V3_HEAD = GAP(classes=1000, dropout=0.5, kernel_init="truncated_normal_0.1")
-INCEPTION_V3_AUX = {"Mixed_6e": AuxiliaryHead(classes=1000)}
+INCEPTION_V3_AUX = {"Mixed_6e": InceptionV3AuxiliaryHead(classes=1000)}
 
 
 def torchvision_name(model: Classifier, path: str) -> str:

@@ -20,8 +20,8 @@ import jax
 
 from jaxcnn import launch
 from jaxcnn.files import to_json
-from jaxcnn.train import checkpoint, loop
-from jaxcnn.train.record import Record
+from jaxcnn.runs import checkpoint, loop
+from jaxcnn.runs.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +108,11 @@ def main() -> int:
                 if interruption.phase is None:
                     checkpoint.wait(self.manager)  # so that its seconds are those until it is committed
 
-    def write_result(self: Record, *result: Any) -> None:
+    def write_result(self: RunDirectory, *result: Any) -> None:
         with journal.phase("end"):
             original(self, *result)
 
-    original, Record.write_result = Record.write_result, write_result
+    original, RunDirectory.write_result = RunDirectory.write_result, write_result
     loop._Loop = Loop
     loop.compile_train_step = marked("compile", loop.compile_train_step)
     loop.compile_evaluation_step = marked("compile", loop.compile_evaluation_step)

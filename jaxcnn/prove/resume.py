@@ -27,9 +27,9 @@ from rich.table import Table
 
 from jaxcnn.errors import UserError
 from jaxcnn.prove.interrupted import Interruption
+from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.run_directory import RunDirectory, open_run
 from jaxcnn.text import print_plain
-from jaxcnn.train.record import Record, open_run
-from jaxcnn.train.saved import load_run
 
 PHASES = ("start", "compile", "step", "evaluation", "save", "end")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -125,7 +125,7 @@ class Prover:
         moment = f"{phase if phase == 'start' else f'{phase} {call + 1}'} + {1000 * delay:,.0f} ms"
         # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
         expected = {-int(chosen)} if chosen == signal.SIGKILL else {-int(chosen), 75}
-        status = Record(path).status()
+        status = RunDirectory(path).status()
         if phase in ("start", "save", "end") and status.get("state") == "done" and chosen != signal.SIGKILL:
             # These moments can lie behind the last step, where nothing is left to be stopped. In the other phases a
             # process that goes on to its end has ignored the signal.
@@ -163,7 +163,7 @@ class Prover:
             processes[victim].send_signal(signal.SIGTERM)
             codes = tuple(code for code, _ in map(self._wait, processes))
             problem = "" if set(codes) <= {75} else f"exit codes {codes}"
-            moment = f"step {Record(path).status().get('step')}, to process {victim}"
+            moment = f"step {RunDirectory(path).status().get('step')}, to process {victim}"
             proofs.append(
                 Proof(
                     "step", "SIGTERM", moment, codes, f"{size} -> {sizes[(turn + 1) % len(sizes)]} processes", problem

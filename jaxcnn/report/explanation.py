@@ -22,8 +22,8 @@ from jaxcnn.explain.deletion import Curve, deletion, insertion
 from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
 from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
+from jaxcnn.runs.prediction import Net, decode_file, listed, load_net, prepare
 from jaxcnn.text import plain
-from jaxcnn.train.predict import Net, decode_file, listed, load_net, prepare
 
 Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 MAPS = ("cam", "gradcam", "occlusion")

@@ -9,7 +9,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.kernels import KERNELS, apply_kernel, poolings
 from jaxcnn.report.page import make_folder, own_names, png, save_png, write_page
-from jaxcnn.train.predict import decode_file, listed
+from jaxcnn.runs.prediction import decode_file, listed
 
 LONGEST = 512
 """Pixels; a larger photo is shrunk before, since on a page nobody would see what a 3x3 kernel does to it."""

@@ -16,16 +16,16 @@ from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
-from jaxcnn.explain.summary import Summary, summarize
-from jaxcnn.explain.table import cells, fold
-from jaxcnn.report.answers import IMAGES, SECONDS, Answers, answer
 from jaxcnn.report.page import png, svg, write_page
-from jaxcnn.train.compare import commit_of, curves, devices_of
-from jaxcnn.train.plan import open_evaluations
-from jaxcnn.train.predict import load_net
-from jaxcnn.train.progress import result_names
-from jaxcnn.train.record import REPORT, Record, labeled, open_run
-from jaxcnn.train.saved import load_experiment, other_data
+from jaxcnn.report.predictions import IMAGES, SECONDS, Answers, answer
+from jaxcnn.runs.compare import commit_of, curves, devices_of
+from jaxcnn.runs.display import result_names
+from jaxcnn.runs.prediction import load_net
+from jaxcnn.runs.restore import load_experiment, other_data
+from jaxcnn.runs.run_directory import REPORT, RunDirectory, labeled, open_run
+from jaxcnn.runs.setup import open_evaluations
+from jaxcnn.summary.summary import Summary, summarize
+from jaxcnn.summary.table import cells, fold
 
 PANELS = ("loss", "accuracy", "learning_rate")
 FULL_MATRIX = 20
@@ -99,7 +99,7 @@ def write_report(
 
 
 def _answers(
-    record: Record, split: str | None, data_dir: str | None, stop: Callable[[], bool]
+    record: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]
 ) -> tuple[Answers | None, str]:
     """The answers, or why there are none."""
     if jax.process_count() > 1:

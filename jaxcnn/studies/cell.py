@@ -19,10 +19,10 @@ import numpy as np
 from jaxcnn import config, files
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
-from jaxcnn.explain.summary import summarize
+from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
-from jaxcnn.train.record import Record, is_training, line_name
-from jaxcnn.train.saved import load_run
+from jaxcnn.summary.summary import summarize
 
 PROBES = "probes.json"
 
@@ -42,11 +42,11 @@ class Cell:
 
     def state(self) -> str:
         """The run's state as status.json has it; "missing" where it has not begun."""
-        return Record(self.path).state() or "missing"
+        return RunDirectory(self.path).state() or "missing"
 
     def message(self) -> str:
         """Why it failed or diverged, "" elsewhere."""
-        return Record(self.path).status().get("message", "")
+        return RunDirectory(self.path).status().get("message", "")
 
 
 def cells(study: Study, path: pathlib.Path) -> list[Cell]:
@@ -65,7 +65,7 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
         return dict(study.diverged)
     if state != "done":
         return {}
-    record = Record(cell.path)
+    record = RunDirectory(cell.path)
     found = {
         # A figure of one word is kept without a second.
         f"{line_name({'split': split})} {name}".rstrip(): value
@@ -99,7 +99,7 @@ def steps(cell: Cell, study: Study) -> dict[str, float]:
     """
     if not isinstance(cell.arm, Experiment) or cell.state() != "done":
         return {}
-    lines, found = Record(cell.path).metrics(), {}
+    lines, found = RunDirectory(cell.path).metrics(), {}
     training = [line for line in lines if is_training(line)]
     if training and training[-1].get("count"):
         found["train accuracy"] = 1 / training[-1]["count"]

@@ -12,9 +12,9 @@ from rich.console import Console
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.studies.cell import cells, check_figures, counts
-from jaxcnn.studies.conduct import FINISHED, Conducted, check, conduct
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
+from jaxcnn.studies.runner import FINISHED, Conducted, check, conduct
 from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import rows
 from jaxcnn.studies.together import SMALL

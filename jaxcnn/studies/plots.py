@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.cell import Cell, points
 from jaxcnn.text import in_figure
-from jaxcnn.train.record import Record, is_training, line_name
 
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
@@ -54,7 +54,7 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     loss, left = _panel("epoch", "training loss", 3.4)
     accuracy, right = _panel("epoch", "validation accuracy", 3.4)
     for number, arm in enumerate(arms):
-        runs = [Record(cell.path).metrics() for cell in cells if cell.arm_name == arm]
+        runs = [RunDirectory(cell.path).metrics() for cell in cells if cell.arm_name == arm]
         for axes, curve in ((left, _training), (right, _evaluation)):
             found = [drawn for drawn in map(curve, runs) if len(drawn)]
             if not found:

@@ -14,9 +14,9 @@ from flax import linen as nn
 from jaxcnn.data.transforms import CenterCrop, Resize, Transform, padded_window
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.train.compilation import Compiled
-from jaxcnn.train.evaluate import compile_evaluation_step, evaluate_saved
-from jaxcnn.train.saved import Saved
+from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate_saved
+from jaxcnn.runs.restore import RestoredRun
 
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -45,7 +45,7 @@ class Shifted:
 
     figures: ClassVar = ("accuracy when shifted", "accuracy lost to the shift")
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
         return _lost(saved, "shift", "shifted", [(shift,) for shift in moved])
 
@@ -61,7 +61,7 @@ class Cropped:
 
     figures: ClassVar = ("accuracy when cropped", "accuracy lost to the crop")
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         shape = saved.experiment.data.image_shape
         return _lost(saved, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
 
@@ -76,7 +76,7 @@ class Generalization:
 
     figures: ClassVar = ("fitted accuracy", "fitted loss", "gap", "loss gap")
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         data = saved.experiment.data
         splits = (data.train_split, data.test_splits[0])
         metrics = evaluate_saved(saved, saved.experiment, splits)
@@ -104,7 +104,7 @@ class WithoutBlocks:
         "accuracy lost with the worst block",
     )
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         model = saved.experiment.model
         whole = _measured(saved)
         without = [
@@ -145,7 +145,7 @@ class Cost:
 
     figures: ClassVar = ("milliseconds per test image", "megabytes kept")
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         experiment = saved.experiment
         variables = {"params": saved.state.params, **saved.state.stats}
         images = np.zeros((self.batch, *experiment.data.image_shape), np.uint8)
@@ -170,7 +170,7 @@ def fastest(function, *arguments, repeats: int) -> float:
 
 
 def _lost(
-    saved: Saved, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
+    saved: RestoredRun, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
 ) -> dict[str, float]:
     """What the accuracy is, on average, after each of these changes of the preprocessed images."""
     data = saved.experiment.data
@@ -183,12 +183,12 @@ def _lost(
     return {f"accuracy when {participle}": accuracy, f"accuracy lost to the {noun}": _measured(saved) - accuracy}
 
 
-def _measured(saved: Saved) -> float:
+def _measured(saved: RestoredRun) -> float:
     """The accuracy that the run itself has measured."""
     return saved.record.result()[saved.experiment.data.test_splits[0]]["accuracy"]
 
 
-def _accuracy(saved: Saved, experiment: Experiment, step: Compiled | None = None) -> float:
+def _accuracy(saved: RestoredRun, experiment: Experiment, step: Compiled | None = None) -> float:
     split = experiment.data.test_splits[0]
     return evaluate_saved(saved, experiment, (split,), step)[split]["accuracy"]
 

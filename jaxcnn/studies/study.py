@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.experiment import Experiment, debug
-from jaxcnn.train.saved import Saved
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs.debug import debug
+from jaxcnn.runs.restore import RestoredRun
 
 EXACT = ("parameters", "multiply-adds", "megabytes kept")
 """Figures that are counted and not measured: they are the same for every seed, so that one seed decides."""
@@ -21,7 +22,7 @@ class Probe(Protocol):
     figures: ClassVar[Sequence[str]]
     """The names of what `measure` returns, so that a claim can be checked before anything is run."""
 
-    def measure(self, saved: Saved) -> dict[str, float]:
+    def measure(self, saved: RestoredRun) -> dict[str, float]:
         """{name of a figure: its value}."""
         ...
 

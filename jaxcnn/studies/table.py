@@ -8,13 +8,13 @@ from typing import Any
 
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import Cell, counts, figures, reach_name, reaches, steps
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
 from jaxcnn.studies.statistics import spread
 from jaxcnn.studies.study import EXACT, Study, folder
 from jaxcnn.text import plain
-from jaxcnn.train.record import Record
 
 FIXED = (
     "The intervals speak of other seeds: the test images are the same ones for all, and treated as fixed. Beside them "
@@ -107,7 +107,7 @@ def _unreached(cell: Cell, study: Study) -> list[str]:
     """The thresholds of study.reach that a finished run never reached: its epochs are a lower bound."""
     if not isinstance(cell.arm, Experiment) or cell.state() != "done":
         return []
-    lines = Record(cell.path).metrics()
+    lines = RunDirectory(cell.path).metrics()
     return [
         reach_name(figure, threshold)
         for figure, threshold in study.reach.items()
@@ -121,7 +121,7 @@ def _environment(cells: Sequence[Cell]) -> Results:
     for cell in cells:
         if not (cell.path / "environment.json").exists():
             continue
-        environment = Record(cell.path).environment()
+        environment = RunDirectory(cell.path).environment()
         git, devices, data = environment["git"] or {}, environment["devices"], environment["dataset"]
         machine = f"{devices['count']} x {devices['kind']}, {environment['cpus']} CPU cores"
         values = {

@@ -26,20 +26,20 @@ from jaxcnn import config
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import iterate
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs import checkpoint
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.evaluation import evaluation_batches, nets_of
+from jaxcnn.runs.loop import train_batches
+from jaxcnn.runs.program import train_step
+from jaxcnn.runs.run_directory import RunDirectory
+from jaxcnn.runs.selection import Best, best_of, selection
+from jaxcnn.runs.setup import Plan, abstract_state, initial_state, make_plan
+from jaxcnn.runs.start import start_run
+from jaxcnn.runs.training_log import HIDDEN
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.pinned import keep_copy
-from jaxcnn.train import checkpoint
-from jaxcnn.train.evaluate import evaluation_batches, nets_of
-from jaxcnn.train.interval import HIDDEN
-from jaxcnn.train.loop import train_batches
 from jaxcnn.train.losses import zero_sums
-from jaxcnn.train.plan import Plan, abstract_state, initial_state, make_plan
-from jaxcnn.train.program import train_step
-from jaxcnn.train.progress import Display
-from jaxcnn.train.record import Record
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.selection import Best, best_of, selection
-from jaxcnn.train.start import start_run
 from jaxcnn.train.step import make_evaluation_step
 
 SMALL = 2_000_000
@@ -98,7 +98,7 @@ def run_together(
 class _Seeds:
     """One start of the seeds of an arm; all their states are arrays with the seeds in front."""
 
-    def __init__(self, plans: Sequence[Plan], records: Sequence[Record]):
+    def __init__(self, plans: Sequence[Plan], records: Sequence[RunDirectory]):
         self.plans, self.records = plans, records
         self.plan = plans[0]
         kept = self.plan.experiment.checkpoints

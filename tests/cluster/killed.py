@@ -10,7 +10,7 @@ import sys
 import threading
 
 from jaxcnn.launch import main
-from jaxcnn.train import checkpoint
+from jaxcnn.runs import checkpoint
 
 MOMENTS = ("before", "inside", "behind", "after")
 """Before the call that saves, some milliseconds into it, when it has returned and threads still write, when the

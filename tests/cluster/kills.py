@@ -11,7 +11,7 @@ import tempfile
 
 from tests.cluster.killed import MOMENTS
 from tests.cluster.several import ended, free_port, start_all
-from tests.runs import TINY, assert_same_run, read, start
+from tests.tiny_runs import TINY, assert_same_run, read, start
 
 EVERY = 2
 """Steps between two saves."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from tests.runs import TINY, start
+from tests.tiny_runs import TINY, start
 
 
 def free_port() -> int:

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from jaxcnn.cluster.doctor import _disk
-from jaxcnn.cluster.join import Deadlines
+from jaxcnn.cluster.initialize import Deadlines
 from jaxcnn.errors import UserError
 from tests.cluster.several import ended, free_port
-from tests.runs import call, start
+from tests.tiny_runs import call, start
 
 
 def test_one_machine(tmp_path):

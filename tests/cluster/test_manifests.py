@@ -9,8 +9,8 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
-from jaxcnn.cluster.place import Place, find_place
-from tests.runs import ROOT
+from jaxcnn.cluster.environment import Place, find_place
+from tests.tiny_runs import ROOT
 
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / "tests" / "slurm" / "setup.sh"])

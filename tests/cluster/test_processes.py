@@ -12,8 +12,8 @@ import pytest
 
 from tests.cluster.kills import kill_at
 from tests.cluster.several import ended, free_port, start_all
-from tests.runs import ROOT, TINY, assert_same_run, finish, metrics, read, start, truncate_checkpoint, wait_until
 from tests.test_resume import saved, step_of
+from tests.tiny_runs import ROOT, TINY, assert_same_run, finish, metrics, read, start, truncate_checkpoint, wait_until
 
 SLOW = ROOT / "tests" / "experiments" / "slow.py"
 DAMAGED = ROOT / "tests" / "experiments" / "damaged.py"

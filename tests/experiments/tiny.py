@@ -2,8 +2,7 @@
 
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import HorizontalFlip, PadAndCrop
-from jaxcnn.experiment import Data, Experiment
-from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.experiment import Checkpoints, Data, Experiment
 from jaxcnn.train.duration import steps
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.schedules import Plateau

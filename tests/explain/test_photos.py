@@ -9,7 +9,7 @@ from jaxcnn.data import imagenet
 from jaxcnn.data.transforms import CenterCrop, Resize
 from jaxcnn.explain.cam import gradcam, upsample
 from jaxcnn.models import create_model
-from jaxcnn.train.import_weights import preparation
+from jaxcnn.runs.import_weights import preparation
 
 # Drawn by hand into the prepared photos, 224x224: (left, top, right, bottom).
 CAT = (0, 0, 210, 224)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.explain.receptive import receptive_field, seen
-from jaxcnn.explain.summary import summarize
 from jaxcnn.models import GAP, Classifier, create_model
+from jaxcnn.summary.summary import summarize
 
 
 class Strided(nn.Module):

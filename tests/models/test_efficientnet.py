@@ -15,9 +15,9 @@ from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.efficientnet import TABLE_1, MBConv, efficientnet_pytorch_name, round_width, timm_name
 from jaxcnn.models.pretrained import LEAVES, fields_of, from_torch, leaves, open_weights
-from jaxcnn.train.import_weights import import_weights, preparation
-from jaxcnn.train.record import open_run
-from jaxcnn.train.saved import load_experiment
+from jaxcnn.runs.import_weights import import_weights, preparation
+from jaxcnn.runs.restore import load_experiment
+from jaxcnn.runs.run_directory import open_run
 from tests.models.parity import (
     calibrate,
     check_evaluation,

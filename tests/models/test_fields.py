@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.explain.summary import endpoints
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import Norm, Pooling, pool, pool_input
 from jaxcnn.models.vgg import torchvision_name
+from jaxcnn.summary.summary import endpoints
 from tests.models.parity import close, photo, to_torch, torch
 
 F = torch.nn.functional

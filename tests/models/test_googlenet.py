@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.googlenet import TABLE_1, AuxiliaryHead, branches
+from jaxcnn.models.googlenet import TABLE_1, GoogLeNetAuxiliaryHead, branches
 from jaxcnn.models.inception import ConvNorm, Inception
 from jaxcnn.models.pretrained import leaves
 from tests.models.parity import check_evaluation, check_training, close, photo, randomize, to_torch, torch, torchvision
@@ -185,7 +185,7 @@ def test_torchvisions_form_equals_torchvisions():
 
 def test_auxiliary_head_is_the_papers():
     """Section 5, written with PyTorch's functions."""
-    head = AuxiliaryHead(classes=7, widths=(32,), dropout=0.0)
+    head = GoogLeNetAuxiliaryHead(classes=7, widths=(32,), dropout=0.0)
     maps = photo((14, 14, 24), batch=3)
     _, variables = head.init_with_output(jax.random.key(0), maps, train=False)
     weights = {path: torch.from_numpy(np.array(x)) for path, x in flatten_dict(variables["params"], sep="/").items()}

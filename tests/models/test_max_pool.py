@@ -10,10 +10,10 @@ from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import max_pool
+from jaxcnn.runs.program import train_step
+from jaxcnn.runs.setup import abstract_batch, abstract_state
 from jaxcnn.train.mesh import make_mesh
 from jaxcnn.train.optimizers import SGD, build_optimizer
-from jaxcnn.train.plan import abstract_batch, abstract_state
-from jaxcnn.train.program import train_step
 from tests.models.parity import to_torch, torch
 
 SHAPES = [(2, 2, 0, False), (3, 2, 0, True), (3, 2, 1, False), (3, 1, 1, False), (5, 3, 2, True)]

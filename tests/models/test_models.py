@@ -17,8 +17,8 @@ import pytest
 
 import jaxcnn
 from jaxcnn.errors import UserError
-from jaxcnn.explain.summary import summarize
 from jaxcnn.models import FC, GAP, MODELS, VGG, Classifier, create_model, list_models
+from jaxcnn.summary.summary import summarize
 
 HERE = pathlib.Path(__file__).parent
 TABLE = {row["name"]: row for row in csv.DictReader((HERE / "architectures.csv").open())}

@@ -15,8 +15,8 @@ from jaxcnn.commands.runs import ExplainMethod
 from jaxcnn.explain.overlay import GIVEN, enlarge
 from jaxcnn.report import explanation
 from jaxcnn.report.explanation import Method
-from jaxcnn.train.predict import decode_file, load_net, prepare
-from tests.runs import ROOT, TINY, finish
+from jaxcnn.runs.prediction import decode_file, load_net, prepare
+from tests.tiny_runs import ROOT, TINY, finish
 
 GAP_NET = '''"""A net with global average pooling, on made-up images."""
 

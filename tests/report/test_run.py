@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from jaxcnn import __main__ as command
-from jaxcnn.report import answers as answers_module
+from jaxcnn.report import predictions as answers_module
 from jaxcnn.report import run as run_module
-from jaxcnn.report.answers import Answers, answer
+from jaxcnn.report.predictions import Answers, answer
 from jaxcnn.report.run import write_report
-from jaxcnn.train.plan import open_evaluations
-from jaxcnn.train.predict import load_net
-from tests.runs import TINY, finish, read
+from jaxcnn.runs.prediction import load_net
+from jaxcnn.runs.setup import open_evaluations
+from tests.tiny_runs import TINY, finish, read
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from jaxcnn import config, create_model
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.transforms import CenterCrop, Resize
 from jaxcnn.errors import UserError
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.start import start_run
 from jaxcnn.studies.probes import Cost, Cropped, Generalization, Shifted, WithoutBlocks, deletable
 from jaxcnn.studies.recipes import changed, digits
 from jaxcnn.train.duration import epochs
-from jaxcnn.train.loop import run
-from jaxcnn.train.plan import make_plan
-from jaxcnn.train.progress import Display
-from jaxcnn.train.saved import load_run
-from jaxcnn.train.start import start_run
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxcnn.studies.statistics import FEWEST, LEVEL, bounds, chance, interval, paired, side, spread
-from tests.runs import ROOT
+from tests.tiny_runs import ROOT
 
 RNG = np.random.default_rng(0)
 SAMPLES = 40_000

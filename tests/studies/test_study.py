@@ -21,7 +21,7 @@ from jaxcnn.studies.pinned import ADDED, CHANGED
 from jaxcnn.studies.probes import WithoutBlocks
 from jaxcnn.studies.study import Claim, Study, folder
 from tests.experiments import tiny
-from tests.runs import ROOT, assert_same_run, call, finish, metrics, read, start, wait_until
+from tests.tiny_runs import ROOT, assert_same_run, call, finish, metrics, read, start, wait_until
 
 FILE = ROOT / "tests" / "experiments" / "study.py"
 CELLS = [f"{arm}/seed{seed}" for arm in ("none", "same", "half", "wild") for seed in (0, 1)]

@@ -8,8 +8,9 @@ from flax import linen as nn
 
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Data, Experiment, debug
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
+from jaxcnn.runs.debug import debug
 from jaxcnn.train.batch_norm import check_group, grouped
 from jaxcnn.train.mesh import Parallel, make_mesh
 from tests.nets import TinyNet

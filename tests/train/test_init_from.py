@@ -12,13 +12,13 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
+from jaxcnn.runs.setup import initial_state
 from jaxcnn.train.init_from import InitFrom, chosen, overlay
 from jaxcnn.train.optimizers import build_optimizer
-from jaxcnn.train.plan import initial_state
 from jaxcnn.train.state import create_state
 from tests.experiments.tiny import experiment
 from tests.nets import TinyNet
-from tests.runs import TINY, call, finish, metrics, read
+from tests.tiny_runs import TINY, call, finish, metrics, read
 
 
 @functools.cache

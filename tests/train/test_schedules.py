@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Data, Experiment, debug
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
+from jaxcnn.runs.debug import debug
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.schedules import Constant, Cosine, OneCycle, Plateau, StepDecay, make_rate
 

@@ -1,0 +1,110 @@
+"""Answers: what a saved net says of the examples of a split, one by one, within a bound of images and of time."""
+
+import contextlib
+import dataclasses
+import heapq
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxcnn.data.examples import Example, Examples
+from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
+from jaxcnn.runs.prediction import Net
+
+IMAGES = 10_000
+"""At most so many images of a split are answered for a page."""
+SECONDS = 30
+"""No batch is started after this time."""
+BATCH = 64
+"""Small, so that the time is kept on a laptop too."""
+MISTAKES = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An example whose most probable class is not its own."""
+
+    image: np.ndarray
+    """As the net reads it, uint8 [H, W, C]."""
+    label: int
+    predicted: int
+    probability: float
+    """Of the predicted class."""
+    where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Counts over the examples that were answered."""
+
+    split: str
+    total: int
+    """Examples of the split."""
+    labels: np.ndarray
+    """[count], the true classes; with `predicted` what a matrix of classes x classes says, in the size of the answers:
+    that of 10,000 classes has 800 MB."""
+    predicted: np.ndarray
+    """[count]."""
+    mistakes: list[Mistake]
+    """The most confident ones, the most confident first."""
+
+    @property
+    def count(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> int:
+        return int((self.labels == self.predicted).sum())
+
+
+class Chosen:
+    """The examples of a split in another order, or some of them."""
+
+    def __init__(self, examples: Examples, order: np.ndarray):
+        self.name, self.version, self.split = examples.name, examples.version, examples.split
+        self.classes = examples.classes
+        self.examples, self.order = examples, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> Example:
+        return self.examples[int(self.order[i])]
+
+    def where(self, i: int) -> str:
+        return self.examples.where(int(self.order[i]))
+
+
+def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> Answers:
+    """The net's answers to the split, in a shuffled order that is always the same: wherever it ends, what was answered
+    is a fair sample.
+
+    Ends after all examples, after IMAGES of them, when SECONDS are over (compilation not counted), or when `stop` says
+    so.
+    """
+    data = net.data
+    chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
+    size = min(BATCH, data.evaluation_batch_size)
+    batches = EvaluationBatches(chosen, data.preprocess, data.image_shape, size, data.tolerate_broken)
+    net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
+    pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64),) * 2]
+    worst: list[tuple[float, int, Mistake]] = []
+    end = time.monotonic() + SECONDS
+    with contextlib.closing(iterate(batches)) as read:
+        for batch in read:
+            scores = net.probabilities(batch["image"])
+            predicted = scores.argmax(-1)
+            mask, labels = batch["mask"], batch["label"]
+            pairs.append((labels[mask].astype(np.int64), predicted[mask].astype(np.int64)))
+            for row in np.flatnonzero(mask & (predicted != labels)):
+                index, probability = int(batch["index"][row]), float(scores[row, predicted[row]])
+                where = chosen.where(index)
+                mistake = Mistake(batch["image"][row], int(labels[row]), int(predicted[row]), probability, where)
+                push = heapq.heappush if len(worst) < MISTAKES else heapq.heappushpop
+                push(worst, (probability, -index, mistake))
+            if time.monotonic() > end or stop():
+                break
+    labels, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    mistakes = [mistake for *_, mistake in sorted(worst, reverse=True)]
+    return Answers(examples.split, len(examples), labels, predicted, mistakes)

@@ -1,0 +1,96 @@
+"""Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxcnn import text
+from jaxcnn.runs.run_directory import labeled
+
+
+class Display:
+    """Shows the run's lines and its position. A context manager, so that the bar is always taken down.
+
+    Without `lines` only the bar is shown: a run among many.
+    """
+
+    def __init__(self, console: Console, lines: bool = True):
+        self.console, self.lines = console, lines
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._bars.stop()
+
+    def line(self, line: str) -> None:
+        if self.lines:
+            text.print_plain(self.console, line)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A bar for `total` units; yields a function (units done so far, figures)."""
+        task = self._bars.add_task(text.plain(name), total=total, completed=done, figures="")
+        try:
+            yield lambda completed, figures="": self._bars.update(task, completed=completed, figures=figures)
+        finally:
+            self._bars.remove_task(task)
+
+
+def train_line(line: dict[str, Any], total: int) -> str:
+    """One logged interval for a person: 'step 400/1,120  epoch 1.79  loss 0.4123  accuracy 0.8712 ...'."""
+    return (
+        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
+        f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
+        f"{speed(line)}"
+    )
+
+
+def speed(line: dict[str, Any]) -> str:
+    """'3,635 images/s  data wait 12%'; '-' if the clock did not move."""
+    rate, wait = line["examples_per_second"], line["data_wait"]
+    return f"{'-' if rate is None else f'{rate:,.0f}'} images/s  data wait {'-' if wait is None else f'{wait:.0%}'}"
+
+
+def figure(value: float | None) -> str:
+    """Four digits; '-' for the mean over an interval of which every step was skipped."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def evaluation_line(split: str, line: dict[str, Any]) -> str:
+    """'test: accuracy 0.9861  loss 0.0512  top5 1.0000  (360 images)'."""
+    figures = "  ".join(f"{name} {line[name]:.4f}" for name in ("accuracy", "loss", "top5") if name in line)
+    return f"{split}: {figures}  ({line['count']:,} images)"
+
+
+def result_names(result: dict[str, dict[str, float]]) -> list[str]:
+    """The metrics of a result in the order in which they are shown."""
+    return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
+
+
+def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] | None = None) -> Table:
+    """The final metrics, a row per split, with its role (RunDirectory.roles) where the name does not say it."""
+    names = result_names(result)
+    rows = [
+        [
+            labeled(split, roles or {}),
+            *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names),
+        ]
+        for split, metrics in result.items()
+    ]
+    return text.table(["split", *names], rows)

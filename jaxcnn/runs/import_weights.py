@@ -1,0 +1,158 @@
+"""Weights of torchvision or timm as a run directory, which predict, evaluate and init_from read like any other."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from jaxcnn import config
+from jaxcnn.data import imagenet
+from jaxcnn.data.examples import label_hash
+from jaxcnn.data.images import Method
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.data.transforms import IMAGENET, CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.files import read_bytes
+from jaxcnn.models import create_model
+from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
+from jaxcnn.runs import checkpoint
+from jaxcnn.runs.start import start_run
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.losses import zero_sums
+from jaxcnn.train.optimizers import SGD, build_optimizer
+from jaxcnn.train.state import create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How the authors of the weights prepare an image for evaluation."""
+
+    resize: int = 256
+    """The shorter side, in pixels."""
+    crop: int = 224
+    """The side of the central square."""
+    method: Method = "bilinear"
+    normalize: Normalize = IMAGENET
+
+
+HALF = Normalize(mean=(127.5,), std=(127.5,))
+# As the references' own metadata have it: torchvision's IMAGENET1K_V1 weights, timm's default configurations.
+PREPARATIONS: dict[str, Preparation] = {
+    # torchvision's files of these two are to be read with transform_input=True, which brings images to [-1, 1].
+    "googlenet_bn": Preparation(normalize=HALF),
+    "inception_v3": Preparation(342, 299, normalize=HALF),
+    "inception_v4": Preparation(341, 299, "bicubic", HALF),
+    "efficientnet_lite0": Preparation(256, 224, "bicubic", HALF),
+    **{
+        f"efficientnet_b{i}": Preparation(resize, crop, "bicubic")
+        for i, (resize, crop) in enumerate(
+            [(256, 224), (256, 240), (288, 288), (320, 300), (384, 380), (456, 456), (528, 528), (600, 600)]
+        )
+    },
+}
+
+
+def preparation(
+    name: str,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    method: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Preparation:
+    """The preparation that the reference weights of this model were made for, changed where an argument is given."""
+    known = PREPARATIONS.get(name, Preparation())
+    normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
+    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+
+
+def class_names(file: pathlib.Path | None) -> list[str]:
+    """The lines of a text file, or the 1,000 WordNet ids of ImageNet. Raises UserError where it cannot be read."""
+    if file is None:
+        return list(imagenet.names())
+    try:
+        return read_bytes(file).decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: the class names cannot be read: {error}") from error
+
+
+def import_weights(
+    name: str,
+    file: pathlib.Path,
+    out: pathlib.Path,
+    preparation: Preparation,
+    classes: list[str],
+    fields: dict[str, Any],
+) -> str:
+    """Writes the run directory `out` with the weights in `file` as its checkpoint 0.
+
+    Returns:
+      What was written and, in a second line, which fields of the model were set because of whose weights they are.
+
+    Args:
+      name: one of list_models().
+      file: a .pth or .safetensors file with a state dict.
+      out: a folder that does not exist yet.
+      preparation: of evaluation images.
+      classes: names in label order; for ImageNet the WordNet ids, which `predict` translates.
+      fields: of create_model.
+
+    Raises:
+      UserError: the weights are of another model or number of classes, they leave open how their net computes, or `out`
+        is there already; nothing is written.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another --out")
+    weights = open_weights(file)
+    assumed = {
+        field: value
+        for field, value in fields_of(name, weights, classes=len(classes), **fields).items()
+        if field not in fields
+    }
+    fields = fields | assumed
+    variables = from_torch(name, weights, classes=len(classes), **fields)
+    model = create_model(name, classes=len(classes), **fields)
+    if not any(part.startswith("aux_") for part in variables["params"]):
+        model = model.clone(aux={})
+    crop = preparation.crop
+    experiment = Experiment(
+        model=model,
+        data=Data(
+            source=Tfds("imagenet2012"),
+            evaluation_splits=(),
+            test_splits=("validation",),
+            image_shape=(crop, crop, 3),
+            augment=(RandomResizedCrop(crop, method=preparation.method), HorizontalFlip()),
+            preprocess=(Resize(preparation.resize, preparation.method), CenterCrop(crop)),
+            normalize=preparation.normalize,
+            evaluation_batch_size=64 * jax.device_count(),
+        ),
+        optimizer=SGD(momentum=0.0),
+    )
+    optimizer = build_optimizer(experiment.optimizer, lambda step: 0.0, None)
+    _, dropout = jax.random.split(jax.random.key(experiment.seed))  # as initial_state, but without drawing weights
+    state = create_state(variables, optimizer, False, None, zero_sums(len(classes)), dropout)
+    dataset = {
+        "name": "imagenet2012" if classes == list(imagenet.names()) else str(file.name),
+        "version": "",
+        "splits": {},
+        "label_hash": label_hash(classes),
+        "classes": classes,
+    }
+    with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
+        manager = checkpoint.open_manager(record.checkpoints, experiment.checkpoints)
+        try:
+            note = {"evaluated": True, "evaluations": {}, "best": [], **record.position()}
+            checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)
+            checkpoint.wait(manager)
+        finally:
+            manager.close()
+        record.write_status("done", 0, message=f"weights of {file.name}")
+    count = sum(array.size for array in jax.tree.leaves(variables["params"]))
+    line = f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}"
+    if assumed:
+        line += f"\nas the nets with these keys have it: {', '.join(f'{f}={value}' for f, value in assumed.items())}"
+    return line

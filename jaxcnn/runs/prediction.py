@@ -1,0 +1,192 @@
+"""Prediction: the most probable classes of image files and of folders of them, by a saved run."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.data import imagenet
+from jaxcnn.data.folder import EXTENSIONS
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.files import read_bytes
+from jaxcnn.runs.evaluation import nets_of
+from jaxcnn.runs.restore import load_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, the most probable first, by name."""
+
+    image: str
+    classes: list[tuple[str, float]]
+
+    def spoken(self) -> list[tuple[str, float]]:
+        """The same with WordNet ids followed by what they mean: "n02123045 tabby, tabby cat"."""
+        return [(imagenet.spoken(name), score) for name, score in self.classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An image file that the net could not be asked about."""
+
+    image: str
+    cause: str
+    """A sentence that names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A saved net that answers for images as its run's evaluation prepares them."""
+
+    experiment: Experiment
+    classes: tuple[str, ...]
+    variables: Any
+    step: int
+
+    @property
+    def data(self) -> Data:
+        return self.experiment.data
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images, uint8 [B, H, W, C] -> [B, classes]."""
+        with jax.default_matmul_precision(self.experiment.precision):
+            return np.asarray(self._softmax(self.variables, images))
+
+    @functools.cached_property
+    def _softmax(self) -> Callable[[Any, np.ndarray], jax.Array]:
+        model, normalize = self.experiment.model, self.data.normalize
+        return jax.jit(lambda variables, x: jax.nn.softmax(model.apply(variables, normalize(x), train=False)))
+
+    def index(self, name: str) -> int:
+        """The class of this name or index; for ImageNet also any of the words that WordNet has for it, as "tabby".
+
+        Raises:
+          UserError: there is none, or the word means several; the message names the nearest.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdigit() and int(name) < len(self.classes):
+            return int(name)
+        words = {}
+        for index, known in enumerate(self.classes):
+            for word in {known, *imagenet.names().get(known, "").split(", ")} - {""}:
+                words.setdefault(word.lower(), []).append(index)
+        found = words.get(name.lower(), [])
+        if len(found) > 1:
+            raise UserError(f"{name!r} is {' and '.join(imagenet.spoken(self.classes[i]) for i in found)}; give its id")
+        if not found:
+            hint = "" if name.isdigit() else did_you_mean(name.lower(), words)
+            hint = hint or f"; it has {len(self.classes)} classes, from 0"
+            raise UserError(f"the net has no class {name!r}{hint}")
+        return found[0]
+
+    def most_probable(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
+        """The names of the `top` largest of one image's scores [classes], with these, the largest first."""
+        order = np.argsort(-scores, kind="stable")[:top]
+        return [(self.classes[i], float(scores[i])) for i in order]
+
+
+def load_net(
+    path: str | pathlib.Path, which: str = "latest", *, averaged: bool = False, experiment: Experiment | None = None
+) -> Net:
+    """The net of a run's checkpoint, or with `averaged` the average of its weights.
+
+    `experiment` is the run's, if it is known; else it is read from config.json.
+
+    Raises:
+      UserError: as load_run; no average is kept.
+    """
+    saved = load_run(path, which, experiment)
+    nets = nets_of(saved.state)
+    if averaged and "_ema" not in nets:
+        raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
+    params, stats = nets["_ema" if averaged else ""]
+    return Net(saved.experiment, saved.classes, {"params": params, **stats}, saved.step)
+
+
+def predict_run(
+    path: pathlib.Path, images: list[pathlib.Path], which: str = "latest", *, averaged: bool = False, top: int = 5
+) -> list[Prediction | Failure]:
+    """The `top` most probable classes of each image file, prepared as the run's evaluation images were.
+
+    A folder stands for its images, as in `listed`. An image that cannot be read, or does not get the size that the net
+    takes, is a Failure and costs the others nothing.
+
+    Raises:
+      UserError: as load_run and `listed`; no average is kept.
+    """
+    files = listed(images)
+    net = load_net(path, which, averaged=averaged)
+    answers: list[Prediction | Failure] = []
+    for file in files:
+        try:
+            pixels = prepare(decode_file(file, net.data.image_shape[2]), net.data, file)
+        except UserError as error:
+            answers.append(Failure(str(file), str(error)))
+            continue
+        scores = net.probabilities(pixels[None])[0]
+        answers.append(Prediction(str(file), net.most_probable(scores, top)))
+    return answers
+
+
+def listed(images: list[pathlib.Path]) -> list[pathlib.Path]:
+    """The image files among these paths: a folder stands for all images in it and in the folders inside of it, known by
+    their extension, sorted by path. Hidden ones are left out, and links to folders are not followed.
+
+    Raises:
+      UserError: a folder has no images or cannot be read.
+    """
+    found = []
+    for path in images:
+        if os.path.isdir(path):
+            found += _images_inside(path)
+        else:
+            found.append(path)
+    return found
+
+
+def _images_inside(path: pathlib.Path) -> list[pathlib.Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    found = []
+    for folder, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = [name for name in names if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
+        found += [pathlib.Path(folder, name) for name in images]
+    if not found:
+        raise UserError(f"{path} has no images: no file in it ends in one of {' '.join(EXTENSIONS)}")
+    return sorted(found)
+
+
+def decode_file(path: pathlib.Path, channels: int) -> np.ndarray:
+    """An image file as uint8 [H, W, channels]. Raises UserError where it cannot be read."""
+    from jaxcnn.data.images import decode
+
+    try:
+        return decode(read_bytes(path), channels)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
+    """An image after the evaluation transforms, uint8 of data.image_shape. Raises UserError where it gets another."""
+    rng = np.random.default_rng(0)  # evaluation transforms draw nothing
+    size, shape = image.shape, data.image_shape
+    try:
+        for transform in data.preprocess:
+            image = transform(image, rng)
+    except UserError as error:
+        raise UserError(f"{path}, of {size[0]}x{size[1]}: {error}") from error
+    if image.shape != shape:
+        raise UserError(
+            f"{path} is {size[0]}x{size[1]} and this run's evaluation makes it {image.shape[0]}x{image.shape[1]}, but "
+            f"the net was trained on {shape[0]}x{shape[1]}; resize or crop the image first"
+        )
+    return image

@@ -1,0 +1,71 @@
+"""Program: the train step of an experiment, compiled ahead of time for its mesh, with the memory that it needs."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs.compilation import Compiled, compile_ahead
+from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
+from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.losses import Batch, make_classification_loss
+from jaxcnn.train.rematerialize import rematerialized
+from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import Metrics, make_train_step
+from jaxcnn.train.xla_flags import compiler_options
+
+
+def train_step(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    log_every: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The pure train step of an experiment."""
+    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
+    return make_train_step(
+        rematerialized(loss) if experiment.rematerialize else loss,
+        optimizer,
+        rate,
+        accumulate=experiment.accumulate,
+        ema=experiment.ema,
+        log_every=log_every,
+        skip=experiment.skip_bad_steps,
+    )
+
+
+def compile_train_step(plan: Plan) -> Compiled:
+    """The train step for this plan's mesh and batch; the state is donated.
+
+    Raises:
+      UserError: the devices do not have the memory that it needs.
+    """
+    try:
+        compiled = compile_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(advice(plan.experiment, plan.mesh, None)) from error
+        raise
+    check_memory(plan.experiment, plan.mesh, compiled.memory)
+    return compiled
+
+
+def compile_step(
+    experiment: Experiment,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    log_every: int,
+) -> Compiled:
+    """The train step of an experiment on a mesh, compiled from shapes alone."""
+    state = abstract_state(experiment, mesh)
+    step = train_step(experiment, optimizer, rate, log_every)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
+    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, masked=False)
+    options = compiler_options(experiment.xla_flags, experiment.deterministic)
+    with jax.default_matmul_precision(experiment.precision):
+        return compile_ahead(jitted, state, batch, options=options)

@@ -1,0 +1,86 @@
+"""Replay: one step of a run computed again, from the newest checkpoint before it."""
+
+import math
+import pathlib
+from typing import Any
+
+import jax
+
+from jaxcnn.errors import UserError
+from jaxcnn.runs import checkpoint
+from jaxcnn.runs.loop import train_batches
+from jaxcnn.runs.program import compile_train_step
+from jaxcnn.runs.restore import load_experiment
+from jaxcnn.runs.run_directory import is_training, open_run
+from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.schedules import Plateau
+from jaxcnn.train.state import all_finite
+
+
+def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
+    """Computes the steps from the newest checkpoint before `step` (counted from 1) up to it; the run is not touched.
+
+    On the run's own devices the figures are the run's to the bit: the step is the same compiled program.
+
+    Returns:
+      {"step", "from": the checkpoint's step, "loss", "grad_norm", "finite": these, and what the step made of the
+      net, "examples": indices in the training split,
+      "recorded": the loss that the run noted for this step, as text, or None}.
+
+    Raises:
+      UserError: this is no run, it has no such step, or a run with init_from has no checkpoint before the step.
+    """
+    record = open_run(path)
+    experiment = load_experiment(record)
+    plan = make_plan(experiment)
+    if not 1 <= step <= plan.total:
+        raise UserError(f"{path} has steps 1 to {plan.total}; there is no step {step}")
+    before = [number for number in checkpoint.steps(record.checkpoints) if number < step]
+    if not before and experiment.init_from.run is not None:
+        raise UserError(f"{path} has no checkpoint before step {step}, and it began with the weights of another run")
+    abstract = abstract_state(experiment, plan.mesh)
+    compiled = compile_train_step(plan)
+    if before:
+        manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
+        try:
+            state, note = checkpoint.restore(manager, before[-1], abstract, record.recognize)
+        except Exception as error:  # orbax and tensorstore raise many types on damaged files
+            raise UserError(
+                f"{path}: checkpoint {before[-1]} cannot be read ({checkpoint.cause_of(error)}); start the run's "
+                "command again: it goes on from the one before"
+            ) from error
+        finally:
+            manager.close()
+    else:
+        create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
+        state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
+    first = before[-1] if before else 0
+    batches = train_batches(plan, plan.train, experiment.data.augment)
+    for number in range(first, step):
+        if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):
+            state = _evaluated(state, plan, record.metrics(), number)
+        placed = meshes.place(batches[number], ("image", "label"), meshes.split(plan.mesh))
+        state, metrics = compiled.call(state, placed)
+    loss, grad_norm = (float(metrics[name]) for name in ("step_loss", "grad_norm"))
+    status = record.status()
+    noted = record.skipped.get(step) or (status if status.get("state") == "diverged" and status["step"] == step else {})
+    return {
+        "step": step,
+        "from": first,
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "finite": math.isfinite(loss) and math.isfinite(grad_norm) and all_finite(state, plan.mesh),
+        "examples": batches.indices(step - 1).tolist(),
+        "recorded": noted.get("loss"),
+    }
+
+
+def _evaluated(state: Any, plan: Any, lines: list[dict[str, Any]], step: int) -> Any:
+    """The state after the plateau schedule has seen the run's evaluation at this step, where there was one."""
+    split = next(iter(plan.evaluations))
+    for line in lines:
+        if line["step"] == step and line["split"] == split and not is_training(line):
+            observed = plan.experiment.schedule.observe(state.plateau, line)
+            return state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
+    return state

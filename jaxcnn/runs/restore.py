@@ -1,0 +1,153 @@
+"""Restore: one checkpoint of a run directory, read back with its experiment."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from jaxcnn import config, experiment_file, trust
+from jaxcnn.data.examples import Examples
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs import checkpoint, own_code
+from jaxcnn.runs.run_directory import RunDirectory, open_run
+from jaxcnn.runs.setup import abstract_state
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.init_from import chosen
+from jaxcnn.train.optimizers import Optax
+from jaxcnn.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoredRun:
+    """One checkpoint of a run, with the run's experiment and class names."""
+
+    record: RunDirectory
+    experiment: Experiment
+    classes: tuple[str, ...]
+    step: int
+    state: TrainState
+    mesh: Mesh
+
+
+def load_experiment(record: RunDirectory) -> Experiment:
+    """The experiment of a run, from its config.json; classes of its own come from its experiment.py and code/.
+
+    Its data is where its newest start found it, which may be another place than that of the first.
+
+    Raises:
+      UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
+    """
+    encoded = record.config()
+    config.place_data(encoded, record.newest_start().get("free", {}))
+    foreign = config.foreign(encoded)
+    if not foreign:
+        return config.decode(encoded)
+    file = record.path / experiment_file.FILE
+    if not trust.is_trusted(own_code.trusted_as(record.path, encoded)):
+        raise UserError(
+            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of a run that you did not start here; "
+            f"look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
+        )
+    own = {experiment_file.MODULE, *own_code.modules(record.path)}
+    if any(name.partition(":")[0].partition(".")[0] in own for name in foreign):
+        with experiment_file.launched_file():
+            try:
+                experiment_file.load_module(file, record.path / experiment_file.FOLDER)
+            except Exception as error:
+                raise experiment_file.failure(file, error) from error
+            return config.decode(encoded, trusted=True)
+    return config.decode(encoded, trusted=True)
+
+
+def trust_run(path: pathlib.Path) -> None:
+    """Trusts the code of a run from now on. Raises UserError if `path` holds no run."""
+    record = open_run(path)
+    trust.remember(own_code.trusted_as(record.path, record.config()))
+
+
+def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experiment | None = None) -> RestoredRun:
+    """Reads a checkpoint of a run: `which` is "latest", "best" or a step, `experiment` the run's, if it is known.
+
+    Raises:
+      UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
+    """
+    record = open_run(pathlib.Path(path))
+    experiment = experiment or load_experiment(record)
+    if not checkpoint.steps(record.checkpoints):
+        raise UserError(f"{path} has no checkpoint yet")
+    manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
+    steps = sorted(manager.all_steps())
+    chosen = {"latest": steps[-1], "best": manager.best_step()}.get(which, which)
+    if chosen is None:
+        why = (
+            "data.evaluation_splits is empty"
+            if not experiment.data.evaluation_splits
+            else "checkpoints.best is 0"
+            if not experiment.checkpoints.best
+            else "no evaluation has happened yet"
+        )
+        raise UserError(
+            f"{path}: no checkpoint is the best, since {why}; there are latest, {', '.join(map(str, steps))}"
+        )
+    if not str(chosen).isdigit() or int(chosen) not in steps:
+        raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
+    mesh = meshes.make_mesh()
+    try:
+        expected = stored_state(experiment, mesh, manager.path / str(chosen))
+        state, _ = checkpoint.restore(manager, int(chosen), expected, record.recognize)
+    except Exception as error:  # orbax and tensorstore raise many types on damaged files
+        cause = checkpoint.cause_of(error)
+        raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
+    finally:
+        manager.close()
+    return RestoredRun(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
+
+
+def other_data(record: RunDirectory, examples: Examples) -> str | None:
+    """What to tell if a split's images are not those that the run knew, whose figures will not come out; else None."""
+    known = record.newest_start().get("dataset", {}).get("versions", {}).get(examples.split)
+    if known in (None, examples.version):
+        return None
+    return (
+        f"{examples.split} of {examples.name} holds other images than when the run was trained (version {known} then, "
+        f"{examples.version} now): figures differ from the run's, and parts of a split may hold images trained on"
+    )
+
+
+def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any:
+    """What a checkpoint of this experiment has, as `abstract_state`, whose optimizer may be known in words alone."""
+    expected = abstract_state(experiment, mesh)
+    if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
+        return expected
+    there = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata["opt_state"]
+    leaf = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=meshes.replicated(mesh))  # noqa: E731
+    return expected.replace(opt_state=jax.tree.map(leaf, there))
+
+
+def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
+    """UserError where `experiment.init_from` names no run, or one whose weights do not fit; only shapes are read."""
+    init_from = experiment.init_from
+    if init_from.run is None:
+        return
+    record = open_run(pathlib.Path(init_from.run))
+    if not checkpoint.steps(record.checkpoints):
+        raise UserError(f"init_from: {init_from.run} has no checkpoint yet")
+    chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(record), mesh), init_from)
+
+
+def prepared_otherwise(experiment: Experiment, saved: RestoredRun) -> list[str]:
+    """A warning for each field in which images are prepared otherwise than for the net whose weights are taken."""
+    ours, theirs = experiment.data, saved.experiment.data
+    lines = []
+    for field in ("image_shape", "normalize"):
+        here, there = getattr(ours, field), getattr(theirs, field)
+        if here != there:
+            lines.append(
+                f"warning: the net of {experiment.init_from.run} was trained with data.{field} {there}, and here it is "
+                f"{here}; take theirs, if that is not meant"
+            )
+    return lines

@@ -1,0 +1,131 @@
+"""Run: a trained model in Python, and training from Python, as in a notebook (docs/python.md).
+
+A run that is started here is an ordinary run directory: every command reads it, and the same call goes on with it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from rich.console import Console
+
+from jaxcnn import config, files
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs import checkpoint
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.prediction import Net, Prediction, decode_file, load_net, prepare
+from jaxcnn.runs.restore import check_init_from
+from jaxcnn.runs.run_directory import open_run
+from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.start import start_run
+
+Image = str | pathlib.Path | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory with the net of one of its checkpoints."""
+
+    path: pathlib.Path
+    net: Net
+    result: dict[str, dict[str, Any]]
+    """What result.json has, {"test": {"accuracy": ..., "count": ...}, ...}; {} before the run is done."""
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.net.experiment
+
+    @property
+    def model(self) -> nn.Module:
+        return self.experiment.model
+
+    @property
+    def variables(self) -> Any:
+        """{"params": ..., "batch_stats": ...}, for model.apply."""
+        return self.net.variables
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in label order."""
+        return self.net.classes
+
+    @property
+    def step(self) -> int:
+        """Of the checkpoint."""
+        return self.net.step
+
+    def probabilities(self, images: Image | Sequence[Image]) -> np.ndarray:
+        """One image or several -> [B, classes].
+
+        An image is a file's path or an array, uint8 [H, W, C]; an array [B, H, W, C] is several. All are prepared as
+        the run prepares its evaluation images.
+
+        Raises:
+          UserError: an image cannot be read, is not uint8, or does not get the size that the net takes.
+        """
+        several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
+        return self.net.probabilities(np.stack([self._prepared(image) for image in (images if several else [images])]))
+
+    def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
+        """The `top` most probable classes of each image, by name, the most probable first. As `probabilities`."""
+        several = images if isinstance(images, list | tuple | np.ndarray) else [images]
+        named = [
+            str(image) if isinstance(image, str | pathlib.Path) else f"image {i}" for i, image in enumerate(several)
+        ]
+        scores = self.probabilities(images)
+        return [Prediction(named[i], self.net.most_probable(score, top)) for i, score in enumerate(scores)]
+
+    def _prepared(self, image: Image) -> np.ndarray:
+        channels = self.net.data.image_shape[2]
+        if isinstance(image, str | pathlib.Path):
+            path = pathlib.Path(image)
+            return prepare(decode_file(path, channels), self.net.data, path)
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
+            raise UserError(
+                f"the image is {image.dtype} {list(image.shape)}, but an image is uint8 [H, W, {channels}], in 0..255"
+            )
+        return prepare(image, self.net.data, pathlib.Path("the image"))
+
+
+def load_run(path: str | pathlib.Path, checkpoint: str = "latest", *, averaged: bool = False) -> Run:
+    """A run directory, or what import-weights wrote, with its net.
+
+    Args:
+      path: the run directory.
+      checkpoint: "latest", "best" or a step.
+      averaged: the average of the weights (`ema`) in their place.
+
+    Raises:
+      UserError: this is no run, or it has no such checkpoint or average.
+    """
+    path = files.expanded(pathlib.Path(path))
+    return Run(path, load_net(path, checkpoint, averaged=averaged), open_run(path).result())
+
+
+def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = False) -> Run:
+    """Trains an experiment into a run directory, and returns it; the same call goes on if it was interrupted.
+
+    Classes of your own should stand in a module that can be imported: of a run with classes from a notebook's cells the
+    net is known here and now, but `load_run` and the commands cannot rebuild it later.
+
+    Raises:
+      UserError: as `python -m jaxcnn.launch` refuses it; or the loss was not finite.
+    """
+    path = files.expanded(pathlib.Path(workdir)).absolute()
+    plan = make_plan(experiment)
+    if not checkpoint.steps(path / "checkpoints"):
+        check_init_from(experiment, plan.mesh)
+    with (
+        start_run(path, config.encode(experiment), None, plan.dataset()) as record,
+        Display(Console(quiet=quiet)) as display,
+    ):
+        outcome = run(plan, record, display)
+    if outcome.state != "done":
+        raise UserError(outcome.message)
+    return Run(path, load_net(path, experiment=experiment), outcome.result)

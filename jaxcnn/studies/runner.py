@@ -1,0 +1,181 @@
+"""Conduct: runs the cells of a study one after another. Finished cells stay as they are, killed ones go on."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from rich.console import Console
+
+from jaxcnn import config, experiment_file
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.runs import own_code
+from jaxcnn.runs.display import Display
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.run_directory import RunDirectory
+from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.start import InUse, start_run
+from jaxcnn.studies.cell import Cell, figures, probe
+from jaxcnn.studies.judge import Results
+from jaxcnn.studies.pinned import keep_copy
+from jaxcnn.studies.study import Study
+from jaxcnn.studies.together import fits, run_together
+from jaxcnn.text import print_plain
+
+FINISHED = ("done", "diverged")  # a run that diverged would diverge again
+
+
+@dataclasses.dataclass(frozen=True)
+class Conducted:
+    """What became of the cells of one start."""
+
+    finished: bool
+    """False if `stop` ended it before the last cell."""
+    failed: tuple[str, ...]
+    """Names of the cells that failed, or whose probes did."""
+    elsewhere: tuple[str, ...]
+    """Names of the cells that another process was running."""
+
+
+def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) -> None:
+    """Everything that can be known before the first cell is run.
+
+    Raises:
+      UserError: a cell was run with another config or other code, or its experiment does not fit its data.
+    """
+    planned, sources = set(), experiment_file.sources(file)
+    for cell in cells:
+        if (cell.path / "config.json").exists():
+            changed = config.changes(RunDirectory(cell.path).config(), config.encode(cell.arm))
+            if changed:
+                field, (old, new) = next(iter(changed.items()))
+                raise UserError(
+                    f"{cell.path} holds a run with another config: {field} was {old!r} and is {new!r}; "
+                    "choose another --workdir, or delete this cell"
+                )
+            if not accept_code:
+                known = RunDirectory(cell.path).environment().get("code", {})
+                own_code.check_same(cell.path, known, sources, config.encode(cell.arm))
+        elif isinstance(cell.arm, Experiment) and cell.arm_name not in planned:
+            planned.add(cell.arm_name)
+            try:
+                make_plan(cell.arm)
+            except UserError as error:
+                raise UserError(f"arm {cell.arm_name!r}: {error}") from error
+
+
+def conduct(
+    study: Study,
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    pinned: Results,
+    together: bool = False,
+    accept_code: bool = False,
+) -> Conducted:
+    """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
+
+    With `together` the seeds of an arm are trained as one program if that is possible (see together.py).
+
+    A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
+    process runs is left to it.
+    """
+    previous, failed, elsewhere = None, [], []
+    for number, cell in enumerate(cells, 1):
+        place = f"[{number}/{len(cells)}] {cell.name}"
+        if stop():
+            return Conducted(False, (*failed,), (*elsewhere,))
+        if cell.arm_name != previous:
+            jax.clear_caches()  # the programs of the arm before
+            previous = cell.arm_name
+            of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
+            if (
+                together
+                and of_arm
+                and fits(of_arm)
+                and not _run_together(of_arm, file, console, stop, pinned, accept_code)
+            ):
+                return Conducted(False, (*failed,), (*elsewhere,))
+        began = cell.state() in FINISHED
+        start = time.perf_counter()
+        try:
+            state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code)
+            if state == "preempted":
+                return Conducted(False, (*failed,), (*elsewhere,))
+            if state == "done":
+                probe(cell, study)
+        except InUse:
+            elsewhere.append(cell.name)
+            print_plain(console, f"{place}: another process runs it; left to that")
+            continue
+        except UserError as error:
+            failed.append(cell.name)
+            print_plain(console, f"{place}: failed: {error}")
+            continue
+        except Exception as error:
+            failed.append(cell.name)
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            print_plain(console, f"{place}: failed: {text}")
+            continue
+        value = figures(cell, study).get(study.metric)
+        what = state if value is None else f"{study.metric} {value:.4g}"
+        print_plain(
+            console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
+        )
+    return Conducted(True, (*failed,), (*elsewhere,))
+
+
+def _run_together(
+    cells: Sequence[Cell],
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    pinned: Results,
+    accept_code: bool,
+) -> bool:
+    """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
+    start = time.perf_counter()
+    try:
+        finished = run_together(cells, file, console, stop, pinned, accept_code)
+    except InUse:
+        return True  # each cell says so
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        print_plain(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
+        return True
+    if finished:
+        print_plain(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
+    return finished
+
+
+def _run(
+    cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results, accept_code: bool
+) -> str:
+    """Runs or goes on with one cell; returns its state."""
+    encoded = config.encode(cell.arm)
+    if isinstance(cell.arm, Experiment):
+        plan = make_plan(cell.arm)
+        with contextlib.ExitStack() as held:
+            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
+            keep_copy(cell.path, pinned)
+            display = held.enter_context(Display(console, lines=False))
+            return run(plan, record, display, stop).state
+    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as record:
+        keep_copy(cell.path, pinned)
+        record.write_status("running", 0)
+        try:
+            measured = cell.arm.measure(cell.seed)
+        except Exception as error:
+            record.write_status("failed", 0, message=f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        result: dict[str, dict[str, float]] = {}
+        for name, value in measured.items():
+            split, _, metric = name.partition(" ")
+            result.setdefault(split, {})[metric] = value
+        record.write_result(result)
+        record.write_status("done", 0)
+    return "done"

@@ -1,0 +1,1 @@
+"""Layers, shapes, parameters, multiply-adds and receptive fields of a net, counted from its shapes."""

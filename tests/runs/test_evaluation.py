@@ -1,0 +1,101 @@
+"""Evaluation against numpy, for batch sizes that divide and that do not; and its refusal to report a wrong count."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.data.pipeline import EvaluationBatches
+from jaxcnn.data.synthetic import Synthetic, SyntheticExamples
+from jaxcnn.data.transforms import UNIT
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_saved
+from jaxcnn.train.mesh import make_mesh
+from jaxcnn.train.step import make_evaluation_step
+from tests.nets import TinyNet
+
+SHAPE = (9, 9, 3)
+EXAMPLES = Synthetic(image_shape=SHAPE, classes=7, test=23).open("test")
+MODEL = TinyNet(classes=7)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoShort(Synthetic):
+    """Images of which two are a row short, and so do not have SHAPE."""
+
+    def open(self, split, data_dir=None):
+        return TwoShortExamples(self, split)
+
+
+class TwoShortExamples(SyntheticExamples):
+    def __getitem__(self, i):
+        example = super().__getitem__(i)
+        return example | {"image": example["image"][1:]} if i in (3, 20) else example
+
+
+def variables(seed):
+    made = MODEL.init(jax.random.key(seed), jnp.zeros((1, *SHAPE)), train=False)
+    return made["params"], {"batch_stats": made["batch_stats"]}
+
+
+def figures(nets, batches, **keywords):
+    return evaluate(jax.jit(make_evaluation_step(MODEL, UNIT)), nets, iter(batches), EXAMPLES, make_mesh(), **keywords)
+
+
+def batches(size):
+    made = EvaluationBatches(EXAMPLES, (), SHAPE, size)
+    return [made[k] for k in range(len(made))]
+
+
+@pytest.mark.parametrize("size", [1, 4, 23, 50])
+def test_metrics_do_not_depend_on_the_batch_size(size):
+    nets = [variables(0), variables(1)]
+    images = np.stack([EXAMPLES[i]["image"] for i in range(23)])
+    labels = np.arange(23) % 7
+    for (params, stats), result in zip(nets, figures(nets, batches(size)), strict=True):
+        logits = np.asarray(MODEL.apply({"params": params, **stats}, UNIT(images), train=False), np.float64)
+        losses = -(logits[np.arange(23), labels] - np.log(np.exp(logits).sum(1)))
+        order = np.argsort(-logits, axis=1, kind="stable")
+        top5 = np.mean([label in row[:5] for label, row in zip(labels, order, strict=True)])
+        assert result["count"] == 23
+        assert result["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+        assert result["accuracy"] == pytest.approx((order[:, 0] == labels).mean())
+        assert result["top5"] == pytest.approx(top5)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda all_batches: all_batches[:-1], lambda all_batches: [*all_batches, all_batches[0]]]
+)
+def test_a_batch_too_few_or_too_many_is_refused(change):
+    with pytest.raises(RuntimeError, match="of 23 examples"):
+        figures([variables(0)], change(batches(8)))
+
+
+@pytest.mark.parametrize("tolerated, limit", [(1, 0), (2, 0), (1, 2**30), (2, 2**30)])
+def test_a_saved_run_is_evaluated_on_images_of_which_few_cannot_be_used(tolerated, limit):
+    source = TwoShort(image_shape=SHAPE, classes=7, test=23)
+    data = Data(SHAPE, source, evaluation_batch_size=8, tolerate_broken=tolerated, memory_limit=limit)
+    params, stats = variables(0)
+    step = SimpleNamespace(call=jax.jit(make_evaluation_step(MODEL, UNIT)))
+    state = SimpleNamespace(params=params, stats=stats, average=None)
+    experiment = Experiment(MODEL, data)
+    record = SimpleNamespace(newest_start=dict)
+    saved = SimpleNamespace(
+        state=state, classes=EXAMPLES.classes, mesh=make_mesh(), experiment=experiment, record=record
+    )
+    if tolerated == 2:
+        assert evaluate_saved(saved, experiment, ("test",), step)["test"]["count"] == 21
+    else:
+        with pytest.raises(UserError, match=r"(?s)synthetic/test\[20\].*\(8, 9, 3\).*data.image_shape"):
+            evaluate_saved(saved, experiment, ("test",), step)
+
+
+def test_a_stop_is_seen_between_batches():
+    asked = []
+    with pytest.raises(Stopped):
+        figures([variables(0)], batches(4), stop=lambda: asked.append(1) or len(asked) == 3)
+    assert len(asked) == 3

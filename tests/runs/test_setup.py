@@ -1,0 +1,85 @@
+"""What a start warns of, and how often it traces the model."""
+
+import dataclasses
+import warnings
+
+import pytest
+
+import jaxcnn as jc
+from jaxcnn.runs import setup as plans
+from jaxcnn.runs.compare import curves
+from jaxcnn.runs.debug import debug
+from jaxcnn.runs.loop import initial_state as initialisation
+from jaxcnn.runs.setup import make_plan
+from jaxcnn.train.init_from import InitFrom
+from jaxcnn.train.schedules import StepDecay
+from tests.experiments.tiny import experiment as tiny
+
+
+def make(**fields):
+    data = {name: fields.pop(name) for name in ("batch_size", "normalize") if name in fields}
+    return jc.Experiment(jc.create_model("linear", classes=10), jc.Data((8, 8, 1), **data), **fields)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            {"batch_size": 2000, "duration": jc.epochs(30)},
+            "data.batch_size 2000 is more than the 1297 images of train[:90%]",
+        ),
+        ({"batch_size": 500, "duration": jc.epochs(3)}, "3 epochs are 8 steps of 500 images, too few to learn; try"),
+        (
+            {"duration": jc.epochs(20), "schedule": StepDecay((jc.epochs(10), jc.epochs(20), jc.epochs(30)))},
+            "the run ends at step 203, before 2 of the 3 schedule.milestones (20 epochs, 30 epochs)",
+        ),
+    ],
+)
+def test_a_batch_for_a_larger_set_a_run_of_few_steps_and_late_milestones_are_warned_of(fields, message):
+    assert any(line.startswith(message) for line in make_plan(make(**fields)).warnings())
+
+
+@pytest.mark.parametrize("duration", [jc.epochs(10), jc.steps(3)])
+def test_a_usual_run_and_one_whose_steps_are_counted_are_not(duration):
+    assert make_plan(make(batch_size=128, duration=duration)).warnings() == []
+
+
+def test_a_start_traces_the_model_once_beside_its_initialisation(monkeypatch, tmp_path):
+    traced = []
+    # The loop's own, by which the state is made, is another name for it.
+    monkeypatch.setattr(plans, "initial_state", lambda *arguments: traced.append(0) or initialisation(*arguments))
+    jc.train(dataclasses.replace(tiny(), duration=jc.steps(3)), tmp_path / "run", quiet=True)
+    assert len(traced) == 1
+
+
+def test_fine_tuning_says_where_images_are_prepared_otherwise(tmp_path, capsys):
+    first = jc.Normalize(mean=(10.0,), std=(20.0,))
+    jc.train(make(normalize=first, duration=jc.steps(2)), tmp_path / "first", quiet=True)
+    again = make(duration=jc.steps(2), init_from=InitFrom(str(tmp_path / "first")))
+    jc.train(again, tmp_path / "second")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert (
+        "was trained with data.normalize Normalize(mean=(10.0,), std=(20.0,)), and here it is Normalize(mean=(0.0,)"
+        in said
+    )
+    same = dataclasses.replace(again, data=dataclasses.replace(again.data, normalize=first))
+    jc.train(same, tmp_path / "third")
+    assert "was trained with" not in capsys.readouterr().out
+
+
+def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):
+    line = {"step": 1, "split": "train", "loss": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = curves({"": [line, line | {"step": 2}]}, ("loss",))
+        figure.savefig(tmp_path / "x.png")
+    assert figure.axes[0].get_yscale() == "linear"
+    assert curves({"": [line | {"loss": 1.0}]}, ("loss",)).axes[0].get_yscale() == "log"
+
+
+def test_debug_lowers_the_rate_with_the_batch():
+    """VGG-A at the rate of its 256 images diverges on two within four steps (README's command, run in test_docs.py)."""
+    made = debug(make(batch_size=256, optimizer=jc.SGD(learning_rate=0.01)))
+    assert made.data.batch_size == 8 and made.optimizer.learning_rate == 0.01 * 8 / 256
+    small = debug(make(batch_size=4, optimizer=jc.SGD(learning_rate=0.01)))
+    assert small.optimizer.learning_rate == 0.01
