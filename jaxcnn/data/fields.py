@@ -1,0 +1,34 @@
+"""Fields: the arrays of a batch, by name, as the shape, type and filling of one example's part."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+Dtype = Literal["uint8", "int32", "float32", "bool"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One array of a batch: `shape` is that of one example; what an example does not fill has the value `fill`.
+
+    A part of an example that varies in length (the boxes of an image) is padded at its end to `shape`.
+
+    Example: Field((224, 224), "uint8", fill=255) is a mask whose padding no loss counts.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Dtype
+    fill: float = 0
+
+    def empty(self, rows: int) -> np.ndarray:
+        """[rows, *shape], filled with `fill`."""
+        return np.full((rows, *self.shape), self.fill, self.dtype)
+
+
+Fields = dict[str, Field]
+
+
+def with_image(image_shape: tuple[int, int, int], fields: Fields) -> Fields:
+    """All arrays of a batch: uint8 images of this shape, then a task's fields."""
+    return {"image": Field(image_shape, "uint8")} | fields

@@ -1,0 +1,117 @@
+"""Task: what a batch means. Its loss, metrics, predictions and drawings; the loop knows none of them by name.
+
+A task of your own is one file (docs/own_parts.md has one): a frozen dataclass with the members of `Task`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import Fields
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]
+"""Scalars and small arrays that add up over microbatches, batches and devices; "count", the examples, is among them."""
+Records = dict[str, jax.Array]
+"""Arrays [B, ...] of single examples, for metrics that do not add up."""
+Variables = Mapping[str, Any]
+"""{"params": ..., "batch_stats": ...}; frozen variables are among them."""
+Direction = Literal["higher", "lower"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a net says about one image: lines for a person, values for --json, and pictures by name."""
+
+    lines: list[str]
+    values: dict[str, Any]
+    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """uint8 [H, W, 3] or [H, W], at the size of the image that was asked about."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A frozen dataclass. Everything that runs on devices is a pure function, traced by jit."""
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """Every metric that it can have, in the order in which they are shown, and which way is better.
+
+        The first is its score: what best checkpoints and plateau schedules watch unless they name another.
+        """
+        ...
+
+    def fields(self, image_shape: tuple[int, int, int]) -> Fields:
+        """What a batch holds beside "image": {"label": Field((), "int32")}."""
+        ...
+
+    def check(self, model: nn.Module, examples: Examples) -> None:
+        """Raises UserError if the model does not fit the examples; called before anything is compiled."""
+        ...
+
+    def loss(
+        self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[jax.Array, Variables, Sums]:
+        """The loss to minimise, the new non-trainable collections, and sums for the logged interval.
+
+        `batch["image"]` is normalised. The loss is a mean over the examples of `batch`, whose number does not depend
+        on the devices; sums are sums over them.
+        """
+        ...
+
+    def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
+        """Evaluation of a batch whose examples count only if `batch["valid"]` [B] is true."""
+        ...
+
+    def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Metrics on the host, from added-up sums of `loss` or of `outputs` and the records of all valid examples.
+
+        "count" is always among them. A metric of nothing is NaN.
+        """
+        ...
+
+    def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> Any:
+        """Normalised images [B, H, W, C] -> arrays [B, ...], which `answer` reads."""
+        ...
+
+    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int) -> Answer:
+        """What to show of one image: its part of `predicted`, and the image as the net saw it, uint8 [H, W, C]."""
+        ...
+
+
+def score_of(task: Task) -> str:
+    """The metric by which the task is judged."""
+    return next(iter(task.directions))
+
+
+def better(direction: Direction, value: float) -> float:
+    """A metric as a score: higher is better."""
+    return value if direction == "higher" else -value
+
+
+def means(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Each sum over the count, and the count; NaN if it is 0."""
+    count = int(sums["count"])
+    found = {name: float(np.float64(value) / count) if count else float("nan") for name, value in sums.items()}
+    return found | {"count": count}
+
+
+def apply_training(
+    model: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    *,
+    train: bool,
+    rngs: dict[str, jax.Array],
+    method: str | Callable[..., Any] = "outputs",
+) -> tuple[Any, Variables]:
+    """The model's outputs, and its non-trainable collections after them: updated when `train`, else as they were."""
+    fixed = {name: value for name, value in variables.items() if name != "params"}
+    if not train:
+        return model.apply(variables, images, train=False, method=method), fixed
+    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(fixed), method=method)
