@@ -149,11 +149,6 @@ class Segmentation:
         """The `top` classes that cover most of the image, and three pictures: "overlay", the classes over the image
         and a legend beneath it; "classes", the same colors alone; "mask", the label of each pixel as its grey level,
         which is a mask that Pascal VOC's layout takes."""
-        from jaxcnn.explain.class_map import (
-            color,
-            overlay_classes,
-        )  # matplotlib takes a second, and training no picture
-
         labels = np.asarray(predicted)
         pixels = np.bincount(labels.reshape(-1), minlength=len(classes))
         order = [i for i in np.argsort(-pixels, kind="stable") if pixels[i]]
