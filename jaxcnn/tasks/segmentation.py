@@ -15,6 +15,7 @@ from jaxcnn.data.fields import Field, Fields
 from jaxcnn.errors import UserError
 from jaxcnn.metrics.confusion import count, from_words, to_words
 from jaxcnn.metrics.mean_iou import frequency_weighted_iou, iou, mean_accuracy, mean_iou, pixel_accuracy
+from jaxcnn.tasks.class_map import color, overlay_classes
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training
 from jaxcnn.train.losses import CrossEntropy, Loss
 
