@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -205,6 +206,7 @@ _FROM = {
         "endpoints",
         "summarize",
     ),
+    "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
         "epochs",

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
@@ -35,7 +36,7 @@ log = logging.getLogger("jaxcnn")
 
 Metrics = dict[str, dict[str, float]]
 
-BATCH_FIELDS = ("image", "label", "mask")
+BATCH_FIELDS = ("image", "label", "valid")
 
 
 class Stopped(Exception):
@@ -113,7 +114,7 @@ def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transfo
     return EvaluationBatches(
         examples,
         transforms,
-        data.image_shape,
+        with_image(data.image_shape, LABEL),
         data.evaluation_batch_size,
         data.tolerate_broken,
         jax.process_index(),
@@ -192,7 +193,8 @@ def evaluate_saved(
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         if experiment.data.source == saved.experiment.data.source and (told := other_data(saved.record, examples)):
             log.warning(told)
-        loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
+        fields = with_image(data.image_shape, LABEL)
+        loaded, transforms = load(examples, data.preprocess, fields, data.memory_limit, data.tolerate_broken)
         made = evaluation_batches(data, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:
             weights, on_broken = list(nets.values()), functools.partial(pass_over, made)

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.data.transforms import Transform
@@ -70,7 +71,7 @@ def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> Tra
     return TrainBatches(
         examples,
         transforms,
-        data.image_shape,
+        with_image(data.image_shape, LABEL),
         data.batch_size,
         plan.experiment.seed,
         data.tolerate_broken,
@@ -225,11 +226,12 @@ class _Loop:
         data = self.plan.experiment.data
         start = time.perf_counter()
         with self.display.task(f"read {examples.split}", len(examples)) as advance:
-            loaded, rest = load(examples, transforms, data.memory_limit, data.tolerate_broken, advance)
+            fields = with_image(data.image_shape, LABEL)
+            loaded, rest = load(examples, transforms, fields, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
             self.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
-            where = f"{loaded.images.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
+            where = f"{loaded.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
 

@@ -12,7 +12,9 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcnn.data.draws import EVALUATION, Draws
-from jaxcnn.data.examples import BrokenExample, Examples, label_hash, read
+from jaxcnn.data.examples import BrokenExample, Examples, label_hash
+from jaxcnn.data.fields import LABEL, with_image
+from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -149,10 +151,10 @@ def _abstract_state(key: _Itself, mesh: Mesh) -> Any:
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh, size: int, masked: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch on the devices; evaluation batches carry a mask."""
+    """Shapes of a global batch on the devices; evaluation batches say which rows are valid."""
     fields = {"image": ((size, *experiment.data.image_shape), jnp.uint8), "label": ((size,), jnp.int32)}
     if masked:
-        fields["mask"] = ((size,), jnp.bool_)
+        fields["valid"] = ((size,), jnp.bool_)
     sharding = meshes.split(mesh)
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in fields.items()}
 
@@ -250,7 +252,7 @@ def _check_images(examples: Examples, transforms: tuple[Transform, ...], data: D
         raise UserError(f"split {examples.split!r} of {examples.name} is empty")
     tolerated = (BrokenExample,) if data.tolerate_broken else ()
     with contextlib.suppress(*tolerated):
-        read(examples, 0, transforms, Draws(EVALUATION).at(0), data.image_shape)
+        read(examples, 0, transforms, Draws(EVALUATION).at(0), with_image(data.image_shape, LABEL))
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from jaxcnn import config
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import iterate
 from jaxcnn.experiment import Experiment
@@ -124,7 +125,7 @@ class _Seeds:
             step = jax.jit(jax.vmap(one), donate_argnums=0, out_shardings=self.over_seeds)
             evaluation = jax.vmap(make_evaluation_step(plan.experiment.model, data.normalize), in_axes=(0, 0, None))
             self.evaluation_step = jax.jit(evaluation)
-            train, augment = load(plan.train, data.augment, data.memory_limit)
+            train, augment = load(plan.train, data.augment, with_image(data.image_shape, LABEL), data.memory_limit)
             self.splits = self._load(plan.evaluations)
             batches = [
                 iterate(train_batches(one, train, augment), self.step, workers=data.workers) for one in self.plans
@@ -139,7 +140,8 @@ class _Seeds:
 
     def _load(self, splits: dict[str, Any]) -> dict[str, Any]:
         data = self.plan.experiment.data
-        return {name: load(examples, data.preprocess, data.memory_limit) for name, examples in splits.items()}
+        fields = with_image(data.image_shape, LABEL)
+        return {name: load(examples, data.preprocess, fields, data.memory_limit) for name, examples in splits.items()}
 
     def _finish(self) -> None:
         """Reads the test splits, once, and writes the results."""
@@ -233,7 +235,7 @@ class _Seeds:
             totals = {suffix: zero_sums(len(examples.classes)) for suffix in nets_of(self.state)}
             with contextlib.closing(iterate(evaluation_batches(data, examples, transforms))) as batches:
                 for batch in batches:
-                    fields = {field: batch[field] for field in ("image", "label", "mask")}
+                    fields = {field: batch[field] for field in ("image", "label", "valid")}
                     placed = jax.device_put(fields, self.everywhere)
                     for suffix, (params, stats) in nets_of(self.state).items():
                         sums = self.evaluation_step(params, stats, placed)

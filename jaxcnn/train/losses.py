@@ -52,8 +52,8 @@ class CrossEntropy:
         return optax.softmax_cross_entropy(logits, targets)
 
 
-def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array) -> Sums:
-    """Sums over the examples whose `mask` [B] is true: loss, accuracy (top-1), top5 (from six classes on), count.
+def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array, valid: jax.Array) -> Sums:
+    """Sums over the examples that are `valid` [B]: loss, accuracy (top-1), top5 (from six classes on), count.
 
     An example is right in the top k when fewer than k classes have a logit above the label's, or equal to it with a
     lower index: a net whose logits are all equal does not score 100%.
@@ -62,14 +62,14 @@ def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array,
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     before = jnp.arange(logits.shape[-1]) < labels[:, None]
     rank = jnp.sum((logits > own) | ((logits == own) & before) | jnp.isnan(logits), axis=-1)
-    # The loss of a masked example may be anything, so it is selected away and not multiplied by zero.
+    # The loss of an example that is not valid may be anything, so it is selected away and not multiplied by zero.
     sums = {
-        "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
-        "accuracy": jnp.sum(mask & (rank < 1)).astype(jnp.int32),
+        "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
+        "accuracy": jnp.sum(valid & (rank < 1)).astype(jnp.int32),
     }
     if logits.shape[-1] > 5:
-        sums["top5"] = jnp.sum(mask & (rank < 5)).astype(jnp.int32)
-    return sums | {"count": jnp.sum(mask).astype(jnp.int32)}
+        sums["top5"] = jnp.sum(valid & (rank < 5)).astype(jnp.int32)
+    return sums | {"count": jnp.sum(valid).astype(jnp.int32)}
 
 
 def zero_sums(classes: int) -> Sums:

@@ -140,7 +140,7 @@ def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.
 def make_evaluation_step(
     model: nn.Module, normalize: Callable[[jax.Array], jax.Array]
 ) -> Callable[[Any, Any, Batch], Sums]:
-    """(params, stats, batch with "mask" [B] bool) -> metric sums over the examples whose mask is true.
+    """(params, stats, batch with "valid" [B] bool) -> metric sums over the valid examples.
 
     The loss is the plain cross-entropy, without label smoothing or auxiliary heads.
     """
@@ -148,6 +148,6 @@ def make_evaluation_step(
     def step(params: Any, stats: Any, batch: Batch) -> Sums:
         logits = model.apply({"params": params, **stats}, normalize(batch["image"]), train=False)
         losses = CrossEntropy()(logits, batch["label"])
-        return classification_sums(logits, batch["label"], losses, batch["mask"])
+        return classification_sums(logits, batch["label"], losses, batch["valid"])
 
     return step
