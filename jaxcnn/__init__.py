@@ -69,7 +69,9 @@ if TYPE_CHECKING:
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
     from jaxcnn.runs.run import Run as Run
+    from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
+    from jaxcnn.runs.run import predict as predict
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -187,7 +189,9 @@ _FROM = {
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.runs.run": (
         "Run",
+        "evaluate",
         "load_run",
+        "predict",
     ),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
