@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from jaxcnn.models.linear import Pixels as Pixels
     from jaxcnn.models.pretrained import from_torch as from_torch
     from jaxcnn.models.resnet import ResNet as ResNet
-    from jaxcnn.models.segmenter import Segmentation as Segmentation
     from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
@@ -180,10 +179,7 @@ _FROM = {
     "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.pretrained": ("from_torch",),
     "jaxcnn.models.resnet": ("ResNet",),
-    "jaxcnn.models.segmenter": (
-        "Segmentation",
-        "Segmenter",
-    ),
+    "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),

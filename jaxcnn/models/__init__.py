@@ -37,12 +37,12 @@ from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
 from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
-from jaxcnn.models.segmenter import Segmentation, Segmenter
+from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
 from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
-__all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "Segmentation", "Segmenter", "create_model", "list_models"]
+__all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "Segmenter", "create_model", "list_models"]
 
 Model = Classifier | Segmenter
 

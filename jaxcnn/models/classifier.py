@@ -22,7 +22,10 @@ _TRAINING = (
 
 @flax.struct.dataclass
 class Outputs:
-    """Logits [B, classes] float32, and those of the auxiliary heads by the name of the endpoint that they read."""
+    """Logits float32, and those of the auxiliary heads by the name of the endpoint that they read.
+
+    [B, classes] of a Classifier, [B, H, W, classes] of a Segmenter.
+    """
 
     logits: jax.Array
     aux: dict[str, jax.Array]

@@ -2,21 +2,12 @@
 
 from collections.abc import Mapping
 
-import flax.struct
 import jax
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from jaxcnn.models.classifier import check_endpoint, extract_features
+from jaxcnn.models.classifier import Outputs, check_endpoint, extract_features
 from jaxcnn.models.layers import check_choices
-
-
-@flax.struct.dataclass
-class Segmentation:
-    """Logits [B, H, W, classes] float32 at the image's size; those of auxiliary heads by the endpoint they read."""
-
-    logits: jax.Array
-    aux: dict[str, jax.Array]
 
 
 class Segmenter(nn.Module):
@@ -65,8 +56,8 @@ class Segmenter(nn.Module):
         """The maps that `features` made of images of (height, width) -> logits [B, H, W, classes] float32."""
         return self.head(ends, size, train=train)
 
-    def outputs(self, images: jax.Array, *, train: bool) -> Segmentation:
-        """Logits, and in training those of the auxiliary heads; `init` through this method makes their variables.
+    def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Logits, and in training those of the auxiliary heads, of the image's size too; `init` through this method makes their variables.
 
         Raises:
           UserError: an auxiliary head reads an endpoint that the backbone, with these fields, does not make.
@@ -77,4 +68,4 @@ class Segmenter(nn.Module):
         aux: dict[str, jax.Array] = {}
         if train or self.is_initializing():
             aux = {name: head({"final": ends[name]}, size, train=train) for name, head in self.aux.items()}
-        return Segmentation(self.segment(ends, size, train=train), aux)
+        return Outputs(self.segment(ends, size, train=train), aux)
