@@ -57,7 +57,9 @@ class Segmenter(nn.Module):
         return self.head(ends, size, train=train)
 
     def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Logits, and in training those of the auxiliary heads, of the image's size too; `init` through this method makes their variables.
+        """Logits, and in training those of the auxiliary heads, also at the image's size.
+
+        `init` through this method makes the variables of the auxiliary heads.
 
         Raises:
           UserError: an auxiliary head reads an endpoint that the backbone, with these fields, does not make.
