@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     from jaxcnn.models.classifier import Outputs as Outputs
     from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
     from jaxcnn.models.densenet import DenseNet as DenseNet
+    from jaxcnn.models.dilated import DilatedResNet as DilatedResNet
+    from jaxcnn.models.dilated import FCNHead as FCNHead
     from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
+    from jaxcnn.models.fcn import FCNVGG as FCNVGG
+    from jaxcnn.models.fcn import SkipHead as SkipHead
     from jaxcnn.models.googlenet import GoogLeNet as GoogLeNet
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
@@ -62,11 +66,14 @@ if TYPE_CHECKING:
     from jaxcnn.models.linear import Pixels as Pixels
     from jaxcnn.models.pretrained import from_torch as from_torch
     from jaxcnn.models.resnet import ResNet as ResNet
+    from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
     from jaxcnn.runs.run import Run as Run
+    from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
+    from jaxcnn.runs.run import predict as predict
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -78,6 +85,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -141,7 +149,15 @@ _FROM = {
     ),
     "jaxcnn.models.deformable": ("DeformableResNet",),
     "jaxcnn.models.densenet": ("DenseNet",),
+    "jaxcnn.models.dilated": (
+        "DilatedResNet",
+        "FCNHead",
+    ),
     "jaxcnn.models.efficientnet": ("EfficientNet",),
+    "jaxcnn.models.fcn": (
+        "FCNVGG",
+        "SkipHead",
+    ),
     "jaxcnn.models.googlenet": (
         "GoogLeNet",
         "GoogLeNetAuxiliaryHead",
@@ -169,12 +185,15 @@ _FROM = {
     "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.pretrained": ("from_torch",),
     "jaxcnn.models.resnet": ("ResNet",),
+    "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.runs.run": (
         "Run",
+        "evaluate",
         "load_run",
+        "predict",
     ),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
@@ -193,6 +212,7 @@ _FROM = {
         "endpoints",
         "summarize",
     ),
+    "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
         "epochs",
