@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.folder import Folder as Folder
+    from jaxcnn.data.geometry import Geometry as Geometry
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
     from jaxcnn.data.transforms import ColorJitter as ColorJitter
+    from jaxcnn.data.transforms import Geometric as Geometric
     from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
     from jaxcnn.data.transforms import Noise as Noise
     from jaxcnn.data.transforms import Normalize as Normalize
     from jaxcnn.data.transforms import Pad as Pad
     from jaxcnn.data.transforms import PadAndCrop as PadAndCrop
+    from jaxcnn.data.transforms import PadTo as PadTo
     from jaxcnn.data.transforms import RandomCrop as RandomCrop
     from jaxcnn.data.transforms import RandomResizedCrop as RandomResizedCrop
     from jaxcnn.data.transforms import Resize as Resize
@@ -41,7 +44,11 @@ if TYPE_CHECKING:
     from jaxcnn.models.classifier import Outputs as Outputs
     from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
     from jaxcnn.models.densenet import DenseNet as DenseNet
+    from jaxcnn.models.dilated import DilatedResNet as DilatedResNet
+    from jaxcnn.models.dilated import FCNHead as FCNHead
     from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
+    from jaxcnn.models.fcn import FCNVGG as FCNVGG
+    from jaxcnn.models.fcn import SkipHead as SkipHead
     from jaxcnn.models.googlenet import GoogLeNet as GoogLeNet
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.linear import Pixels as Pixels
     from jaxcnn.models.pretrained import from_torch as from_torch
     from jaxcnn.models.resnet import ResNet as ResNet
+    from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
@@ -102,6 +110,7 @@ _FROM = {
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.folder": ("Folder",),
+    "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -109,8 +118,10 @@ _FROM = {
         "CenterCrop",
         "ColorJitter",
         "HorizontalFlip",
+        "Geometric",
         "Noise",
         "Normalize",
+        "PadTo",
         "Pad",
         "PadAndCrop",
         "RandomCrop",
@@ -138,7 +149,15 @@ _FROM = {
     ),
     "jaxcnn.models.deformable": ("DeformableResNet",),
     "jaxcnn.models.densenet": ("DenseNet",),
+    "jaxcnn.models.dilated": (
+        "DilatedResNet",
+        "FCNHead",
+    ),
     "jaxcnn.models.efficientnet": ("EfficientNet",),
+    "jaxcnn.models.fcn": (
+        "FCNVGG",
+        "SkipHead",
+    ),
     "jaxcnn.models.googlenet": (
         "GoogLeNet",
         "GoogLeNetAuxiliaryHead",
@@ -166,6 +185,7 @@ _FROM = {
     "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.pretrained": ("from_torch",),
     "jaxcnn.models.resnet": ("ResNet",),
+    "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),
