@@ -75,12 +75,15 @@ if TYPE_CHECKING:
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.tasks.classification import Classification as Classification
+    from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.tasks.task import Answer as Answer
+    from jaxcnn.tasks.task import Task as Task
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
     from jaxcnn.train.init_from import InitFrom as InitFrom
-    from jaxcnn.train.losses import CrossEntropy as CrossEntropy
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
@@ -187,6 +190,9 @@ _FROM = {
         "endpoints",
         "summarize",
     ),
+    "jaxcnn.tasks.classification": ("Classification",),
+    "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.task": ("Answer", "Task"),
     "jaxcnn.train.duration": (
         "Duration",
         "epochs",
@@ -194,7 +200,6 @@ _FROM = {
         "steps",
     ),
     "jaxcnn.train.init_from": ("InitFrom",),
-    "jaxcnn.train.losses": ("CrossEntropy",),
     "jaxcnn.train.mesh": ("Parallel",),
     "jaxcnn.train.optimizers": (
         "LAMB",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import MODELS, create_model
-from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_value
+from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_flat
 from jaxcnn.data import transforms
 from jaxcnn.data.transforms import HorizontalFlip, Pad
 from jaxcnn.errors import UserError
@@ -106,7 +106,7 @@ def test_a_config_of_format_0_names_modules_and_means_the_same():
     )
     assert old != now and upgraded(old) == now and upgraded({"format": 1} | now) == now
     assert upgraded({"class": "jaxcnn.models.googlenet:AuxiliaryHead"}) == {"class": "jaxcnn:GoogLeNetAuxiliaryHead"}
-    assert upgraded_value("optimizer.class", "jaxcnn.train.optimizers:SGD") == "jaxcnn:SGD"
+    assert upgraded_flat({"optimizer.class": "jaxcnn.train.optimizers:SGD"}) == {"optimizer.class": "jaxcnn:SGD"}
     own = {"class": "mine.parts:SGD"}
     assert upgraded(own) == own
 

@@ -65,9 +65,12 @@ def predict(
       images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
-      top: How many classes.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
+      top: How many classes a classifier names.
+      out: The folder for the pictures of tasks that draw, such as segmentation; default RUN/predictions.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), or
+        {"image", "error"}.
     """
+    from jaxcnn.report.predicted import PICTURES, save_pictures
     from jaxcnn.runs.prediction import Prediction, predict_run
 
     if not images:
@@ -76,16 +79,18 @@ def predict(
     answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     rows = [
-        ("" if place else prediction.image, name, f"{probability:.4f}")
+        ("" if place else prediction.image, *row)
         for prediction in predictions
-        for place, (name, probability) in enumerate(prediction.spoken())
+        for place, row in enumerate(prediction.answer.rows)
     ]
     value = [
-        {"image": a.image, "classes": a.classes} if isinstance(a, Prediction) else {"image": a.image, "error": a.cause}
-        for a in answers
+        {"image": a.image} | (a.answer.values if isinstance(a, Prediction) else {"error": a.cause}) for a in answers
     ]
     if predictions or json:
-        show(value, table(("image", "class", "probability"), rows), json)
+        columns = predictions[0].answer.columns if predictions else ("", "")
+        show(value, table(("image", *columns), rows), json)
+    if any(prediction.answer.pictures for prediction in predictions):
+        show_lines(*save_pictures(predictions, out or run / PICTURES))
     return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 

@@ -18,7 +18,7 @@ from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.report.page import png, svg, write_page
 from jaxcnn.report.predictions import IMAGES, SECONDS, Answers, answer
-from jaxcnn.runs.compare import commit_of, curves, devices_of
+from jaxcnn.runs.compare import commit_of, curves, devices_of, panels_of
 from jaxcnn.runs.display import result_names
 from jaxcnn.runs.prediction import load_net
 from jaxcnn.runs.restore import load_experiment, other_data
@@ -27,7 +27,6 @@ from jaxcnn.runs.setup import open_evaluations
 from jaxcnn.summary.summary import Summary, summarize
 from jaxcnn.summary.table import cells, fold
 
-PANELS = ("loss", "accuracy", "learning_rate")
 FULL_MATRIX = 20
 """Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
 LARGEST = 20
@@ -80,7 +79,11 @@ def write_report(
         selection=record.selection(),
         tested=experiment.data.tested,
         names=result_names(record.result()),
-        curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
+        curves=[
+            svg(curves({"": lines}, (name,)), f"{name} by step")
+            for name in (*panels_of(lines), "learning_rate")
+            if lines
+        ],
         speed=_speed(lines),
         classes=classes,
         answers=answers,

@@ -26,9 +26,11 @@ Direction = Literal["higher", "lower"]
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a net says about one image: lines for a person, values for --json, and pictures by name."""
+    """What a net says about one image: rows of two columns for a person, values for --json, and pictures by name."""
 
-    lines: list[str]
+    columns: tuple[str, str]
+    """What the rows hold, such as ("class", "probability")."""
+    rows: list[tuple[str, str]]
     values: dict[str, Any]
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """uint8 [H, W, 3] or [H, W], at the size of the image that was asked about."""
@@ -44,6 +46,11 @@ class Task(Protocol):
 
         The first is its score: what best checkpoints and plateau schedules watch unless they name another.
         """
+        ...
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """The metrics that are shares of images: each image is counted or not; studies bound these over images too."""
         ...
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
@@ -79,7 +86,7 @@ class Task(Protocol):
         """Normalised images [B, H, W, C] -> arrays [B, ...], which `answer` reads."""
         ...
 
-    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int) -> Answer:
+    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """What to show of one image: its part of `predicted`, and the image as the net saw it, uint8 [H, W, C]."""
         ...
 
