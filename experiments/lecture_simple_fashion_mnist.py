@@ -1,4 +1,4 @@
-"""The lectures' Simple-CNN (S5, 20,666 parameters) on Fashion-MNIST.
+"""A simple CNN of 20,666 parameters (S5 of docs/courses.md) on Fashion-MNIST.
 
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017; prepare it once with `jaxcnn data prepare fashion_mnist`.
 Command: python -m jaxcnn.launch experiments/lecture_simple_fashion_mnist.py

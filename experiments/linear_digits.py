@@ -1,4 +1,4 @@
-"""A linear classifier on scikit-learn's embedded digits: one template per class (lecture S2).
+"""A linear classifier on scikit-learn's embedded digits: one template per class (S2 of docs/courses.md).
 
 Command: python -m jaxcnn.launch experiments/linear_digits.py
 Expected: well under the LeNet's accuracy on the same images; measured in docs/results.md.

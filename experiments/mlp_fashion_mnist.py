@@ -1,4 +1,4 @@
-"""The lecture's MLP, 784-2048-1024-10 (S3, 3,716,106 parameters), on Fashion-MNIST.
+"""The MLP 784-2048-1024-10 of 3,716,106 parameters (S3 of docs/courses.md), on Fashion-MNIST.
 
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017; prepare it once with `jaxcnn data prepare fashion_mnist`.
 Command: python -m jaxcnn.launch experiments/mlp_fashion_mnist.py

@@ -12,7 +12,7 @@ from typing import Literal, get_args, get_origin
 
 from tests.tiny_runs import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 STUDIES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 

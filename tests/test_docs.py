@@ -21,10 +21,22 @@ from PIL import Image
 
 import jaxcnn.__main__ as jaxcnn_command
 from jaxcnn import experiment_file, flags, launch
+from jaxcnn.models import list_models
 from jaxcnn.runs import program
 from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
 from jaxcnn.studies import command as study_command
-from tests.docs import EXPERIMENTS, PAGES, ROOT, Command, Snippet, blocks, choices, docstring_commands, spoken_commands
+from tests.docs import (
+    EXPERIMENTS,
+    PAGES,
+    ROOT,
+    STUDIES,
+    Command,
+    Snippet,
+    blocks,
+    choices,
+    docstring_commands,
+    spoken_commands,
+)
 from tests.tiny_runs import metrics, read
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -163,6 +175,22 @@ def run_command(words: tuple[str, ...]) -> str | None:
     return None
 
 
+def run_habit(words: tuple[str, ...]) -> None:
+    """It would change this clone, or run this very test: here what it reads is looked at."""
+    if words[0] == "pre-commit":
+        hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+        assert f"rev: v{tools_version('ruff')}" in hooks
+    else:
+        assert os.access(ROOT / words[0], os.X_OK)
+        assert f"run: {words[0]}" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def tools_version(name: str) -> str:
+    """The version that the extra "test" fixes."""
+    (line,) = [line for line in EXTRAS["test"] if line.startswith(f"{name}==")]
+    return line.split("==")[1]
+
+
 RULES = [
     (r"pip install", run_install),
     (r"pytest", run_tests),
@@ -171,6 +199,7 @@ RULES = [
     (r"(sbatch|kubectl|launch/tpu_pod\.sh|gcloud|mpirun|srun) ", run_on_cluster),
     (r"jaxcnn prove-resume ", run_proof),
     (r"jaxcnn ", run_command),
+    (r"pre-commit install|\.ci/run", run_habit),
 ]
 
 
@@ -267,6 +296,29 @@ def test_commands_in_sentences_name_commands_and_flags_that_exist():
         assert command.words[1] in known, command
         if command.words[1] == "data":
             assert command.words[2] in jaxcnn_command.DATA_COMMANDS, command
+
+
+COURSES = (ROOT / "docs" / "courses.md").read_text()
+
+
+def test_the_courses_page_has_every_claim_and_system_and_where_each_is():
+    rows = re.findall(r"^\| ([CS])(\d+) \|(.*)\|$", COURSES, re.M)
+    for letter in "SC":
+        assert [int(number) for kind, number, _ in rows if kind == letter] == list(range(1, 27))
+    told = {
+        (f"C{number}", stem) for kind, number, row in rows if kind == "C" for stem in re.findall(r"(\w+)\.py\)", row)
+    }
+    studied = {(file.read_text()[3:].split(":")[0], file.stem) for file in STUDIES}
+    assert told == studied
+    nets = set(re.findall(r"`([a-z]+[\w*]+)`", "".join(row for kind, _, row in rows if kind == "S")))
+    assert not [net for net in nets if not list_models(net)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_that_a_page_links_to_exists(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?:|#", link):
+            assert (page.parent / link.split("#")[0]).exists(), link
 
 
 SMALL = [file for file in EXPERIMENTS if "imagenet" not in file.stem]  # README runs one of the others

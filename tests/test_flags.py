@@ -94,7 +94,7 @@ def test_models_are_listed_without_counting_anything(capsys, monkeypatch):
 
     monkeypatch.setattr(overview, "summarize", lambda *_: pytest.fail("counted"))
     code, out, _ = run(capsys, "models", "--markdown")
-    assert code == 0 and out.strip() == overview.block((ROOT / "README.md").read_text())
+    assert code == 0 and out.strip() == overview.block((ROOT / "docs" / "models.md").read_text())
 
 
 def test_the_summary_of_a_run_is_that_of_its_net(capsys, tmp_path):

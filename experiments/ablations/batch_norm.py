@@ -1,7 +1,7 @@
 """C14: batch normalisation speeds up convergence and permits larger rates and a worse initialisation.
 
-Papers: Ioffe & Szegedy 2015, sections 3.3 and 4.2, figure 2 and table; the lectures, S7, for the net: six convolutions,
-each a sigmoid and then batch norm.
+Papers: Ioffe & Szegedy 2015, sections 3.3 and 4.2, figure 2 and table; docs/courses.md, S7, for the net: six
+convolutions, each a sigmoid and then batch norm.
 Command: python -m jaxcnn.launch experiments/ablations/batch_norm.py --quick
 Expected: with batch norm the net reaches an accuracy in fewer steps, learns at rates at which the other does not, and
 from weights from which the other does not. Published: steps to 72.2% on ImageNet: Inception 31.0 M, with batch norm

@@ -1,7 +1,7 @@
 """C14: batch normalisation depends on the batch size, layer normalisation does not.
 
-Papers: Ioffe & Szegedy 2015; Ba et al. 2016 (layer normalisation); Wu & He 2018, figure 1, for the dependence; the
-lectures, S7, for the net.
+Papers: Ioffe & Szegedy 2015; Ba et al. 2016 (layer normalisation); Wu & He 2018, figure 1, for the dependence;
+docs/courses.md, S7, for the net.
 Command: python -m jaxcnn.launch experiments/ablations/batch_size.py --quick
 Expected: from a batch of 50 to one of 2, at a rate in proportion, batch norm loses accuracy and layer norm does not.
 Published, ResNet-50 on ImageNet (Wu & He 2018): batch norm's error 23.6 at 32 images per worker, 34.7 at 2; group

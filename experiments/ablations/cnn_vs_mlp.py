@@ -1,8 +1,8 @@
 """C1: a CNN beats a multilayer perceptron with far fewer parameters.
 
-Source: the lectures, S3 to S5; LeCun et al. 1998, section II, for the argument.
+Source: docs/courses.md, S3 to S5; LeCun et al. 1998, section II, for the argument.
 Command: python -m jaxcnn.launch experiments/ablations/cnn_vs_mlp.py --quick
-Expected: the CNNs are more accurate with a fraction of the parameters. Published: no figure in the lectures. Ours:
+Expected: the CNNs are more accurate with a fraction of the parameters. Published: no figure. Ours:
 docs/studies.md.
 """
 

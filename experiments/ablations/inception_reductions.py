@@ -1,9 +1,9 @@
 """C10: 1x1 reductions cut the cost of inception without losing accuracy.
 
-Paper: Szegedy et al. 2015 (GoogLeNet), section 4 and figure 2; the lectures, S10, for the counts.
+Paper: Szegedy et al. 2015 (GoogLeNet), section 4 and figure 2; docs/courses.md, C10, for the counts.
 Command: python -m jaxcnn.launch experiments/ablations/inception_reductions.py --quick
-Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against 5.3 M multiply-adds for a layer (the
-lectures); no accuracy. Ours: docs/studies.md.
+Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against 5.3 M multiply-adds for a layer; no
+accuracy. Ours: docs/studies.md.
 """
 
 import jaxcnn as jc

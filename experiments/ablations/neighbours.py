@@ -1,8 +1,8 @@
 """C25: k-nearest neighbours need every training image at test time and still lose to a CNN.
 
-Source: the lectures, S1; Cover & Hart 1967.
+Source: docs/courses.md, S1; Cover & Hart 1967.
 Command: python -m jaxcnn.launch experiments/ablations/neighbours.py --quick
-Expected: the CNN is more accurate, keeps less and classifies sooner. Published: no figure in the lectures. Ours:
+Expected: the CNN is more accurate, keeps less and classifies sooner. Published: no figure. Ours:
 docs/studies.md.
 """
 

@@ -1,9 +1,9 @@
 """C2: a linear classifier learns one template per class and breaks on shifted or cropped images; a CNN does not.
 
-Source: the lectures, S2 (templates) and S4 (why convolutions).
+Source: docs/courses.md, S2 (templates) and S4 (why convolutions).
 Command: python -m jaxcnn.launch experiments/ablations/templates.py --quick
 Expected: trained on centred images, the linear net loses much more accuracy than the CNNs when the test images are
-moved or enlarged. Published: no figure in the lectures. Ours: docs/studies.md.
+moved or enlarged. Published: no figure. Ours: docs/studies.md.
 """
 
 import dataclasses

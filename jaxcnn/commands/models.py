@@ -28,7 +28,7 @@ def models(
       markdown: Print Markdown.
       json: Print JSON.
       update: Count every model anew, store the counts, and write the Markdown between the markers in this file, as in
-        README.md.
+        docs/models.md.
     """
     from jaxcnn.models import MODELS, list_models
     from jaxcnn.summary import overview

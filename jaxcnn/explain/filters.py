@@ -33,7 +33,7 @@ def first_filters(model: nn.Module, variables: Any, input_shape: tuple[int, int,
 
 def templates(model: nn.Module, variables: Any, input_shape: tuple[int, int, int]) -> np.ndarray:
     """The weights of a linear net as one image per class, [classes, H, W, C]: the class's logit is their product with
-    the image, and a bias (LECTURES S2).
+    the image, and a bias (S2 of docs/courses.md).
 
     Raises:
       UserError: the model is not linear.

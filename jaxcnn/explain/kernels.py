@@ -1,4 +1,4 @@
-"""What single operations do to a photo (LECTURES S26): the classic kernels, and max, min and average pooling."""
+"""What single operations do to a photo: classic kernels, and max, min and average pooling (S26 of docs/courses.md)."""
 
 import jax.numpy as jnp
 import numpy as np

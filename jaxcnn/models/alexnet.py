@@ -8,7 +8,7 @@ by 11x11 windows at stride 4 without padding, need 4 * 54 + 11 = 227.
 
 Initialisation (section 5): N(0, 0.01^2); biases 1 in conv2, conv4, conv5 and the hidden FC layers, else 0.
 
-`groups=1, norm="none"` is the one tower of the same widths that lectures draw. "owt" is the one-tower net of "One weird
+`groups=1, norm="none"` is the one tower of the same widths that courses draw. "owt" is the one-tower net of "One weird
 trick for parallelizing convolutional neural networks" (footnote 1) as torchvision has it: conv1 is padded by 2 for
 224x224, and dropout comes before the hidden FC layers, not after them. There conv4 has 256 maps where the footnote says
 384, and response normalisation is left out. Initialisation is PyTorch's default ("torch_uniform"), except that biases

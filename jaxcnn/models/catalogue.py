@@ -18,7 +18,7 @@ class Entry:
     """Where top1 and top5 are from."""
 
 
-LECTURES = "the lectures"
+COURSE = "course notes"
 LENET = "LeCun et al., Gradient-based learning applied to document recognition"
 ALEXNET = "Krizhevsky et al., ImageNet classification with deep convolutional neural networks"
 OWT = "Krizhevsky, One weird trick for parallelizing convolutional neural networks"
@@ -42,14 +42,14 @@ TORCHVISION = "torchvision IMAGENET1K_V1"
 DENSENET_CIFAR = "authors' repository, CIFAR-10, augmented"
 
 CATALOGUE: dict[str, Entry] = {
-    "linear": Entry((28, 28, 1), LECTURES, None),
-    "linear_640x480": Entry((640, 480, 1), LECTURES, None),
-    "mlp": Entry((28, 28, 1), LECTURES, None),
+    "linear": Entry((28, 28, 1), COURSE, None),
+    "linear_640x480": Entry((640, 480, 1), COURSE, None),
+    "mlp": Entry((28, 28, 1), COURSE, None),
     "lenet5_1998": Entry((32, 32, 1), LENET, 1998),
     "lenet5": Entry((32, 32, 1), LENET, 1998),
-    "lecture_simple": Entry((28, 28, 1), LECTURES, None),
-    "lecture_flowers": Entry((180, 180, 3), LECTURES, None),
-    "lecture_batchnorm": Entry((28, 28, 1), LECTURES, None),
+    "lecture_simple": Entry((28, 28, 1), COURSE, None),
+    "lecture_flowers": Entry((180, 180, 3), COURSE, None),
+    "lecture_batchnorm": Entry((28, 28, 1), COURSE, None),
     "alexnet": Entry((227, 227, 3), ALEXNET, 2012, 59.3, 81.8, "ten crops, as Zeiler & Fergus quote it in Table 2"),
     "alexnet_single": Entry((227, 227, 3), ALEXNET, 2012),
     "alexnet_owt": Entry((224, 224, 3), OWT, 2014, 56.522, 79.066, TORCHVISION),

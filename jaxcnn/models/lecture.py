@@ -1,4 +1,4 @@
-"""The lectures' own small networks (S5, S6, S7), layer by layer as the notes print them."""
+"""Three small networks of a course (S5, S6 and S7 of docs/courses.md), layer by layer as its notes print them."""
 
 import jax
 from flax import linen as nn

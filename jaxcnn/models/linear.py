@@ -1,4 +1,4 @@
-"""The linear classifier of the lectures (S2): no convolution, only a head. The MLP (mlp.py) shares its backbone.
+"""The linear classifier (S2 of docs/courses.md): no convolution, only a head. The MLP (mlp.py) shares its backbone.
 
 The weights depend on the input size: one per pixel and unit.
 """

@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the lectures (S3): 784-2048-1024-10 with ReLU, 3,716,106 parameters at 28x28x1.
+"""A multilayer perceptron (S3 of docs/courses.md): 784-2048-1024-10 with ReLU, 3,716,106 parameters at 28x28x1.
 
 Its backbone is linear.Pixels: like the linear classifier it is all head.
 """

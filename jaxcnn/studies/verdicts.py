@@ -35,10 +35,11 @@ from jaxcnn.studies.table import (
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ("study.json", "table.md", "claims.json")
-START = """# Studies: what the lectures claim, and what came out
+START = """# Studies: what is claimed, and what came out
 
-Each row is a claim of the lectures as a study of [experiments/ablations](../experiments/ablations) put it before its
-first run; a claim that the study file has in another form now is marked **changed after the start**, with both texts.
+Each row is a claim of [courses.md](courses.md), as a study of [experiments/ablations](../experiments/ablations) put it
+before its first run; a claim that the study file has in another form now is marked **changed after the start**, with
+both texts.
 `python -m jaxcnn.launch experiments/ablations/NAME.py --quick` runs one on two CPU cores; without `--quick` it is the
 form for a cluster, which nobody has run yet. All figures are from the quick forms, as stored in
 [results/studies](results/studies); `python -m jaxcnn.studies.verdicts` writes this page and

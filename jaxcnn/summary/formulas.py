@@ -1,4 +1,4 @@
-"""The arithmetic of convolutional networks, as the lectures give it: sizes, parameters, multiply-adds, fields.
+"""The arithmetic of convolutional networks, worked through by hand: sizes, parameters, multiply-adds, fields.
 
 A multiply-add is one multiplication and the addition of its result; biases add none.
 """

@@ -1,4 +1,4 @@
-"""All models side by side: what the catalogue says of them and what their shapes count, for terminal and README."""
+"""All models side by side: what the catalogue says and what their shapes count, for terminal and docs/models.md."""
 
 import dataclasses
 import pathlib
@@ -115,12 +115,12 @@ def overview_table(rows: list[Row], width: int = 120) -> Group:
 
 
 def markdown(rows: list[Row]) -> str:
-    """For the README, without its markers."""
+    """For docs/models.md, without its markers."""
     return "\n".join([HEADER, *map(markdown_row, rows)])
 
 
 def markdown_row(one: Row) -> str:
-    """A line of the README's table."""
+    """A line of the table in docs/models.md."""
     cells = (
         f"`{one.name}`",
         _cited(one),

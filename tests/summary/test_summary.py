@@ -26,8 +26,8 @@ TABLE = {
     row["name"]: row
     for row in csv.DictReader((pathlib.Path(__file__).parent.parent / "models" / "architectures.csv").open())
 }
-README = overview.block((ROOT / "README.md").read_text()).splitlines()
-REFRESH = "the table in README.md is not what the models are; run: python -m jaxcnn models --update README.md"
+PAGE = overview.block((ROOT / "docs" / "models.md").read_text()).splitlines()
+REFRESH = "the table in docs/models.md is not what the models are; run: jaxcnn models --update docs/models.md"
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def lines(capsys):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_counts_equal_the_table_and_the_readme_carries_them(name):
+def test_counts_equal_the_table_and_the_page_carries_them(name):
     summary, row = counted(name), TABLE[name]
     assert input_shape(name) == tuple(int(n) for n in row["input"].split("x"))
     assert summary.parameters == sum(layer.parameters for layer in summary.layers) == int(row["parameters"])
@@ -57,13 +57,13 @@ def test_counts_equal_the_table_and_the_readme_carries_them(name):
     assert not [layer.name for layer in summary.layers if layer.kind == "unused"]
     assert len({layer.name for layer in summary.layers}) == len(summary.layers)
     line = overview.markdown_row(overview.row(name, summary.parameters, summary.multiply_adds))
-    assert line in README, REFRESH
+    assert line in PAGE, REFRESH
     assert overview.stored_counts()[name] == (summary.parameters, summary.multiply_adds), REFRESH
 
 
-def test_the_readme_lists_the_models_in_order():
-    assert "\n".join(README[:2]) == overview.HEADER
-    assert [line.split("`")[1] for line in README[2:]] == list(MODELS), REFRESH
+def test_the_page_lists_the_models_in_order():
+    assert "\n".join(PAGE[:2]) == overview.HEADER
+    assert [line.split("`")[1] for line in PAGE[2:]] == list(MODELS), REFRESH
 
 
 # Araujo, Norris & Sim 2019, Computing receptive fields of convolutional neural networks (Distill), table of networks.
@@ -406,7 +406,7 @@ def test_models_table_fits_the_terminal(width, capsys, monkeypatch):
     assert "(1) paper, Table 3, S = Q = 256, dense" in [line.rstrip() for line in out]
 
 
-def test_models_for_scripts_and_for_the_readme(capsys, tmp_path):
+def test_models_for_scripts_and_for_the_page(capsys, tmp_path):
     assert main(["models", "lenet*", "--names"]) == 0
     assert lines(capsys) == ["lenet5", "lenet5_1998"]
     assert main(["models", "lenet5", "--json"]) == 0
