@@ -52,10 +52,13 @@ def predict(
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
     top: int = 5,
+    out: pathlib.Path | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> int:
-    """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
+    """What a net says about image files, such as their most probable classes.
+
+    Exit code 1 if there is an image that cannot be read.
 
     The net sees what it was trained on: nets of handwritten digits know light ink on a dark ground, so invert a scan of
     dark ink on paper first. What the net sees of an image is on the page of `jaxcnn explain`.
@@ -70,8 +73,8 @@ def predict(
       json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), or
         {"image", "error"}.
     """
-    from jaxcnn.report.predicted import PICTURES, save_pictures
     from jaxcnn.runs.prediction import Prediction, predict_run
+    from jaxcnn.runs.start import PICTURES
 
     if not images:
         raise UserError("name at least one image file")
@@ -89,8 +92,11 @@ def predict(
     if predictions or json:
         columns = predictions[0].answer.columns if predictions else ("", "")
         show(value, table(("image", *columns), rows), json)
-    if any(prediction.answer.pictures for prediction in predictions):
-        show_lines(*save_pictures(predictions, out or run / PICTURES))
+    pictures = [(pathlib.Path(each.image), each.answer.pictures) for each in predictions if each.answer.pictures]
+    if pictures:
+        from jaxcnn.report.page import save_pictures  # and matplotlib
+
+        show_lines(*save_pictures(pictures, out or run / PICTURES))
     return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 

@@ -72,7 +72,10 @@ class Run:
         return self.net.probabilities(np.stack([self._prepared(image) for image in (images if several else [images])]))
 
     def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
-        """What the net says about each image; a classifier names the `top` most probable classes. As `probabilities`."""
+        """What the net says about each image; a classifier names the `top` most probable classes.
+
+        Raises UserError as `probabilities`.
+        """
         several = images if isinstance(images, list | tuple | np.ndarray) else [images]
         named = [
             str(image) if isinstance(image, str | pathlib.Path) else f"image {i}" for i, image in enumerate(several)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.models import GAP, create_model
-from jaxcnn.train.losses import CrossEntropy, make_classification_loss
+from jaxcnn.tasks.losses import CrossEntropy, make_classification_loss
 from jaxcnn.train.rematerialize import rematerialized
 
 NETS = {

@@ -15,7 +15,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP, create_model
 from jaxcnn.runs.setup import initial_state
-from jaxcnn.train.losses import CrossEntropy, classification_sums, make_classification_loss
+from jaxcnn.tasks.losses import CrossEntropy, classification_sums, make_classification_loss
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import create_state
