@@ -18,12 +18,14 @@ import grain
 import numpy as np
 
 from jaxcnn.data.draws import AUGMENTATION, Draws
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, Rounds, TrainBatches, iterate
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, PadAndCrop, RandomResizedCrop, Resize
 
 BATCH, SHAPE, PHOTO = 128, (32, 32, 3), (375, 500, 3)
+FIELDS = with_image(SHAPE, LABEL)
 CIFAR = (PadAndCrop(4), HorizontalFlip())
 IMAGENET = (RandomResizedCrop(224), HorizontalFlip())
 
@@ -77,9 +79,9 @@ def evaluations(batches: EvaluationBatches, workers: int, rounds: int = 4) -> st
         start = time.perf_counter()
         if kept is None:
             with contextlib.closing(iterate(batches, workers=workers)) as read:
-                count = sum(int(batch["mask"].sum()) for batch in read)
+                count = sum(int(batch["valid"].sum()) for batch in read)
         else:
-            count = sum(int(batch["mask"].sum()) for batch in itertools.islice(kept, len(batches)))
+            count = sum(int(batch["valid"].sum()) for batch in itertools.islice(kept, len(batches)))
         assert count == len(batches.examples)
         times.append(time.perf_counter() - start)
     if kept is not None:
@@ -89,9 +91,9 @@ def evaluations(batches: EvaluationBatches, workers: int, rounds: int = 4) -> st
 
 def main() -> None:
     source = Synthetic(SHAPE, train=20_000, test=5_000)
-    memory, _ = load(source.open("train"), (), 2**30)
-    plain, cifar = TrainBatches(memory, (), SHAPE, BATCH, seed=0), TrainBatches(memory, CIFAR, SHAPE, BATCH, seed=0)
-    imagenet = TrainBatches(Photos(), IMAGENET, (224, 224, 3), BATCH, seed=0)
+    memory, _ = load(source.open("train"), (), FIELDS, 2**30)
+    plain, cifar = TrainBatches(memory, (), FIELDS, BATCH, seed=0), TrainBatches(memory, CIFAR, FIELDS, BATCH, seed=0)
+    imagenet = TrainBatches(Photos(), IMAGENET, with_image((224, 224, 3), LABEL), BATCH, seed=0)
 
     def draws(step: int) -> None:
         made = Draws(AUGMENTATION)
@@ -112,8 +114,8 @@ def main() -> None:
     print(f"  batches, CIFAR                        {through(iterate(cifar)):8.2f}")
 
     test = source.open("test")
-    streamed = EvaluationBatches(test, (Resize(36), CenterCrop(32)), SHAPE, 500)
-    resident = EvaluationBatches(load(test, (), 2**30)[0], (), SHAPE, 500)
+    streamed = EvaluationBatches(test, (Resize(36), CenterCrop(32)), FIELDS, 500)
+    resident = EvaluationBatches(load(test, (), FIELDS, 2**30)[0], (), FIELDS, 500)
     print("Four evaluations of 5,000 examples, seconds")
     print(f"  in memory, 2 workers asked for   {evaluations(resident, 2)}")
     print(f"  read anew, threads               {evaluations(streamed, 0)}")

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from jaxcnn import config, create_model
 from jaxcnn.data.digits import Digits
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
@@ -73,7 +74,7 @@ def experiment(name: str, length: int) -> Experiment:
 def in_memory(made: Experiment) -> Plan:
     """The plan with its images decoded, so that rounds do not decode them anew."""
     plan = make_plan(made)
-    loaded, rest = load(plan.train, made.data.augment, made.data.memory_limit)
+    loaded, rest = load(plan.train, made.data.augment, with_image(made.data.image_shape, LABEL), made.data.memory_limit)
     data = dataclasses.replace(made.data, augment=rest)
     return dataclasses.replace(plan, train=loaded, experiment=dataclasses.replace(made, data=data))
 
@@ -122,7 +123,8 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     """Images per second of evaluations of the training split, read from memory, and of the step on one placed batch."""
     plan = make_plan(experiment(name, 1))
     made, mesh = plan.experiment, plan.mesh
-    examples, transforms = load(plan.train, made.data.preprocess, made.data.memory_limit)
+    fields = with_image(made.data.image_shape, LABEL)
+    examples, transforms = load(plan.train, made.data.preprocess, fields, made.data.memory_limit)
     step = compile_evaluation_step(made, mesh).call
     state = jax.device_put(initial_state(made, plan.optimizer), meshes.replicated(mesh))
     batches = evaluation_batches(made.data, examples, transforms)

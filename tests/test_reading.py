@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from jaxcnn.data.examples import check
 from jaxcnn.data.folder import Folder
+from jaxcnn.data.preparation import check
 from jaxcnn.errors import UserError
 from jaxcnn.files import read_bytes
 from jaxcnn.models.pretrained import from_torch

@@ -37,7 +37,8 @@ class Check:
 
 def check(arguments: list[str]) -> None:
     """Runs `jaxcnn data check`; UserError if an example is broken."""
-    from jaxcnn.data.examples import check as broken_in
+    from jaxcnn.data.fields import LABEL, with_image
+    from jaxcnn.data.preparation import check as broken_in
     from jaxcnn.data.splits import classes_without_images, open_split
     from jaxcnn.flags import parse, with_flags
 
@@ -48,7 +49,7 @@ def check(arguments: list[str]) -> None:
     uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
     for split, transforms in dict.fromkeys(uses):
         examples = open_split(data.source, split, chosen.data_dir or data.data_dir)
-        broken = broken_in(examples, transforms, data.image_shape)
+        broken = broken_in(examples, transforms, with_image(data.image_shape, LABEL))
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",

@@ -1,5 +1,4 @@
-"""What every data source offers: one split as random access to uint8 images and labels; how an example is read and
-checked; and the check that reads all of a split.
+"""What every data source offers: one split as random access to examples.
 
 A source (`Digits()`, `Tfds("imagenet2012")`, `Folder("flowers")`, `Synthetic()`) is a frozen dataclass that says where
 the data is and `open`s a split; what it opens is an `Examples`. Nothing is shuffled, batched or augmented here, and
@@ -8,20 +7,25 @@ nothing is downloaded.
 
 import hashlib
 import operator
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypedDict, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.errors import UserError, did_you_mean
 
+Example = dict[str, Any]
+"""The parts of one example, by name. `data/checks.py` refuses what is not so:
 
-class Example(TypedDict):
-    image: np.ndarray  # uint8 [H, W, C]
-    label: int  # in [0, len(classes))
+    image      uint8 [H, W, C]
+    label      an int in [0, len(classes))
+    mask       uint8 [H, W], the class of each pixel; 255 is ignored
+    boxes      float32 [N, 4], (xmin, ymin, xmax, ymax) in pixels, edges in [0, W] x [0, H]
+    classes    int32 [N], the class of each box
+    difficult  bool [N], boxes that VOC's evaluation leaves out; where it is missing, none is
+    crowd      bool [N], boxes around several objects; where it is missing, none is
+    points     float32 [N, 2], (x, y) in the same pixels; NaN is a point that the image does not show
+
+An example may have other parts, of a user's own; those that a batch needs are named by its fields (data/fields.py).
+"""
 
 
 class BrokenExample(UserError):
@@ -101,162 +105,3 @@ def check_index(i: int, length: int) -> int:
     if not 0 <= i < length:
         raise IndexError(f"example {i} of {length}")
     return i
-
-
-def check_label(examples: Examples, i: int, label: int) -> int:
-    """`label` as a Python int.
-
-    Raises:
-      BrokenExample: it names no class (TFDS writes -1 for the hidden labels of a test split).
-      UserError: it is no whole number, which is a mistake of the source and not of one example.
-    """
-    classes = len(examples.classes)
-    try:
-        number = operator.index(label)
-    except TypeError:
-        raise UserError(
-            f"{examples.where(i)}: the label is {_described(label)}, but a label is a whole number in [0, {classes}): "
-            "the place of the class in `classes`"
-        ) from None
-    if not 0 <= number < classes:
-        start = "; labels count from 0: where a source's own start at 1, it returns label - 1" * (number >= classes)
-        raise BrokenExample(i, examples.where(i), f"label {number} is outside [0, {classes}){start}")
-    return number
-
-
-def check_example(examples: Examples, i: int, example: Example) -> Example:
-    """Example `i`, if its image is uint8 [H, W, C] and its label a whole number in [0, len(classes)).
-
-    Anything else would train in silence: floats in 0..1 are black when they are cut to uint8, and a label outside the
-    classes has no loss.
-
-    Raises:
-      BrokenExample: the label names no class.
-      UserError: the image has another type or shape, which is a mistake of the source and not of one example.
-    """
-    try:
-        image, label = example["image"], example["label"]
-    except (TypeError, KeyError, IndexError):
-        raise UserError(
-            f"{examples.where(i)}: the source returned {_described(example)}, but an example is a dict with "
-            '"image", uint8 [H, W, C], and "label", a whole number'
-        ) from None
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size):
-        raise UserError(f"{examples.where(i)}: the image is {_described(image)}, but {_image_wanted(image)}")
-    if type(label) is not int or not 0 <= label < len(examples.classes):
-        return {**example, "label": check_label(examples, i, label)}
-    return example
-
-
-def read(
-    examples: Examples,
-    i: int,
-    transforms: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...],
-    rng: np.random.Generator,
-    shape: tuple[int, ...] | None = None,
-) -> Example:
-    """Example `i`, checked, with its image after these transforms: the only way into a batch and into Memory.
-
-    Args:
-      examples: the split.
-      i: which of it.
-      transforms: of the image, in order.
-      rng: what they draw from.
-      shape: what the image must then have; None: any.
-
-    Raises:
-      BrokenExample: it cannot be read, its label names no class, a transform does not take its image (a crop that is
-        larger, say) or the image comes out in another shape.
-      UserError: the source or a transform returns something else than images of uint8.
-    """
-    example = check_example(examples, i, examples[i])
-    image = example["image"]
-    try:
-        for transform in transforms:
-            image = transform(image, rng)
-    except BrokenExample:
-        raise
-    except UserError as error:
-        raise BrokenExample(i, examples.where(i), str(error)) from error
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3):
-        names = ", ".join(str(transform) for transform in transforms)
-        raise UserError(
-            f"{examples.where(i)}: after the transforms ({names}) the image is {_described(image)}, but "
-            f"{_image_wanted(image)}"
-        )
-    if shape is not None and image.shape != shape:
-        after = f" and after the transforms {image.shape}" if transforms else ""
-        advice = "add a transform that brings it there, such as Resize and CenterCrop"
-        if image.shape[2] != shape[2]:
-            advice = f"Folder and Tfds return {shape[2]} channels with channels={shape[2]}"
-        raise BrokenExample(
-            i,
-            examples.where(i),
-            f"the image is {example['image'].shape}{after}, but data.image_shape is {shape}; {advice}",
-        )
-    return {**example, "image": image}
-
-
-def _image_wanted(image: object) -> str:
-    """What an image must be, and how this one becomes it."""
-    wanted = "an image is a NumPy array of uint8 [H, W, C], levels 0 to 255"
-    kind = getattr(getattr(image, "dtype", None), "kind", "")
-    if not isinstance(image, np.ndarray):
-        return f"{wanted}; return np.asarray(image)"
-    if image.ndim == 2:
-        wanted += "; give a grey image its channel axis: image[..., None]"
-    if kind == "f":
-        return f"{wanted}; where they are 0 to 1: return (255 * image).round().astype(np.uint8)"
-    if kind == "b":
-        return f"{wanted}; return 255 * image.astype(np.uint8)"
-    if image.dtype != np.uint8:
-        return f"{wanted}; where they are 0 to 255 already: return image.astype(np.uint8)"
-    return wanted
-
-
-def _described(value: object) -> str:
-    """A value for a message: an array by its type, shape and range, others by their type and what they hold."""
-    if isinstance(value, np.ndarray) and value.ndim:
-        bounds = f", from {value.min()} to {value.max()}" if value.size and value.dtype.kind in "biuf" else ""
-        return f"an array of {value.dtype} {list(value.shape)}{bounds}"
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__} {str(value)[:60]}"
-
-
-def check(
-    examples: Examples,
-    transforms: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (),
-    shape: tuple[int, ...] | None = None,
-    *,
-    threads: int | None = None,
-) -> list[BrokenExample]:
-    """Reads every example, with one draw of its transforms, and returns the broken ones in order of their index.
-
-    Args:
-      examples: the split.
-      transforms: of each image, in order.
-      shape: what must come out; None: any.
-      threads: default one per processor.
-
-    Raises:
-      UserError: as `read`.
-    """
-
-    def broken_of(part: range) -> list[BrokenExample]:
-        draws, found = Draws(EVALUATION), []
-        for i in part:
-            try:
-                read(examples, i, transforms, draws.at(i), shape)
-            except BrokenExample as error:
-                found.append(error)
-        return found
-
-    parts = [range(start, min(start + 64, len(examples))) for start in range(0, len(examples), 64)]
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try:
-            return [error for found in pool.map(broken_of, parts) for error in found]
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -32,3 +32,7 @@ Fields = dict[str, Field]
 def with_image(image_shape: tuple[int, int, int], fields: Fields) -> Fields:
     """All arrays of a batch: uint8 images of this shape, then a task's fields."""
     return {"image": Field(image_shape, "uint8")} | fields
+
+
+LABEL: Fields = {"label": Field((), "int32")}
+"""What a classifier reads beside the image."""

@@ -1,9 +1,9 @@
 """Global batches as a pure function of (seed, step): no iterator has state, so resume only needs the step.
 
-A batch is a dict of numpy arrays: "image" uint8 [B, H, W, C], "label" int32 [B], "mask" bool [B], "index" int64 [B]
-(the example's place in its split) and "broken" bool [B]. Grain runs the reading, in threads or worker processes;
-its unit is a whole batch and not an example, for its cost per element would otherwise exceed a small net's step
-(docs/design.md).
+A batch is a dict of numpy arrays: its fields (data/fields.py), such as "image" uint8 [B, H, W, C] and "label" int32
+[B]; "valid" bool [B], the rows that are examples and count; "index" int64 [B], the example's place in its split; and
+"broken" bool [B]. Grain runs the reading, in threads or worker processes; its unit is a whole batch and not an example,
+for its cost per element would otherwise exceed a small net's step (docs/design.md).
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
-from jaxcnn.data.examples import BrokenExample, Examples, read
+from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.fields import Fields
 from jaxcnn.data.memory import Memory
+from jaxcnn.data.preparation import read
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 
@@ -60,7 +62,7 @@ class TrainBatches:
 
     examples: Examples
     transforms: tuple[Transform, ...]
-    shape: tuple[int, int, int]
+    fields: Fields
     batch_size: int
     seed: int
     tolerate_broken: int = 0
@@ -74,7 +76,7 @@ class TrainBatches:
     @property
     def resident(self) -> bool:
         """Whether a batch is a plain gather from arrays."""
-        return _resident(self.examples, self.transforms, self.shape)
+        return _resident(self.examples, self.transforms, self.fields)
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
@@ -85,20 +87,20 @@ class TrainBatches:
         first = self.process * part
         indices = self.indices(step)[first : first + part]
         if self.resident:
-            batch = _gather(self.examples, indices)
+            batch = _gather(self.examples, self.fields, indices)
         else:
-            batch = _empty(part, self.shape, indices)
+            batch = _empty(part, self.fields, indices)
             draws = Draws(self.seed ^ AUGMENTATION)
             for row, index in enumerate(indices.tolist()):
                 self._read(batch, row, index, draws.at(step * self.batch_size + first + row))
-            batch["mask"][:] = True
+            batch["valid"][:] = True
         return batch
 
     def _read(self, batch: Batch, row: int, index: int, rng: np.random.Generator) -> None:
         n = len(self.examples)
         for candidate in range(index, index + n):
             try:
-                example = read(self.examples, candidate % n, self.transforms, rng, self.shape)
+                example = read(self.examples, candidate % n, self.transforms, rng, self.fields)
                 break
             except BrokenExample:
                 if candidate - index >= self.tolerate_broken:
@@ -106,7 +108,8 @@ class TrainBatches:
                 batch["broken"][row] = True
         else:
             raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be used")
-        batch["image"][row], batch["label"][row] = example["image"], example["label"]
+        for name, part in example.items():
+            batch[name][row] = part
 
     def broken(self, step: int, batch: Batch) -> list[BrokenExample]:
         """Why the examples that are marked in this process's batch of this step could not be used.
@@ -118,7 +121,7 @@ class TrainBatches:
         for row in np.flatnonzero(batch["broken"]).tolist():
             try:
                 index = int(batch["index"][row])
-                read(self.examples, index, self.transforms, draws.at(first + row), self.shape)
+                read(self.examples, index, self.transforms, draws.at(first + row), self.fields)
             except BrokenExample as error:
                 found.append(error)
         return found
@@ -126,14 +129,14 @@ class TrainBatches:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatches:
-    """The split in order, each example once; the last batch is padded with rows whose mask is false.
+    """The split in order, each example once; the last batch is padded with rows that are not valid.
 
-    The mask of a broken example is false too, and "broken" is true.
+    A broken example is not valid either, and "broken" is true.
     """
 
     examples: Examples
     transforms: tuple[Transform, ...]
-    shape: tuple[int, int, int]
+    fields: Fields
     batch_size: int
     tolerate_broken: int = 0
     process: int = 0
@@ -145,29 +148,30 @@ class EvaluationBatches:
     @property
     def resident(self) -> bool:
         """Whether a batch is a plain gather from arrays."""
-        return _resident(self.examples, self.transforms, self.shape)
+        return _resident(self.examples, self.transforms, self.fields)
 
     def __getitem__(self, k: int) -> Batch:
         part = self.batch_size // self.processes
         first = k * self.batch_size + self.process * part
         indices = np.arange(first, min(first + part, len(self.examples)), dtype=np.int64)
-        batch = _empty(part, self.shape, indices)
+        batch = _empty(part, self.fields, indices)
         if self.resident:
-            for name, rows in _gather(self.examples, indices).items():
+            for name, rows in _gather(self.examples, self.fields, indices).items():
                 batch[name][: len(indices)] = rows
             return batch
         draws = Draws(EVALUATION)
         for row, index in enumerate(indices.tolist()):
             try:
                 # Few evaluations draw; what one does is the same at every step and for every size of the batch.
-                example = read(self.examples, index, self.transforms, draws.at(index), self.shape)
+                example = read(self.examples, index, self.transforms, draws.at(index), self.fields)
             except BrokenExample:
                 if not self.tolerate_broken:
                     raise
                 batch["broken"][row] = True
                 continue
-            batch["image"][row], batch["label"][row] = example["image"], example["label"]
-            batch["mask"][row] = True
+            for name, part in example.items():
+                batch[name][row] = part
+            batch["valid"][row] = True
         return batch
 
     def broken(self, indices: np.ndarray) -> list[BrokenExample]:
@@ -175,7 +179,7 @@ class EvaluationBatches:
         draws, found = Draws(EVALUATION), []
         for index in indices.tolist():
             try:
-                read(self.examples, index, self.transforms, draws.at(index), self.shape)
+                read(self.examples, index, self.transforms, draws.at(index), self.fields)
             except BrokenExample as error:
                 found.append(error)
         return found
@@ -243,27 +247,24 @@ def _settle_in(parent: int, index: int, count: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _resident(examples: Examples, transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> bool:
+def _resident(examples: Examples, transforms: tuple[Transform, ...], fields: Fields) -> bool:
     """Whether a batch is a plain gather from arrays."""
-    return isinstance(examples, Memory) and not (transforms or examples.broken) and examples.images.shape[1:] == shape
+    return (
+        isinstance(examples, Memory)
+        and not (transforms or examples.broken)
+        and all(examples.arrays[name].shape[1:] == field.shape for name, field in fields.items())
+    )
 
 
-def _gather(memory: Memory, indices: np.ndarray) -> Batch:
+def _gather(memory: Memory, fields: Fields, indices: np.ndarray) -> Batch:
     yes = np.ones(len(indices), bool)
-    return {
-        "image": memory.images[indices],
-        "label": memory.labels[indices],
-        "mask": yes,
-        "index": indices,
-        "broken": ~yes,
-    }
+    rows = {name: memory.arrays[name][indices] for name in fields}
+    return rows | {"valid": yes, "index": indices, "broken": ~yes}
 
 
-def _empty(rows: int, shape: tuple[int, int, int], indices: np.ndarray) -> Batch:
-    return {
-        "image": np.zeros((rows, *shape), np.uint8),
-        "label": np.zeros(rows, np.int32),
-        "mask": np.zeros(rows, bool),
+def _empty(rows: int, fields: Fields, indices: np.ndarray) -> Batch:
+    return {name: field.empty(rows) for name, field in fields.items()} | {
+        "valid": np.zeros(rows, bool),
         "index": np.concatenate([indices, np.full(rows - len(indices), -1, np.int64)]),
         "broken": np.zeros(rows, bool),
     }

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxcnn.data.examples import BrokenExample, Example, check_index, check_label, check_split
+from jaxcnn.data.checks import check_label
+from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
 from jaxcnn.data.images import decode
 from jaxcnn.errors import UserError, did_you_mean
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxcnn.data.examples import Example, Examples
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
 from jaxcnn.runs.prediction import Net
 
@@ -86,7 +87,8 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     data = net.data
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
     size = min(BATCH, data.evaluation_batch_size)
-    batches = EvaluationBatches(chosen, data.preprocess, data.image_shape, size, data.tolerate_broken)
+    fields = with_image(data.image_shape, LABEL)
+    batches = EvaluationBatches(chosen, data.preprocess, fields, size, data.tolerate_broken)
     net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
     pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64),) * 2]
     worst: list[tuple[float, int, Mistake]] = []
@@ -95,9 +97,9 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
         for batch in read:
             scores = net.probabilities(batch["image"])
             predicted = scores.argmax(-1)
-            mask, labels = batch["mask"], batch["label"]
-            pairs.append((labels[mask].astype(np.int64), predicted[mask].astype(np.int64)))
-            for row in np.flatnonzero(mask & (predicted != labels)):
+            valid, labels = batch["valid"], batch["label"]
+            pairs.append((labels[valid].astype(np.int64), predicted[valid].astype(np.int64)))
+            for row in np.flatnonzero(valid & (predicted != labels)):
                 index, probability = int(batch["index"][row]), float(scores[row, predicted[row]])
                 where = chosen.where(index)
                 mistake = Mistake(batch["image"][row], int(labels[row]), int(predicted[row]), probability, where)

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 
+from jaxcnn.data.preparation import transformed
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -83,7 +84,4 @@ def _source_shape(data: Data) -> tuple[int, int, int]:
 
 
 def _transformed_shape(transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    image, rng = np.zeros(shape, np.uint8), np.random.default_rng(0)
-    for transform in transforms:
-        image = transform(image, rng)
-    return image.shape
+    return transformed({"image": np.zeros(shape, np.uint8)}, transforms, np.random.default_rng(0))["image"].shape

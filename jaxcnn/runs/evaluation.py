@@ -238,7 +238,8 @@ def evaluate_saved(
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         if experiment.data.source == saved.experiment.data.source and (told := other_data(saved.record, examples)):
             log.warning(told)
-        loaded, transforms = load(examples, data.preprocess, data.memory_limit, data.tolerate_broken)
+        fields = batch_fields(experiment)
+        loaded, transforms = load(examples, data.preprocess, fields, data.memory_limit, data.tolerate_broken)
         made = evaluation_batches(experiment, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:
             weights, on_broken = list(nets.values()), functools.partial(pass_over, made)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcnn.data import imagenet
 from jaxcnn.data.folder import EXTENSIONS
+from jaxcnn.data.preparation import transformed
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
@@ -191,8 +192,7 @@ def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
     size, shape = image.shape, data.image_shape
     try:
-        for transform in data.preprocess:
-            image = transform(image, rng)
+        image = transformed({"image": image}, data.preprocess, rng)["image"]
     except UserError as error:
         raise UserError(f"{path}, of {size[0]}x{size[1]}: {error}") from error
     if image.shape != shape:

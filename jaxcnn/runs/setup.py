@@ -12,8 +12,9 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcnn.data.draws import EVALUATION, Draws
-from jaxcnn.data.examples import BrokenExample, Examples, label_hash, read
+from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
+from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 
 from jaxcnn.data.draws import EVALUATION, Draws
-from jaxcnn.data.examples import Examples, read
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import LABEL, with_image
+from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import open_split
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models.knn import KNN, Distance
@@ -56,6 +58,6 @@ class Neighbours:
 
 def _read(examples: Examples, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, H, W, C] after the evaluation's transforms, and labels [n]."""
-    draws = Draws(EVALUATION)
-    found = [read(examples, i, data.preprocess, draws.at(i), data.image_shape) for i in range(len(examples))]
+    draws, fields = Draws(EVALUATION), with_image(data.image_shape, LABEL)
+    found = [read(examples, i, data.preprocess, draws.at(i), fields) for i in range(len(examples))]
     return np.stack([one["image"] for one in found]), np.array([one["label"] for one in found])

@@ -7,13 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from jaxcnn.data.examples import BrokenExample, check
+from jaxcnn.data.examples import BrokenExample
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches
+from jaxcnn.data.preparation import check
 from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, PadAndCrop, RandomCrop, Resize
 from jaxcnn.errors import UserError
 
 GOOD = np.zeros((8, 8, 3), np.uint8)
+FIELDS = with_image(GOOD.shape, LABEL)
 
 
 class Given:
@@ -51,21 +54,21 @@ def of(image, label=0):
 
 
 def into_training(examples, transforms=(), tolerated=0):
-    made = TrainBatches(examples, transforms, GOOD.shape, len(examples), 0, tolerated)
+    made = TrainBatches(examples, transforms, FIELDS, len(examples), 0, tolerated)
     return made[0]
 
 
 def into_evaluation(examples, transforms=(), tolerated=0):
-    return EvaluationBatches(examples, transforms, GOOD.shape, len(examples), tolerated)[0]
+    return EvaluationBatches(examples, transforms, FIELDS, len(examples), tolerated)[0]
 
 
 def into_memory(examples, transforms=(), tolerated=0):
-    loaded, rest = load(examples, transforms, 2**30, tolerated)
+    loaded, rest = load(examples, transforms, FIELDS, 2**30, tolerated)
     return into_training(loaded, rest, tolerated)
 
 
 def into_check(examples, transforms=(), tolerated=0):
-    for error in check(examples, transforms, GOOD.shape)[tolerated:]:
+    for error in check(examples, transforms, FIELDS)[tolerated:]:
         raise error
 
 
@@ -138,7 +141,7 @@ def test_an_image_that_the_transforms_do_not_take_is_a_broken_one(transforms, te
     batch = enter(examples, transforms, 1)
     if batch is not None:
         np.testing.assert_array_equal(batch["broken"], batch["index"] == 1)
-        np.testing.assert_array_equal(batch["mask"], True if enter is not into_evaluation else batch["index"] != 1)
+        np.testing.assert_array_equal(batch["valid"], True if enter is not into_evaluation else batch["index"] != 1)
         assert not batch["image"].any()
 
 
@@ -151,7 +154,7 @@ def test_what_was_passed_over_can_be_asked_for_with_the_draws_that_it_had():
             return image
 
     examples = Given(*[of(GOOD)] * 40)
-    made = TrainBatches(examples, (Sometimes(),), GOOD.shape, 20, 0, 10, process=1, processes=2)
+    made = TrainBatches(examples, (Sometimes(),), FIELDS, 20, 0, 10, process=1, processes=2)
     for step in (0, 3):
         batch = made[step]
         assert 0 < batch["broken"].sum() < 10
@@ -161,7 +164,7 @@ def test_what_was_passed_over_can_be_asked_for_with_the_draws_that_it_had():
             assert [error.index for error in errors] == batch["index"][batch["broken"]].tolist()
             causes |= {error.cause: error for error in errors}
         assert len(causes) == batch["broken"].sum()
-    made = EvaluationBatches(examples, (Sometimes(),), GOOD.shape, 40, 40)
+    made = EvaluationBatches(examples, (Sometimes(),), FIELDS, 40, 40)
     indices = made[0]["index"][made[0]["broken"]]
     assert [error.index for error in made.broken(indices)] == indices.tolist() and 3 < len(indices) < 25
 
@@ -185,8 +188,8 @@ def test_a_transform_that_returns_floats_is_named():
 
 def test_the_examples_of_a_source_are_not_changed_by_reading_them():
     kept = of(GOOD)
-    loaded, _ = load(Given(kept), (Resize(4),), 2**30)
-    assert isinstance(loaded, Memory) and loaded.images.shape == (1, 4, 4, 3)
+    loaded, _ = load(Given(kept), (Resize(4),), FIELDS, 2**30)
+    assert isinstance(loaded, Memory) and loaded.arrays["image"].shape == (1, 4, 4, 3)
     assert kept["image"] is GOOD
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from jaxcnn import config
-from jaxcnn.data.examples import BrokenExample, Examples, Source, check
+from jaxcnn.data.examples import BrokenExample, Examples, Source
 from jaxcnn.data.folder import Folder
+from jaxcnn.data.preparation import check
 from jaxcnn.data.splits import classes_without_images
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data

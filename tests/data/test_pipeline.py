@@ -7,6 +7,7 @@ import pytest
 
 from jaxcnn.data.draws import AUGMENTATION, Draws
 from jaxcnn.data.examples import BrokenExample
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate, permutation, shuffled_indices
 from jaxcnn.data.synthetic import Synthetic
@@ -14,6 +15,7 @@ from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, Noise, Pad, PadAn
 from jaxcnn.errors import UserError
 
 SHAPE = (8, 8, 3)
+FIELDS = with_image(SHAPE, LABEL)
 SOURCE = Synthetic(image_shape=SHAPE, classes=4, train=50, test=23)
 AUGMENT = (PadAndCrop(2), HorizontalFlip(), Noise(3.0))
 FROZEN_ORDER = [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
@@ -48,7 +50,7 @@ class Damaged:
 
 
 def batches(**fields):
-    made = TrainBatches(SOURCE.open("train"), AUGMENT, SHAPE, 12, seed=3)
+    made = TrainBatches(SOURCE.open("train"), AUGMENT, FIELDS, 12, seed=3)
     return dataclasses.replace(made, **fields)
 
 
@@ -134,7 +136,7 @@ def test_augmentation_differs_between_epochs_and_examples():
 
 def test_memory_gives_the_same_batches():
     examples = SOURCE.open("train")
-    memory, rest = load(examples, AUGMENT, 2**20)
+    memory, rest = load(examples, AUGMENT, FIELDS, 2**20)
     assert isinstance(memory, Memory) and rest == AUGMENT
     for transforms in (AUGMENT, ()):
         equal(batches(transforms=transforms, examples=memory)[6], batches(transforms=transforms)[6])
@@ -142,15 +144,15 @@ def test_memory_gives_the_same_batches():
 
 def test_memory_applies_the_deterministic_front_of_the_transforms_once():
     transforms = (Pad(2), CenterCrop(10), HorizontalFlip(), Pad(1))
-    memory, rest = load(SOURCE.open("train"), transforms, 2**20)
-    assert rest == transforms[2:] and memory.images.shape == (50, 10, 10, 3)
-    plain = batches(transforms=transforms, shape=(12, 12, 3))
-    equal(batches(transforms=rest, examples=memory, shape=(12, 12, 3))[1], plain[1])
+    memory, rest = load(SOURCE.open("train"), transforms, FIELDS, 2**20)
+    assert rest == transforms[2:] and memory.arrays["image"].shape == (50, 10, 10, 3)
+    plain = batches(transforms=transforms, fields=with_image((12, 12, 3), LABEL))
+    equal(batches(transforms=rest, examples=memory, fields=with_image((12, 12, 3), LABEL))[1], plain[1])
 
 
 def test_a_set_above_the_limit_or_of_many_shapes_is_not_loaded():
     examples = SOURCE.open("train")
-    assert load(examples, AUGMENT, 50 * 8 * 8 * 3 - 1) == (examples, AUGMENT)
+    assert load(examples, AUGMENT, FIELDS, 50 * (8 * 8 * 3 + 4) - 1) == (examples, AUGMENT)
 
     class Many(Damaged):
         def __getitem__(self, i):
@@ -158,7 +160,7 @@ def test_a_set_above_the_limit_or_of_many_shapes_is_not_loaded():
             return example | {"image": example["image"][: 8 - (i == 49)]}
 
     many = Many(examples, ())
-    assert load(many, (), 2**20) == (many, ())
+    assert load(many, (), FIELDS, 2**20) == (many, ())
 
 
 @pytest.mark.parametrize("size", [1, 5, 23, 40])
@@ -166,13 +168,13 @@ def test_a_set_above_the_limit_or_of_many_shapes_is_not_loaded():
 def test_evaluation_gives_every_example_once(size, loaded):
     examples = SOURCE.open("test")
     if loaded:
-        examples, _ = load(examples, (), 2**20)
-    made = EvaluationBatches(examples, (), SHAPE, size)
+        examples, _ = load(examples, (), FIELDS, 2**20)
+    made = EvaluationBatches(examples, (), FIELDS, size)
     seen = []
     for batch in iterate(made):
         assert batch["image"].shape == (size, *SHAPE)
-        np.testing.assert_array_equal(batch["mask"], batch["index"] >= 0)
-        for image, label, index in zip(*(batch[k][batch["mask"]] for k in ("image", "label", "index")), strict=True):
+        np.testing.assert_array_equal(batch["valid"], batch["index"] >= 0)
+        for image, label, index in zip(*(batch[k][batch["valid"]] for k in ("image", "label", "index")), strict=True):
             np.testing.assert_array_equal(image, SOURCE.open("test")[int(index)]["image"])
             assert label == index % 4
             seen.append(index)
@@ -181,14 +183,14 @@ def test_evaluation_gives_every_example_once(size, loaded):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_evaluation_parts_over_processes(processes):
-    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), SHAPE, 8)
+    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), FIELDS, 8)
     for k in range(len(made)):
         parts = [dataclasses.replace(made, process=p, processes=processes)[k] for p in range(processes)]
         equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, made[k])
 
 
 def test_what_an_evaluation_draws_is_that_of_the_example_and_not_of_the_batch_nor_of_training():
-    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), SHAPE, 8)
+    made = EvaluationBatches(SOURCE.open("test"), (Drawn(),), FIELDS, 8)
     drawn = np.concatenate([made[k]["image"] for k in range(3)])[:23]
     assert len({image.tobytes() for image in drawn}) == 23
     np.testing.assert_array_equal(dataclasses.replace(made, batch_size=23)[0]["image"], drawn)
@@ -202,7 +204,7 @@ def test_what_an_evaluation_draws_is_that_of_the_example_and_not_of_the_batch_no
 def test_a_broken_training_example_is_replaced_and_marked(loaded):
     examples = Damaged(SOURCE.open("train"), {3, 4})
     if loaded:
-        examples, _ = load(examples, (), 2**20, tolerated=2)
+        examples, _ = load(examples, (), FIELDS, 2**20, tolerated=2)
         assert isinstance(examples, Memory) and sorted(examples.broken) == [3, 4]
     made = batches(examples=examples, transforms=(), tolerate_broken=2)
     marked = 0
@@ -213,24 +215,24 @@ def test_a_broken_training_example_is_replaced_and_marked(loaded):
         for image, index in zip(batch["image"], batch["index"], strict=True):
             expected = SOURCE.open("train")[5 if index in (3, 4) else int(index)]["image"]
             np.testing.assert_array_equal(image, expected)
-        assert batch["mask"].all()
+        assert batch["valid"].all()
     assert marked >= 2
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_a_broken_evaluation_example_is_masked(loaded):
+def test_a_broken_evaluation_example_is_not_valid(loaded):
     examples = Damaged(SOURCE.open("test"), {0, 22})
     if loaded:
-        examples, _ = load(examples, (), 2**20, tolerated=2)
-    rows = list(iterate(EvaluationBatches(examples, (), SHAPE, 10, tolerate_broken=2)))
-    assert sum(int(batch["mask"].sum()) for batch in rows) == 21
+        examples, _ = load(examples, (), FIELDS, 2**20, tolerated=2)
+    rows = list(iterate(EvaluationBatches(examples, (), FIELDS, 10, tolerate_broken=2)))
+    assert sum(int(batch["valid"].sum()) for batch in rows) == 21
     assert [int(i) for batch in rows for i in batch["index"][batch["broken"]]] == [0, 22]
 
 
 def test_a_broken_example_is_named_where_none_is_tolerated():
     examples = Damaged(SOURCE.open("train"), {3})
     with pytest.raises(BrokenExample, match=r"damaged\[3\]: made so"):
-        load(examples, (), 2**20)
+        load(examples, (), FIELDS, 2**20)
     with pytest.raises(BrokenExample, match=r"damaged\[3\]: made so"):
         iterator = iterate(batches(examples=examples))
         for _ in range(5):
@@ -239,7 +241,7 @@ def test_a_broken_example_is_named_where_none_is_tolerated():
 
 def test_more_broken_examples_than_tolerated():
     with pytest.raises(BrokenExample):
-        load(Damaged(SOURCE.open("train"), {1, 2, 3}), (), 2**20, tolerated=2)
+        load(Damaged(SOURCE.open("train"), {1, 2, 3}), (), FIELDS, 2**20, tolerated=2)
     every = Damaged(SOURCE.open("train"), range(50))
     with pytest.raises(UserError, match="not one of its 50"):
         batches(examples=every, tolerate_broken=50)[0]
@@ -249,4 +251,4 @@ def test_more_broken_examples_than_tolerated():
 
 def test_an_image_of_another_shape_is_named_with_its_remedy():
     with pytest.raises(UserError, match=r"synthetic/train\[\d+\].*data.image_shape is \(9, 9, 3\).*Resize"):
-        batches(shape=(9, 9, 3))[0]
+        batches(fields=with_image((9, 9, 3), LABEL))[0]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.digits import Digits
-from jaxcnn.data.examples import BrokenExample, Examples, check
+from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
+from jaxcnn.data.preparation import check
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
@@ -146,7 +148,7 @@ def test_joined_splits():
 
 def test_a_slice_is_resident_and_only_it():
     part = Synthetic((4, 4, 1), classes=3, train=20).open("train[75%:]")
-    memory, rest = load(part, (), 2**20)
+    memory, rest = load(part, (), with_image(part[0]["image"].shape, LABEL), 2**20)
     assert isinstance(memory, Memory) and rest == () and memory.split == "train[75%:]" and len(memory) == len(part) < 7
     for i in range(len(part)):
         np.testing.assert_array_equal(memory[i]["image"], part[i]["image"])

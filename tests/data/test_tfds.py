@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data.examples import BrokenExample, Examples, Source, check
+from jaxcnn.data.examples import BrokenExample, Examples, Source
+from jaxcnn.data.preparation import check
 from jaxcnn.data.tfds import Tfds, prepare
 from jaxcnn.errors import UserError
 

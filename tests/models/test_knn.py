@@ -127,7 +127,7 @@ def test_evaluation_takes_it_as_a_net():
     normalize = functools.partial(jnp.multiply, 1 / 255)
     variables = knn.memorize(normalize(images), labels)
     step = jax.jit(make_evaluation_step(knn, normalize))
-    batch = {"image": images[:50], "label": labels[:50], "mask": np.arange(50) < 40}
+    batch = {"image": images[:50], "label": labels[:50], "valid": np.arange(50) < 40}
     sums = step({}, variables, batch)
     assert sums["count"] == sums["accuracy"] == 40 and sums["loss"] / 40 < 1e-4
 

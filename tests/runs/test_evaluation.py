@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.data.synthetic import Synthetic, SyntheticExamples
 from jaxcnn.data.transforms import UNIT
@@ -47,7 +48,7 @@ def figures(nets, batches, **keywords):
 
 
 def batches(size):
-    made = EvaluationBatches(EXAMPLES, (), SHAPE, size)
+    made = EvaluationBatches(EXAMPLES, (), with_image(SHAPE, LABEL), size)
     return [made[k] for k in range(len(made))]
 
 

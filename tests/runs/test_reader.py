@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxcnn import config
+from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, Rounds, TrainBatches, iterate
 from jaxcnn.data.synthetic import Synthetic
@@ -23,6 +24,7 @@ from jaxcnn.train.duration import steps
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)
+FIELDS = with_image(SHAPE, LABEL)
 SOURCE = Synthetic(image_shape=SHAPE, classes=4, train=40, test=20)
 
 
@@ -64,8 +66,8 @@ def test_a_run_starts_the_workers_of_a_split_once_and_none_for_what_is_in_memory
 
 
 def test_the_rounds_of_a_kept_reader_are_evaluations_of_the_whole_split(pools):
-    made = EvaluationBatches(SOURCE.open("test"), (), SHAPE, 8)
-    other = EvaluationBatches(SOURCE.open("validation"), (), SHAPE, 8)
+    made = EvaluationBatches(SOURCE.open("test"), (), FIELDS, 8)
+    other = EvaluationBatches(SOURCE.open("validation"), (), FIELDS, 8)
     reader = Reader(workers=2)
     for _ in range(3):
         for split, batches in (("test", made), ("validation", other)):
@@ -83,18 +85,18 @@ def test_threads_go_by_the_number_of_processors(processors, threads, monkeypatch
     given, options = [], grain.ReadOptions
     monkeypatch.setattr("os.cpu_count", lambda: processors)
     monkeypatch.setattr(grain, "ReadOptions", lambda **fields: given.append(fields["num_threads"]) or options(**fields))
-    made = EvaluationBatches(SOURCE.open("test"), (), SHAPE, 8)
-    assert sum(batch["mask"].sum() for batch in iterate(made)) == 20
+    made = EvaluationBatches(SOURCE.open("test"), (), FIELDS, 8)
+    assert sum(batch["valid"].sum() for batch in iterate(made)) == 20
     assert given == [threads]
 
 
 def test_no_process_starts_for_a_gather():
-    memory, _ = load(SOURCE.open("test"), (), 2**30)
+    memory, _ = load(SOURCE.open("test"), (), FIELDS, 2**30)
     assert isinstance(memory, Memory)
     before = set(multiprocessing.active_children())
-    for batches in (TrainBatches(memory, (), SHAPE, 8, 0), EvaluationBatches(memory, (), SHAPE, 8)):
+    for batches in (TrainBatches(memory, (), FIELDS, 8, 0), EvaluationBatches(memory, (), FIELDS, 8)):
         iterator = iterate(batches, workers=2)
         next(iterator)
         assert set(multiprocessing.active_children()) == before
         iterator.close()
-    assert Rounds(EvaluationBatches(memory, (), SHAPE, 8)).resident
+    assert Rounds(EvaluationBatches(memory, (), FIELDS, 8)).resident

@@ -245,10 +245,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_loss_statistics_and_state_in_fl
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_evaluation_step_ignores_what_the_mask_hides():
+def test_the_evaluation_step_ignores_rows_that_are_not_valid():
     state, _ = program(EXPERIMENT)
     step = jax.jit(make_evaluation_step(EXPERIMENT.model, UNIT))
-    full = batch(8) | {"mask": jnp.arange(8) < 5}
+    full = batch(8) | {"valid": jnp.arange(8) < 5}
     garbage = full | {"image": full["image"].at[5:].set(255), "label": full["label"].at[5:].set(3)}
     close(step(state.params, state.stats, full), step(state.params, state.stats, garbage), rtol=0)
     assert int(step(state.params, state.stats, full)["count"]) == 5

@@ -1,0 +1,155 @@
+"""Preparation: one example from its source to the row of a batch, for training, evaluation, Memory and prediction."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from jaxcnn.data.checks import check_example, described, image_wanted
+from jaxcnn.data.draws import EVALUATION, Draws
+from jaxcnn.data.examples import BrokenExample, Example, Examples
+from jaxcnn.data.fields import LABEL, Field, Fields
+from jaxcnn.data.transforms import Transform
+from jaxcnn.errors import UserError
+
+
+class TransformMistake(UserError):
+    """A transform cannot be used for these parts at all: a mistake of the experiment and not of one example."""
+
+
+def read(
+    examples: Examples, i: int, transforms: tuple[Transform, ...], rng: np.random.Generator, fields: Fields
+) -> Example:
+    """Example `i`, checked, after these transforms, as the row of a batch of these fields: the only way into one.
+
+    Args:
+      examples: the split.
+      i: which of it.
+      transforms: in order.
+      rng: what they draw from.
+      fields: the arrays of the batch; those that an example does not fill are padded at their end.
+
+    Raises:
+      BrokenExample: it cannot be read, it is damaged (data/checks.py), a transform does not take its image (a crop that
+        is larger, say), its image comes out in another shape, or it has more of a part than the batch has room for.
+      UserError: the source or a transform returns something else than images of uint8 and the parts of these fields.
+    """
+    given = examples[i]
+    example = given if hasattr(examples, "checked") else check_example(examples, i, given, fields)
+    example = transform_example(examples, i, example, transforms, rng)
+    shape = fields["image"].shape
+    if example["image"].shape != shape:
+        raise BrokenExample(i, examples.where(i), _other_shape(given["image"], example["image"], shape, transforms))
+    for name, part in example.items():
+        if name != "image" and name != "label":
+            example[name] = padded(examples, i, name, part, fields[name])
+    return example
+
+
+def transform_example(
+    examples: Examples, i: int, example: Example, transforms: tuple[Transform, ...], rng: np.random.Generator
+) -> Example:
+    """A checked example after these transforms. Raises as `read`; the image may have any shape."""
+    try:
+        return transformed(example, transforms, rng)
+    except BrokenExample:
+        raise
+    except TransformMistake as error:
+        raise UserError(f"{examples.where(i)}: {error}") from error
+    except UserError as error:
+        raise BrokenExample(i, examples.where(i), str(error)) from error
+
+
+def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.random.Generator) -> Example:
+    """The parts of an example after these transforms, as a new dict.
+
+    Example: transformed({"image": image}, data.preprocess, rng)["image"]
+
+    Raises:
+      UserError: a transform does not take this image.
+      TransformMistake: a transform returns something else than an image.
+    """
+    image = example["image"]
+    for transform in transforms:
+        image = transform(image, rng)
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3):
+        raise TransformMistake(
+            f"after the transforms ({_names(transforms)}) the image is {described(image)}, but {image_wanted(image)}"
+        )
+    return example | {"image": image}
+
+
+def padded(examples: Examples, i: int, name: str, part: object, field: Field) -> np.ndarray:
+    """A part of an example as one row of a batch's array: padded at the end of its first axis with `fill`.
+
+    Raises:
+      BrokenExample: it is longer than the batch has room for.
+      UserError: its other axes are not those of the field.
+    """
+    value = np.asarray(part)
+    if value.shape == field.shape:
+        return value
+    if value.ndim != len(field.shape) or value.shape[1:] != field.shape[1:]:
+        raise UserError(f"{examples.where(i)}: {name} is {described(value)}, but its batch takes {list(field.shape)}")
+    if len(value) > field.shape[0]:
+        raise BrokenExample(
+            i,
+            examples.where(i),
+            f"there are {len(value)} {name}, and a batch takes {field.shape[0]} of an image; let the task take more",
+        )
+    row = field.empty(1)[0]
+    row[: len(value)] = value
+    return row
+
+
+def check(
+    examples: Examples,
+    transforms: tuple[Transform, ...] = (),
+    fields: Fields | None = None,
+    *,
+    threads: int | None = None,
+) -> list[BrokenExample]:
+    """Reads every example, with one draw of its transforms, and returns the broken ones in order of their index.
+
+    Args:
+      examples: the split.
+      transforms: of each example, in order.
+      fields: the arrays of a batch that it must fit; None: images of any shape with labels.
+      threads: default one per processor.
+
+    Raises:
+      UserError: as `read`.
+    """
+
+    def broken_of(part: range) -> list[BrokenExample]:
+        draws, found = Draws(EVALUATION), []
+        for i in part:
+            try:
+                if fields is None:
+                    transform_example(
+                        examples, i, check_example(examples, i, examples[i], ("image", *LABEL)), transforms, draws.at(i)
+                    )
+                else:
+                    read(examples, i, transforms, draws.at(i), fields)
+            except BrokenExample as error:
+                found.append(error)
+        return found
+
+    parts = [range(start, min(start + 64, len(examples))) for start in range(0, len(examples), 64)]
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        try:
+            return [error for found in pool.map(broken_of, parts) for error in found]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _other_shape(given: np.ndarray, image: np.ndarray, shape: tuple[int, ...], transforms: tuple) -> str:
+    after = f" and after the transforms {image.shape}" if transforms else ""
+    advice = "add a transform that brings it there, such as Resize and CenterCrop"
+    if image.shape[2] != shape[2]:
+        advice = f"Folder and Tfds return {shape[2]} channels with channels={shape[2]}"
+    return f"the image is {given.shape}{after}, but data.image_shape is {shape}; {advice}"
+
+
+def _names(transforms: tuple[Transform, ...]) -> str:
+    return ", ".join(str(transform) for transform in transforms)
