@@ -63,7 +63,9 @@ if TYPE_CHECKING:
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
     from jaxcnn.runs.run import Run as Run
+    from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
+    from jaxcnn.runs.run import predict as predict
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.train.duration import Duration as Duration
@@ -171,7 +174,9 @@ _FROM = {
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.runs.run": (
         "Run",
+        "evaluate",
         "load_run",
+        "predict",
     ),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
@@ -193,6 +198,7 @@ _FROM = {
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.task": ("Answer", "Task"),
+    "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
         "epochs",

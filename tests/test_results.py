@@ -70,7 +70,7 @@ def test_every_file_that_the_readme_names_exists():
         assert (ROOT / command).exists(), command
 
 
-def test_the_readmes_example_learns_from_a_small_folder(tmp_path):
+def test_the_example_of_an_experiment_learns_from_a_small_folder(tmp_path):
     """On 90 images of three classes, as PNG files in a folder of class folders; chance is a third."""
     digits, counts = Digits().open("train"), dict.fromkeys((0, 1, 4), 0)
     for example in digits:
@@ -81,7 +81,8 @@ def test_the_readmes_example_learns_from_a_small_folder(tmp_path):
             Image.fromarray(example["image"][..., 0]).save(folder / f"{counts[label]}.png")
             counts[label] += 1
     file = tmp_path / "photos.py"
-    file.write_text(README.split("```python\n")[1].split("```")[0])
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    file.write_text(page.split("```python\n")[1].split("```")[0])
     finish(file, "--classes", 3, "--data.source.path", tmp_path / "photos", "--workdir", tmp_path / "run")
     result = read(tmp_path / "run", "result.json")
     # Of 30 images a class 70% and 85% are cut at 21 and, halves down, at 25.

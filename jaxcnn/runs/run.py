@@ -15,8 +15,9 @@ from rich.console import Console
 from jaxcnn import config, files
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs import checkpoint
+from jaxcnn.runs import checkpoint, restore
 from jaxcnn.runs.display import Display
+from jaxcnn.runs.evaluation import Metrics, evaluate_saved
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.prediction import Net, Prediction, decode_file, load_net, prepare
 from jaxcnn.runs.restore import check_init_from
@@ -66,9 +67,11 @@ class Run:
         the run prepares its evaluation images.
 
         Raises:
-          UserError: an image cannot be read, is not uint8, or does not get the size that the net takes.
+          UserError: an image cannot be read, is not uint8, or does not get the size that the net takes; there is none.
         """
         several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
+        if several and not len(images):
+            raise UserError("the list of images is empty: give at least one path or array")
         return self.net.probabilities(np.stack([self._prepared(image) for image in (images if several else [images])]))
 
     def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
@@ -134,3 +137,49 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = 
     if outcome.state != "done":
         raise UserError(outcome.message)
     return Run(path, load_net(path, experiment=experiment), outcome.result)
+
+
+def evaluate(run: Run | str | pathlib.Path, split: str | None = None) -> Metrics:
+    """Metrics of a run, every example counted once: {"test": {"loss": ..., "accuracy": ..., "count": ...}, ...}.
+
+    On the run's own splits they are the training's own, exactly. With an average of the weights (`ema`) the split
+    "test_ema" stands beside "test".
+
+    Args:
+      run: what `train` or `load_run` returned, whose checkpoint is evaluated; or a run directory, at its newest one.
+      split: of the run's data, or a part of one, "train[:1000]"; default its test and evaluation splits.
+
+    Raises:
+      UserError: this is no run, the split does not exist, or its images are not where they were.
+
+    Example: jc.evaluate("runs/lenet_digits", "train[:100]")["train[:100]"]["accuracy"]
+    """
+    loaded = _as_run(run)
+    data = loaded.experiment.data
+    saved = restore.load_run(loaded.path, str(loaded.step), loaded.experiment)
+    splits = (*data.tested, *data.evaluation_splits) if split is None else (split,)
+    return evaluate_saved(saved, loaded.experiment, splits)
+
+
+def predict(run: Run | str | pathlib.Path, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
+    """The `top` most probable classes of each image, by name, the most probable first.
+
+    Args:
+      run: what `train` or `load_run` returned, or a run directory. To ask often, load it once.
+      images: one or several: paths of image files, or arrays uint8 [H, W, C]; an array [B, H, W, C] is several.
+      top: how many classes.
+
+    Raises:
+      UserError: this is no run; or an image cannot be read, is not uint8, or does not get the size that the net takes.
+
+    Example: jc.predict("runs/lenet_digits", "digit.png")[0].classes
+    """
+    return _as_run(run).predict(images, top)
+
+
+def _as_run(run: Run | str | pathlib.Path) -> Run:
+    if isinstance(run, Run):
+        return run
+    if not isinstance(run, str | pathlib.Path):
+        raise UserError(f"a run is what load_run returns or the path of its directory, not {type(run).__name__}")
+    return load_run(run)

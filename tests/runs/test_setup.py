@@ -77,7 +77,7 @@ def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):
 
 
 def test_debug_lowers_the_rate_with_the_batch():
-    """VGG-A at the rate of its 256 images diverges on two within four steps (README's command, run in test_docs.py)."""
+    """VGG-A at the rate of its 256 images diverges on two within four steps (docs/design.md)."""
     made = debug(make(batch_size=256, optimizer=jc.SGD(learning_rate=0.01)))
     assert made.data.batch_size == 8 and made.optimizer.learning_rate == 0.01 * 8 / 256
     small = debug(make(batch_size=4, optimizer=jc.SGD(learning_rate=0.01)))
