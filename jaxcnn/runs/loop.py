@@ -11,9 +11,7 @@ uninterrupted run, bit for bit.
 
 import collections
 import contextlib
-import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -31,32 +29,21 @@ from jaxcnn.runs.consensus import Consensus, Vote
 from jaxcnn.runs.display import Display, evaluation_line, figures, speed, train_line
 from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluation_batches, nets_of
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.runs.member import Member, evaluated_metrics, not_finite, train_batches, training_line
+from jaxcnn.runs.member import Member, Outcome, evaluated_metrics, not_finite, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
 from jaxcnn.runs.reader import Reader
-from jaxcnn.runs.restore import load_run, prepared_otherwise
+from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import finite, stepper_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
-from jaxcnn.train.init_from import overlay
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
 Transforms = tuple[Transform, ...]
 Batches = tuple[dict[str, np.ndarray], ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run, or this start of it, ended."""
-
-    state: State
-    step: int
-    message: str
-    result: Metrics
 
 
 class _AllDiverged(Exception):
@@ -254,13 +241,15 @@ class _Loop:
     def _restore(self) -> None:
         """Takes the states from the newest good checkpoint that all have, or makes new ones."""
         plan = self.plan
-        restored = self._newest_common()
+        restored = newest_common(self.members, self.stepper, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
             devices += f" of {jax.process_count()} processes"
         if restored is None:
-            self.state = self.stepper.joined([self._init_from(state) for state in self.stepper.create()])
+            self.state = self.stepper.joined(
+                [with_init_from(state, plan.experiment, self.display.line) for state in self.stepper.create()]
+            )
             for member in self.members:
                 member.record.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params)) // len(self.members)
@@ -276,32 +265,6 @@ class _Loop:
             member.resume(each.note, self.step)
         self.evaluated = all(each.note["evaluated"] for each in restored)
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
-
-    def _newest_common(self) -> list[checkpoint.Restored] | None:
-        """What all can be restored to, None if that is the start. Of several seeds one may have saved a step more."""
-        while True:
-            found = [
-                checkpoint.restore_latest(member.manager, self.stepper.abstract, member.record.recognize, self.stop.all)
-                for member in self.members
-            ]
-            steps = [0 if each is None else each.step for each in found]
-            if min(steps) == max(steps):
-                return None if found[0] is None else found
-            for member in self.members:
-                for step in member.manager.all_steps():
-                    if step > min(steps):
-                        member.manager.delete(step)
-
-    def _init_from(self, state: TrainState) -> TrainState:
-        """The new state with the weights of another run, if the experiment names one."""
-        init_from = self.plan.experiment.init_from
-        if init_from.run is None:
-            return state
-        saved = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
-        state, report = overlay(state, saved.state, init_from)
-        for line in (*report, *prepared_otherwise(self.plan.experiment, saved)):
-            self.display.line(line)
-        return state
 
     def _train(self, batches: Iterator[Batches]) -> None:
         """One optimizer step, dispatched; and its interval ended if it is the last of one."""

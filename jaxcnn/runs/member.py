@@ -1,6 +1,7 @@
 """Member: one run among those that a loop trains together; of most loops the only one."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,16 @@ from jaxcnn.runs.selection import Best, best_of, selection
 from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.training_log import Diverged
 from jaxcnn.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run, or this start of it, ended."""
+
+    state: State
+    step: int
+    message: str
+    result: Metrics
 
 
 class Member:

@@ -30,6 +30,8 @@ class Stepper(Protocol):
 
     count: int
     """Nets."""
+    abstract: Any
+    """One net's state, as shapes with shardings."""
 
     def compile_train(self) -> Compiled:
         """(state, frozen, placed batches) -> (state, metrics); the state is donated. Raises UserError on memory."""
