@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from jaxcnn.models.classifier import Outputs as Outputs
     from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
     from jaxcnn.models.densenet import DenseNet as DenseNet
+    from jaxcnn.models.dilated import DilatedResNet as DilatedResNet
+    from jaxcnn.models.dilated import FCNHead as FCNHead
     from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
+    from jaxcnn.models.fcn import FCNVGG as FCNVGG
+    from jaxcnn.models.fcn import SkipHead as SkipHead
     from jaxcnn.models.googlenet import GoogLeNet as GoogLeNet
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.linear import Pixels as Pixels
     from jaxcnn.models.pretrained import from_torch as from_torch
     from jaxcnn.models.resnet import ResNet as ResNet
+    from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
@@ -141,7 +146,15 @@ _FROM = {
     ),
     "jaxcnn.models.deformable": ("DeformableResNet",),
     "jaxcnn.models.densenet": ("DenseNet",),
+    "jaxcnn.models.dilated": (
+        "DilatedResNet",
+        "FCNHead",
+    ),
     "jaxcnn.models.efficientnet": ("EfficientNet",),
+    "jaxcnn.models.fcn": (
+        "FCNVGG",
+        "SkipHead",
+    ),
     "jaxcnn.models.googlenet": (
         "GoogLeNet",
         "GoogLeNetAuxiliaryHead",
@@ -169,6 +182,7 @@ _FROM = {
     "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.pretrained": ("from_torch",),
     "jaxcnn.models.resnet": ("ResNet",),
+    "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),

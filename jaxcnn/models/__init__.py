@@ -1,4 +1,6 @@
-"""The networks, by name. Each is a Classifier(backbone, head) with its paper's classes; `create_model` changes fields.
+"""The networks, by name: each a Classifier or a Segmenter of backbone and head with its paper's classes.
+
+`create_model` changes fields.
 
 Nothing here knows of data or training: a model is a pure function of its variables and of normalised NHWC images.
 """
@@ -16,7 +18,9 @@ from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.deformable import DeformableResNet
 from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
 from jaxcnn.models.densenet import TABLE_1 as DENSENET
+from jaxcnn.models.dilated import FCN_AUX, FCN_HEAD, DilatedResNet
 from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
+from jaxcnn.models.fcn import FCN_VGG_HEAD, FCNVGG, SkipHead, resnet_maps, vgg_maps
 from jaxcnn.models.googlenet import GOOGLENET_AUX, GOOGLENET_BN_AUX, GOOGLENET_BN_HEAD, GOOGLENET_HEAD, GoogLeNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.inception_v3 import INCEPTION_V3_AUX, INCEPTION_V3_HEAD, InceptionV3
@@ -33,13 +37,16 @@ from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
 from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
+from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
 from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
-__all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "create_model", "list_models"]
+__all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "Segmenter", "create_model", "list_models"]
 
-MODELS: dict[str, Classifier] = {
+Model = Classifier | Segmenter
+
+MODELS: dict[str, Model] = {
     "linear": Classifier(Pixels(), LINEAR_HEAD),
     "linear_640x480": Classifier(Pixels(), LINEAR_HEAD),
     "mlp": Classifier(Pixels(), MLP_HEAD),
@@ -115,18 +122,26 @@ MODELS: dict[str, Classifier] = {
     "efficientnet_lite0": Classifier(EfficientNet(**LITE), EFFICIENTNET_HEAD),
     "resnet50_dcn": Classifier(DeformableResNet(), RESNET_HEAD),
     "resnet50_dcnv2": Classifier(DeformableResNet(deformable=(3, 4, 5), modulated=True), RESNET_HEAD),
+    "fcn32s_vgg16": Segmenter(FCNVGG("D"), FCN_VGG_HEAD.clone(maps=vgg_maps(finest=32))),
+    "fcn16s_vgg16": Segmenter(FCNVGG("D"), FCN_VGG_HEAD.clone(maps=vgg_maps(finest=16))),
+    "fcn8s_vgg16": Segmenter(FCNVGG("D"), FCN_VGG_HEAD),
+    "fcn8s_vgg16_bn": Segmenter(FCNVGG("D", norm="batch", kernel_init="he_fan_out"), FCN_VGG_HEAD),
+    "fcn32s_resnet50": Segmenter(ResNet(*TABLE_1[50]), SkipHead(classes=21, maps=resnet_maps(finest=32))),
+    "fcn8s_resnet50": Segmenter(ResNet(*TABLE_1[50]), SkipHead(classes=21, maps=resnet_maps())),
+    "fcn_resnet50": Segmenter(DilatedResNet(*TABLE_1[50]), FCN_HEAD, FCN_AUX),
+    "fcn_resnet101": Segmenter(DilatedResNet(*TABLE_1[101]), FCN_HEAD, FCN_AUX),
 }
 
 
-def create_model(name: str, classes: int | None = None, **fields: Any) -> Classifier:
+def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     """The model of this name.
 
     Args:
       name: one of list_models().
       classes: number of logits; default the paper's.
-      **fields: fields of the backbone, of the heads or of the Classifier (`head=GAP(classes=10)`, `aux={}`) to change;
+      **fields: fields of the backbone, of the heads or of the model (`head=GAP(classes=10)`, `aux={}`) to change;
         one that several share, such as `dtype`, is changed in all of them, auxiliary heads included. `width` multiplies
-        the hidden layers of an FC head too, unless `widths` gives them. A head that is given keeps what the backbone
+        the hidden layers of the head too, unless `widths` gives them. A head that is given keeps what the backbone
         has a field for, but for `dtype`.
 
     Raises:
@@ -157,10 +172,10 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Classi
 
     own = {field for field in _fields(model.backbone) if field != "dtype"}
     head = changed(model.head, keeps=own if "head" in given else ())
-    if isinstance(head, FC) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
+    if isinstance(head, FC | SkipHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    return Classifier(changed(model.backbone), head, aux)
+    return model.clone(backbone=changed(model.backbone), head=head, aux=aux)
 
 
 def list_models(pattern: str = "*") -> list[str]:

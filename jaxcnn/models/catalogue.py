@@ -15,7 +15,7 @@ class Entry:
     """Accuracy in percent: ImageNet validation, unless `source` names another set; None where the source has none."""
     top5: float | None = None
     source: str = ""
-    """Where top1 and top5 are from."""
+    """Where top1 and top5 are from; of a segmenter its mean IoU in percent, the set and where they are from."""
 
 
 COURSE = "course notes"
@@ -36,9 +36,12 @@ EFFICIENTNET = "Tan & Le, EfficientNet: rethinking model scaling for convolution
 LITE = "Liu, EfficientNet-Lite (TensorFlow blog)"
 DCN = "Dai et al., Deformable convolutional networks"
 DCNV2 = "Zhu et al., Deformable ConvNets v2: more deformable, better results"
+FCN = "Long et al., Fully convolutional networks for semantic segmentation"
 
 VGG_TABLE_3 = "paper, Table 3, S = Q = 256, dense"
 TORCHVISION = "torchvision IMAGENET1K_V1"
+FCN_REPOSITORY = "mean IoU {}, Pascal VOC 2011 (seg11valid), authors' repository"
+FCN_TORCHVISION = "mean IoU {}, COCO val2017 with VOC's classes, torchvision COCO_WITH_VOC_LABELS_V1"
 DENSENET_CIFAR = "authors' repository, CIFAR-10, augmented"
 
 CATALOGUE: dict[str, Entry] = {
@@ -109,4 +112,12 @@ CATALOGUE: dict[str, Entry] = {
     "efficientnet_lite0": Entry((224, 224, 3), LITE, 2020),
     "resnet50_dcn": Entry((224, 224, 3), DCN, 2017),
     "resnet50_dcnv2": Entry((224, 224, 3), DCNV2, 2019),
+    "fcn32s_vgg16": Entry((500, 500, 3), FCN, 2015, source=FCN_REPOSITORY.format(63.6)),
+    "fcn16s_vgg16": Entry((500, 500, 3), FCN, 2015, source=FCN_REPOSITORY.format(65.0)),
+    "fcn8s_vgg16": Entry((500, 500, 3), FCN, 2015, source=FCN_REPOSITORY.format(65.5)),
+    "fcn8s_vgg16_bn": Entry((500, 500, 3), FCN, 2015),
+    "fcn32s_resnet50": Entry((500, 500, 3), FCN, 2015),
+    "fcn8s_resnet50": Entry((500, 500, 3), FCN, 2015),
+    "fcn_resnet50": Entry((520, 520, 3), FCN, 2015, source=FCN_TORCHVISION.format(60.5)),
+    "fcn_resnet101": Entry((520, 520, 3), FCN, 2015, source=FCN_TORCHVISION.format(63.7)),
 }

@@ -22,7 +22,10 @@ _TRAINING = (
 
 @flax.struct.dataclass
 class Outputs:
-    """Logits [B, classes] float32, and those of the auxiliary heads by the name of the endpoint that they read."""
+    """Logits float32, and those of the auxiliary heads by the name of the endpoint that they read.
+
+    [B, classes] of a Classifier, [B, H, W, classes] of a Segmenter.
+    """
 
     logits: jax.Array
     aux: dict[str, jax.Array]
@@ -65,24 +68,7 @@ class Classifier(nn.Module):
           UserError: the images are not [B, H, W, C] of floats, have other channels than those of `init`, or batch norm
             is in training and `mutable` does not name its statistics.
         """
-        shape = list(images.shape)
-        if images.ndim != 4:
-            raise UserError(f"images are [B, H, W, C], not {shape}; a single one is image[None]")
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise UserError(f"images are {images.dtype}, but a model takes normalised floats: normalize(images)")
-        channels_first = shape[1] in (1, 3) and shape[2] == shape[3] > 4
-        if channels_first and self.is_initializing():
-            raise UserError(f"images are [B, H, W, C], not {shape}; {_CHANNELS_LAST}")
-        if train and not self.is_initializing() and self._has_fixed_statistics():
-            raise UserError(f"train=True updates batch norm's statistics, so {_TRAINING}")
-        try:
-            return self.backbone(images, train=train)
-        except ScopeParamShapeError as error:
-            hint = f"; {_CHANNELS_LAST}" if channels_first else "; images have as many channels as those of init"
-            raise UserError(f"images {shape} do not fit the variables{hint} ({error})".split(" (https")[0]) from error
-
-    def _has_fixed_statistics(self) -> bool:
-        return "batch_stats" in self.variables and not self.is_mutable_collection("batch_stats")
+        return extract_features(self, images, train=train)
 
     def classify(self, final: jax.Array, *, train: bool) -> jax.Array:
         """The final map -> logits [B, classes] float32."""
@@ -96,10 +82,35 @@ class Classifier(nn.Module):
         """
         ends = self.features(images, train=train)
         for name in self.aux:
-            if name not in ends:
-                hint = did_you_mean(name, ends) or f"; there is {', '.join(ends)}"
-                raise UserError(f"aux: {type(self.backbone).__name__} makes no endpoint {name!r}{hint}")
+            check_endpoint(self, name, ends, "aux")
         aux: dict[str, Any] = {}
         if train or self.is_initializing():
             aux = {name: head(ends[name], train=train) for name, head in self.aux.items()}
         return Outputs(self.classify(ends["final"], train=train), aux)
+
+
+def extract_features(model: nn.Module, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """The maps that the backbone of a Classifier or a Segmenter makes; see `Classifier.features`."""
+    shape = list(images.shape)
+    if images.ndim != 4:
+        raise UserError(f"images are [B, H, W, C], not {shape}; a single one is image[None]")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images are {images.dtype}, but a model takes normalised floats: normalize(images)")
+    channels_first = shape[1] in (1, 3) and shape[2] == shape[3] > 4
+    if channels_first and model.is_initializing():
+        raise UserError(f"images are [B, H, W, C], not {shape}; {_CHANNELS_LAST}")
+    fixed = "batch_stats" in model.variables and not model.is_mutable_collection("batch_stats")
+    if train and not model.is_initializing() and fixed:
+        raise UserError(f"train=True updates batch norm's statistics, so {_TRAINING}")
+    try:
+        return model.backbone(images, train=train)
+    except ScopeParamShapeError as error:
+        hint = f"; {_CHANNELS_LAST}" if channels_first else "; images have as many channels as those of init"
+        raise UserError(f"images {shape} do not fit the variables{hint} ({error})".split(" (https")[0]) from error
+
+
+def check_endpoint(model: nn.Module, name: str, ends: Mapping[str, jax.Array], reader: str) -> None:
+    """Raises UserError if the backbone of the model makes no endpoint of this name, which `reader` reads."""
+    if name not in ends:
+        hint = did_you_mean(name, ends) or f"; there is {', '.join(ends)}"
+        raise UserError(f"{reader}: {type(model.backbone).__name__} makes no endpoint {name!r}{hint}")

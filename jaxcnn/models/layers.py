@@ -351,3 +351,12 @@ def check_window(x: jax.Array, size: int, what: str) -> None:
         raise UserError(
             f"the input is too small for this net: {what} needs {size}x{size}, it is {x.shape[1]}x{x.shape[2]}"
         )
+
+
+def is_same_layer(there: tuple[int, ...], here: tuple[int, ...]) -> bool:
+    """Whether an array of this shape serves for one of the other: equal, or a dense kernel that is a convolution's.
+
+    A fully connected layer on a flattened [H, W, C] map, [H * W * C, O], is the convolution [H, W, C, O] (Long et al.
+    2015, section 3.1); a reshape makes one of the other.
+    """
+    return there == here or ((len(there), len(here)) == (2, 4) and there == (math.prod(here[:3]), here[3]))

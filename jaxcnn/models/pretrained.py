@@ -23,6 +23,7 @@ from jaxcnn.models import (
     alexnet,
     create_model,
     densenet,
+    dilated,
     efficientnet,
     googlenet,
     inception_v3,
@@ -61,6 +62,7 @@ TENSORFLOW = {"padding": "tf", "epsilon": 1e-3}
 
 REFERENCES: dict[type[nn.Module], dict[str, Reference]] = {
     alexnet.AlexNet: {"torchvision": Reference(alexnet.torchvision_name)},
+    dilated.DilatedResNet: {"torchvision": Reference(dilated.torchvision_name)},
     resnet.ResNet: {"torchvision": Reference(resnet.torchvision_name)},
     senet.SENet: {
         "timm's legacy_seresnet50, legacy_senet154, ...": Reference(

@@ -212,7 +212,10 @@ class ResNet(nn.Module):
         return ends | {"final": x}
 
     def make_block(self, stage: int, number: int, kind: type[Block] = Block, **fields) -> Block:
-        """The block layer{stage}_{number}, stages from 1 and blocks from 0; `fields` are further ones of `kind`."""
+        """The block layer{stage}_{number}, stages from 1 and blocks from 0.
+
+        `fields` are further ones of `kind`, and `stride` in place of the stage's.
+        """
         base = round(STEMS[self.stem][0] * self.width) * 2 ** (stage - 1)
         widths = (base, base)
         if self.block == "bottleneck":
@@ -221,7 +224,7 @@ class ResNet(nn.Module):
         name = f"layer{stage}_{number}"
         return kind(
             widths,
-            stride=2 if stage > 1 and number == 0 else 1,
+            stride=fields.pop("stride", 2 if stage > 1 and number == 0 else 1),
             strided=2 if self.block == "bottleneck" and self.stride_in == "3x3" else 1,
             shortcut=self.shortcut,
             projection=self.projection if stage > 1 else 1,

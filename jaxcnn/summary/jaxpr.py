@@ -188,11 +188,16 @@ class Walk:
         if kind == "conv_general_dilated":
             spec = params["dimension_numbers"]
             kernel = tuple(shape[axis] for axis in spec.rhs_spec[2:])
-            positions = tuple(out.shape[axis] for axis in spec.out_spec[2:])
+            transposed = max(params["lhs_dilation"]) > 1
+            if transposed:  # every position of the input meets every weight, and zeros between them cost nothing
+                source = equation.invars[0].aval.shape
+                positions = tuple(source[axis] for axis in spec.lhs_spec[2:])
+            else:
+                positions = tuple(out.shape[axis] for axis in spec.out_spec[2:])
             inputs, outputs = shape[spec.rhs_spec[1]], shape[spec.rhs_spec[0]]
             count = conv_multiply_adds(positions, kernel, inputs, outputs)
             layer = Layer(
-                *(name, "deconv" if max(params["lhs_dilation"]) > 1 else "conv", (), 0),
+                *(name, "deconv" if transposed else "conv", (), 0),
                 kernel=kernel,
                 stride=tuple(
                     tidy(a / b) for a, b in zip(params["window_strides"], params["lhs_dilation"], strict=True)

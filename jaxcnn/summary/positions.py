@@ -57,8 +57,8 @@ CONSTANT = Value()
 
 
 def tidy(number: float) -> float:
-    """Whole numbers as int."""
-    return int(number) if number % 1 == 0 else number
+    """Whole numbers as int, others as float: paddings may be NumPy's."""
+    return int(number) if number % 1 == 0 else float(number)
 
 
 Shape = tuple[int, ...]

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.catalogue import CATALOGUE
+from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
 
@@ -62,9 +63,9 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
     """Counts a model from its shapes.
 
     Args:
-      model: a Classifier, or any module with its `init` and `apply`.
+      model: a Classifier, a Segmenter, or any module with their `init` and `apply`.
       input_shape: (H, W, C) of the images.
-      classes: number of logits, if not the model's; a Classifier is needed for it.
+      classes: number of logits, if not the model's; a model with a head is needed for it.
 
     Raises:
       UserError: the images are too small for the model.
@@ -86,6 +87,8 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
             return {}, model.apply(variables, images, train=False)
         ends = model.apply(variables, images, train=False, method="features")
         names.extend(ends)
+        if isinstance(model, Segmenter):
+            return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
         return ends, model.apply(variables, ends["final"], train=False, method="classify")
 
     jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
+from jaxcnn.models.layers import is_same_layer
 from jaxcnn.train.state import Average, TrainState
 
 
@@ -16,8 +17,10 @@ from jaxcnn.train.state import Average, TrainState
 class InitFrom:
     """Another run's weights and batch statistics as the initial ones; the optimizer and the step begin anew.
 
-    Strict: what `include` and `exclude` leave must be the same arrays on both sides. Patterns are matched against
-    paths such as "params/head/fc/kernel" and "batch_stats/backbone/bn1/mean"; "*" matches any characters.
+    Strict: what `include` and `exclude` leave must be the same arrays on both sides, but that a fully connected layer
+    there may be the convolution here that computes the same on its map (fc6 and fc7 of VGG in FCN). Patterns are
+    matched against paths such as "params/head/fc/kernel" and "batch_stats/backbone/bn1/mean"; "*" matches any
+    characters.
     """
 
     run: str | None = None
@@ -43,7 +46,10 @@ def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[
       UserError: as `chosen`.
     """
     ours, theirs = _flat(state), _flat(_source(saved, init_from))
-    loaded = {path: jax.device_put(theirs[path], ours[path].sharding) for path in chosen(state, saved, init_from)}
+    loaded = {
+        path: jax.device_put(theirs[path].reshape(ours[path].shape), ours[path].sharding)
+        for path in chosen(state, saved, init_from)
+    }
     trees = unflatten_dict(ours | loaded, sep="/")
     params = trees.pop("params")
     average = state.average
@@ -77,7 +83,7 @@ def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[st
     problems += [
         f"  {path}: {theirs[path].shape} there, {ours[path].shape} here"
         for path in sorted(wanted & offered)
-        if theirs[path].shape != ours[path].shape
+        if not is_same_layer(theirs[path].shape, ours[path].shape)
     ]
     if problems:
         more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []

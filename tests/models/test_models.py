@@ -17,7 +17,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.errors import UserError
-from jaxcnn.models import FC, GAP, MODELS, VGG, Classifier, create_model, list_models
+from jaxcnn.models import FC, GAP, MODELS, VGG, Classifier, Segmenter, create_model, list_models
 from jaxcnn.summary.summary import summarize
 
 HERE = pathlib.Path(__file__).parent
@@ -47,6 +47,8 @@ INCEPTION_V4 = ("Mixed_3a", "Mixed_4a", "Mixed_5a", "Mixed_5b", "Mixed_6a", "Mix
 # on the CPU is very slow). The first pattern that matches a name counts.
 SMALL = {
     "linear_640x480": ({}, (16, 12, 1)),
+    "fcn*_vgg16*": ({"width": 0.03125, "classes": 7}, (9, 12, 3)),
+    "fcn_resnet*": ({**SHALLOW, "depth": (1, 1, 1, 1)}, (33, 40, 3)),
     "lecture_flowers": ({}, (36, 36, 3)),
     "vgg*": ({"width": 0.0625, "head": FC_2X2}, (64, 64, 3)),
     "alexnet_owt": ({"width": 0.125, "head": FC_2X2.clone(dropout_first=True)}, (75, 75, 3)),
@@ -75,16 +77,19 @@ def small(name, **fields):
     return create_model(name, **fields), input_shape(name)
 
 
-# Nets that differ in depth or width only, such as ResNet-50 and 101, have one small form, which is tested once.
-DISTINCT = list({small(name): name for name in reversed(MODELS)}.values())[::-1]
+# Nets that differ in depth or width only, such as ResNet-50 and 101, have one small form, which is tested once. These
+# have no layers but those of fcn8s_vgg16, vgg16_bn and resnet50.
+WITHIN_OTHERS = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16_bn", "fcn32s_resnet50", "fcn8s_resnet50")
+DISTINCT = list({small(name): name for name in reversed(MODELS) if name not in WITHIN_OTHERS}.values())[::-1]
 
 
 @functools.cache
 def ran(name):
-    """The small model, its variables, images and labels."""
+    """The small model, its variables, images and labels: of each image, or of each pixel."""
     model, shape = small(name)
     images = jax.random.normal(jax.random.key(1), (4, *shape))
-    labels = jnp.arange(4) % model.classes
+    places = (4, *shape[:2]) if isinstance(model, Segmenter) else (4,)
+    labels = jnp.arange(math.prod(places)).reshape(places) % model.classes
     return model, random_variables(model, images), images, labels
 
 
@@ -170,15 +175,18 @@ def test_batch_norm_study_net_in_other_widths_and_initialisations():
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_forward_and_composition(name):
-    model, variables, images, _ = ran(name)
+    model, variables, images, labels = ran(name)
     apply = jax.jit(functools.partial(model.apply, train=False), static_argnames="method")
     logits = apply(variables, images)
-    assert logits.shape == (4, model.classes) and logits.dtype == jnp.float32
+    assert logits.shape == (*labels.shape, model.classes) and logits.dtype == jnp.float32
     assert np.isfinite(logits).all() and np.std(logits, axis=0).max() > 0  # it depends on the input
     ends = apply(variables, images, method="features")
     expected = summarize(model, images.shape[1:]).endpoints
     assert {end: x.shape for end, x in ends.items()} == {end: (4, *place.shape) for end, place in expected.items()}
-    again = apply(variables, ends["final"], method="classify")
+    if isinstance(model, Segmenter):
+        again = model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
+    else:
+        again = apply(variables, ends["final"], method="classify")
     np.testing.assert_allclose(again, logits, rtol=1e-5, atol=1e-5)  # compiled apart, so not to the bit
 
 

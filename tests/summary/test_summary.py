@@ -296,6 +296,7 @@ def test_a_module_that_is_no_classifier_is_counted_too():
     summary = summarize(Net(), (6, 6, 1))
     up = layer(summary, "up")
     assert (up.kind, up.output, up.stride, up.jump) == ("deconv", (12, 12, 4), (0.5, 0.5), (0.5, 0.5))
+    assert up.multiply_adds == 6 * 6 * 4 * 4 * 4  # each of 36 positions meets all weights; the zeros between do not
     assert summary.endpoints == {} and summary.parameters == 4 * 16 + 4 + 4 + 3 + 2 * 4 * 144 + 2
     with pytest.raises(NotImplementedError, match="loop"):
         summarize(_Loop(), (6, 6, 1))
