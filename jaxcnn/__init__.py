@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
+    from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
@@ -87,6 +88,8 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
+    from jaxcnn.tasks.task import apply_training as apply_training
+    from jaxcnn.tasks.task import means as means
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -109,6 +112,7 @@ if TYPE_CHECKING:
 _FROM = {
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
+    "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
@@ -211,7 +215,7 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
-    "jaxcnn.tasks.task": ("Answer", "Task"),
+    "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
