@@ -5,7 +5,7 @@ A task of your own is one file (docs/own_parts.md has one): a frozen dataclass w
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -40,18 +40,20 @@ class Answer:
 class Task(Protocol):
     """A frozen dataclass. Everything that runs on devices is a pure function, traced by jit."""
 
-    @property
-    def directions(self) -> Mapping[str, Direction]:
-        """Every metric that it can have, in the order in which they are shown, and which way is better.
+    if TYPE_CHECKING:  # the command line can tell what a value is by the methods of a protocol only
 
-        The first is its score: what best checkpoints and plateau schedules watch unless they name another.
-        """
-        ...
+        @property
+        def directions(self) -> Mapping[str, Direction]:
+            """Every metric that it can have, in the order in which they are shown, and which way is better.
 
-    @property
-    def shares(self) -> tuple[str, ...]:
-        """The metrics that are shares of images: each image is counted or not; studies bound these over images too."""
-        ...
+            The first is its score: what best checkpoints and plateau schedules watch unless they name another.
+            """
+            ...
+
+        @property
+        def shares(self) -> tuple[str, ...]:
+            """The metrics that are shares of images: each image is counted or not; studies bound these over images too."""
+            ...
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
         """What a batch holds beside "image": {"label": Field((), "int32")}."""
