@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
+    from jaxcnn.data.geometry import Geometry as Geometry
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
     from jaxcnn.data.transforms import ColorJitter as ColorJitter
+    from jaxcnn.data.transforms import Geometric as Geometric
     from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
     from jaxcnn.data.transforms import Noise as Noise
     from jaxcnn.data.transforms import Normalize as Normalize
     from jaxcnn.data.transforms import Pad as Pad
     from jaxcnn.data.transforms import PadAndCrop as PadAndCrop
+    from jaxcnn.data.transforms import PadTo as PadTo
     from jaxcnn.data.transforms import RandomCrop as RandomCrop
     from jaxcnn.data.transforms import RandomResizedCrop as RandomResizedCrop
     from jaxcnn.data.transforms import Resize as Resize
@@ -114,6 +117,7 @@ _FROM = {
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
+    "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -121,8 +125,10 @@ _FROM = {
         "CenterCrop",
         "ColorJitter",
         "HorizontalFlip",
+        "Geometric",
         "Noise",
         "Normalize",
+        "PadTo",
         "Pad",
         "PadAndCrop",
         "RandomCrop",

@@ -16,10 +16,14 @@ EXAMPLES = {
     "split": "the str that open() was given",
     "classes": "a tuple of class names in label order",
     "__len__": "__len__(), the number of examples",
-    "__getitem__": '__getitem__(i), {"image": uint8 [H, W, C], "label": a whole number in [0, len(classes))}',
+    "__getitem__": '__getitem__(i), a dict: "image" uint8 [H, W, C] and what the task reads, such as "label", a whole '
+    "number in [0, len(classes))",
     "where": "where(i), a str that names example i for a person, such as its file's path",
 }
-TRANSFORM = {"__call__": "__call__(image, rng), from uint8 [H, W, C] to uint8 [H', W', C'], drawing from rng alone"}
+TRANSFORM = {
+    "__call__": "__call__(image, rng), from uint8 [H, W, C] to uint8 [H', W', C'], drawing from rng alone (or, if "
+    "masks, boxes or points have to move with the image, draw(shape, rng), in a class that extends jc.Geometric)"
+}
 NORMALIZE = {"__call__": "__call__(images), from uint8 [B, H, W, C] to what the model reads, with jax.numpy"}
 OPTIMIZER = {
     "build": "build(rate), from a function step -> learning rate to an optax transformation that scales by it",

@@ -198,22 +198,18 @@ def resize(image: np.ndarray, size: tuple[int, int], method: Method) -> np.ndarr
     return np.asarray(resized).reshape(height, width, image.shape[2])
 
 
-def shorter_side(image: np.ndarray, size: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `size` and the ratio kept."""
-    height, width, _ = image.shape
+def shorter_side(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """(height, width) with the shorter side of an image of this shape at `size` and the ratio kept."""
+    height, width = shape[:2]
     return (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
-
-
-def crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A view of the box."""
-    return image[top : top + height, left : left + width]
 
 
 def flip(image: np.ndarray, axis: int) -> np.ndarray:
     """The image mirrored along axis 0 (top and bottom) or 1 (left and right)."""
     import cv2
 
-    return cv2.flip(np.ascontiguousarray(image), axis).reshape(image.shape)
+    flipped = cv2.flip(np.ascontiguousarray(image), axis)
+    return flipped if flipped.ndim == 3 else flipped[..., None]
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:

@@ -39,7 +39,7 @@ class Memory:
         self.classes = examples.classes
         self.arrays, self.lengths, self.broken = arrays, lengths, broken
         self.source = examples
-        self._scalars = [(name, array) for name, array in arrays.items() if array.ndim == 1]
+        self._scalars = [(name, array.tolist()) for name, array in arrays.items() if array.ndim == 1]
         self._whole = [(name, array) for name, array in arrays.items() if array.ndim > 1 and name not in lengths]
         self._cut = [(name, arrays[name], lengths[name]) for name in lengths]
 
@@ -54,8 +54,8 @@ class Memory:
         if i in self.broken:
             raise BrokenExample(*self.broken[i].args)
         example: Example = {name: array[i] for name, array in self._whole}
-        for name, array in self._scalars:
-            example[name] = array.item(i)
+        for name, values in self._scalars:
+            example[name] = values[i]
         for name, array, lengths in self._cut:
             example[name] = array[i, : lengths[i]]
         return example

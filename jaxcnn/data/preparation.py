@@ -9,7 +9,8 @@ from jaxcnn.data.checks import check_example, described, image_wanted
 from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import LABEL, Field, Fields
-from jaxcnn.data.transforms import Transform
+from jaxcnn.data.geometry import MOVED, move
+from jaxcnn.data.transforms import Geometric, Transform
 from jaxcnn.errors import UserError
 
 
@@ -37,11 +38,11 @@ def read(
     given = examples[i]
     example = given if hasattr(examples, "checked") else check_example(examples, i, given, fields)
     example = transform_example(examples, i, example, transforms, rng)
-    shape = fields["image"].shape
-    if example["image"].shape != shape:
-        raise BrokenExample(i, examples.where(i), _other_shape(given["image"], example["image"], shape, transforms))
     for name, part in example.items():
-        if name != "image" and name != "label":
+        if name == "image":
+            if part.shape != (shape := fields["image"].shape):
+                raise BrokenExample(i, examples.where(i), _other_shape(given["image"], part, shape, transforms))
+        elif name != "label":
             example[name] = padded(examples, i, name, part, fields[name])
     return example
 
@@ -67,14 +68,41 @@ def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.ran
 
     Raises:
       UserError: a transform does not take this image.
-      TransformMistake: a transform returns something else than an image.
+      TransformMistake: a transform returns something else than an image, does not see a part that lies in the image and
+        has to be moved with it, or mirrors points without being told which of them are pairs.
     """
     image = example["image"]
-    for transform in transforms:
-        image = transform(image, rng)
+    if MOVED.isdisjoint(example):
+        for transform in transforms:
+            image = transform(image, rng)
+    else:
+        for transform in transforms:
+            example = _with_its_parts(example, transform, rng)
+        image = example["image"]
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3):
         raise TransformMistake(
             f"after the transforms ({_names(transforms)}) the image is {described(image)}, but {image_wanted(image)}"
+        )
+    return example | {"image": image}
+
+
+def _with_its_parts(example: Example, transform: Transform, rng: np.random.Generator) -> Example:
+    """An example with parts that lie in its image, after one transform. TransformMistake if one is left behind."""
+    if isinstance(transform, Geometric):
+        if "points" in example and getattr(transform, "pairs", ()) is None:
+            raise TransformMistake(
+                f"{transform}: the example has points; name those that change places when the image is mirrored, as in "
+                f"{type(transform).__name__}(pairs=((0, 1),)) for the two eyes, or pairs=() if none does"
+            )
+        return move(example, transform.draw(example["image"].shape, rng))
+    before = example["image"]
+    image = transform(before, rng)
+    if np.shape(image)[:2] != before.shape[:2]:
+        parts = " and ".join(sorted(MOVED & example.keys()))
+        raise TransformMistake(
+            f"{transform} makes an image of {before.shape[:2]} one of {np.shape(image)[:2]} (height, width), but sees "
+            f"the image alone, and the example has {parts}; let it extend jc.Geometric and draw(shape, rng) a "
+            "jc.Geometry (docs/own_parts.md has an example)"
         )
     return example | {"image": image}
 

@@ -1,9 +1,11 @@
-"""What happens to one image between the source and the batch: crops, flips, colours. And `Normalize`, which runs on the
-device.
+"""What happens to one example between the source and the batch: crops, flips, colors. And `Normalize`, which runs on
+the device.
 
 A transform is a frozen dataclass, called as `transform(image, rng)`: uint8 [H, W, C] with C 1 or 3 in, uint8 [H', W',
-C] out; `rng` is a `np.random.Generator` of this one example, and the only randomness. Deterministic transforms ignore
-it. UserError says why an image cannot be taken: the example then counts as broken. The input is never written to; the
+C] out; `rng` is a `np.random.Generator` of this one example, and the only randomness. A geometric one has `draw(shape,
+rng)` beside that, which returns a `Geometry`: where the pixels of an image of this shape go, and with them its mask,
+boxes and points (data/geometry.py). Every other one sees the image alone. Deterministic transforms ignore `rng`.
+UserError says why an image cannot be taken: the example then counts as broken. The input is never written to; the
 output may be a view of it. Sizes are in pixels, as (height, width). An augmentation such as the `RandomCrop` and
 `HorizontalFlip` of AlexNet (section 4.1) is a tuple of these.
 """
@@ -14,17 +16,34 @@ from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 
-from jaxcnn.data.images import Method, brightness, contrast, crop, flip, hue, resize, saturation, shorter_side
+from jaxcnn.data.geometry import UNMOVED, Geometry, move_image
+from jaxcnn.data.images import Method, brightness, contrast, hue, saturation, shorter_side
 from jaxcnn.errors import UserError, did_you_mean
 
 
 @runtime_checkable  # so that the command line can look into a tuple of them
 class Transform(Protocol):
+    """What Data.augment and Data.preprocess hold."""
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 
 
+class Geometric:
+    """A transform that moves pixels: what it draws is done to every part of an example.
+
+    Called with an image alone, it moves that.
+    """
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        """Where the pixels of an image of this shape, (H, W, C), go."""
+        raise NotImplementedError
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return move_image(image, self.draw(image.shape, rng))
+
+
 @dataclass(frozen=True)
-class Resize:
+class Resize(Geometric):
     """Resizes the shorter side to `size` (an int; the longer one to int(size * longer / shorter), as torchvision does)
     or the image to (height, width).
 
@@ -39,14 +58,13 @@ class Resize:
         check_size(self, "size", self.size)
         check_method(self)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if isinstance(self.size, int):
-            return resize_shorter(self, image, self.size)
-        return resize(image, self.size, self.method)
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        size = shorter_at(self, shape, self.size) if isinstance(self.size, int) else pair(self.size)
+        return Geometry(size=size, method=self.method)
 
 
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Geometric):
     """The middle `size` of the image, size x size for an int; where the margin is odd, the offset rounds half to even,
     as in torchvision.
     """
@@ -56,13 +74,13 @@ class CenterCrop:
     def __post_init__(self):
         check_size(self, "size", self.size)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width = crop_size(self, image)
-        return crop(image, round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2), height, width)
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        height, width = crop_size(self, shape)
+        return Geometry(window=(round((shape[0] - height) / 2), round((shape[1] - width) / 2), height, width))
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Geometric):
     """A crop of `size` at a uniformly drawn place (AlexNet section 4.1: 224 of 256)."""
 
     size: int | tuple[int, int]
@@ -70,15 +88,15 @@ class RandomCrop:
     def __post_init__(self):
         check_size(self, "size", self.size)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width = crop_size(self, image)
-        top = int(rng.integers(image.shape[0] - height + 1))
-        left = int(rng.integers(image.shape[1] - width + 1))
-        return crop(image, top, left, height, width)
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        height, width = crop_size(self, shape)
+        top = int(rng.integers(shape[0] - height + 1))
+        left = int(rng.integers(shape[1] - width + 1))
+        return Geometry(window=(top, left, height, width))
 
 
 @dataclass(frozen=True)
-class Pad:
+class Pad(Geometric):
     """`padding` pixels of `value` on every side, or (above and below, left and right); `value` is one level or one per
     channel.
     """
@@ -90,19 +108,39 @@ class Pad:
         check_size(self, "padding", self.padding, least=0)
         check_levels(self, "value", self.value)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
         rows, columns = pair(self.padding)
-        height, width, _ = image.shape
-        return padded_window(self, image, -rows, -columns, height + 2 * rows, width + 2 * columns)
+        window = (-rows, -columns, shape[0] + 2 * rows, shape[1] + 2 * columns)
+        return Geometry(window=window, value=levels(self, "value", self.value, shape))
 
 
 @dataclass(frozen=True)
-class PadAndCrop:
+class PadTo(Geometric):
+    """Pads below and on the right up to `size`; a side that is larger already stays as it is.
+
+    Images of several sizes get into one batch so, each at its own: the mask is ignored in the padding.
+    """
+
+    size: int | tuple[int, int]
+    value: int | tuple[int, ...] = 0
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+        check_levels(self, "value", self.value)
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        height, width = pair(self.size)
+        window = (0, 0, max(height, shape[0]), max(width, shape[1]))
+        return Geometry(window=window, value=levels(self, "value", self.value, shape))
+
+
+@dataclass(frozen=True)
+class PadAndCrop(Geometric):
     """Pads every side and crops back at a uniformly drawn place: CIFAR's augmentation, with padding 4 (ResNet section
     4.2).
 
     `size` None keeps the image's size. The padding is `value` in pixels, so that 0 is black, as in torchvision;
-    fb.resnet.torch pads after it has normalised, which `value` at the dataset's mean colour comes close to.
+    fb.resnet.torch pads after it has normalised, which `value` at the dataset's mean color comes close to.
     """
 
     padding: int | tuple[int, int]
@@ -115,21 +153,22 @@ class PadAndCrop:
             check_size(self, "size", self.size)
         check_levels(self, "value", self.value)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
         rows, columns = pair(self.padding)
-        height, width = image.shape[0] + 2 * rows, image.shape[1] + 2 * columns
-        crop_height, crop_width = image.shape[:2] if self.size is None else pair(self.size)
+        height, width = shape[0] + 2 * rows, shape[1] + 2 * columns
+        crop_height, crop_width = shape[:2] if self.size is None else pair(self.size)
         if crop_height > height or crop_width > width:
             raise UserError(
-                f"{self}: the image of {sizes(image.shape)} is {sizes((height, width))} when padded, "
+                f"{self}: the image of {sizes(shape)} is {sizes((height, width))} when padded, "
                 f"smaller than the crop of {sizes((crop_height, crop_width))}; enlarge the padding, or Resize first"
             )
         top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
-        return padded_window(self, image, top - rows, left - columns, crop_height, crop_width)
+        window = (top - rows, left - columns, crop_height, crop_width)
+        return Geometry(window=window, value=levels(self, "value", self.value, shape))
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Geometric):
     """GoogLeNet's crop (section 6): an area fraction of `scale` and a width-to-height ratio of `ratio`, resized to
     `size`.
 
@@ -148,8 +187,8 @@ class RandomResizedCrop:
         check_range(self, "ratio", self.ratio, 0, math.inf, open_low=True)
         check_method(self)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return resize(crop(image, *self.box(*image.shape[:2], rng)), pair(self.size), self.method)
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        return Geometry(window=self.box(*shape[:2], rng), size=pair(self.size), method=self.method)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) of the crop in an image of height x width."""
@@ -166,7 +205,7 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class ScaleJitter:
+class ScaleJitter(Geometric):
     """Resizes the shorter side to S, a uniform integer of [low, high] (VGG section 3.1, multi-scale training)."""
 
     low: int = 256
@@ -177,34 +216,41 @@ class ScaleJitter:
         check_range(self, "(low, high)", (self.low, self.high), 1, math.inf)
         check_method(self)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return resize_shorter(self, image, int(rng.integers(self.low, self.high + 1)))
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        side = int(rng.integers(self.low, self.high + 1))
+        return Geometry(size=shorter_at(self, shape, side), method=self.method)
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(Geometric):
     """Mirrors left and right with this probability."""
 
     probability: float = 0.5
+    pairs: tuple[tuple[int, int], ...] | None = None
+    """For examples with points: the numbers of those that change places when the image is mirrored, ((0, 1),) if 0 is
+    the left eye and 1 the right one; () if none does."""
 
     def __post_init__(self):
         check_range(self, "probability", (self.probability, self.probability), 0, 1)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return flip(image, 1) if rng.random() < self.probability else image
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        return mirror(1, self.pairs) if rng.random() < self.probability else UNMOVED
 
 
 @dataclass(frozen=True)
-class VerticalFlip:
+class VerticalFlip(Geometric):
     """Mirrors top and bottom with this probability."""
 
     probability: float = 0.5
+    pairs: tuple[tuple[int, int], ...] | None = None
+    """For examples with points: the numbers of those that change places when the image is mirrored, ((0, 1),) if 0 is
+    the left eye and 1 the right one; () if none does."""
 
     def __post_init__(self):
         check_range(self, "probability", (self.probability, self.probability), 0, 1)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return flip(image, 0) if rng.random() < self.probability else image
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        return mirror(0, self.pairs) if rng.random() < self.probability else UNMOVED
 
 
 @dataclass(frozen=True)
@@ -244,7 +290,7 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
-class Rotate:
+class Rotate(Geometric):
     """Turns the image about its centre by a uniform angle of [-degrees, degrees] or of the pair, counter-clockwise;
     bilinear; same size.
 
@@ -262,21 +308,9 @@ class Rotate:
         """The range that the angle is drawn from, in degrees."""
         return (-self.degrees, self.degrees) if isinstance(self.degrees, int | float) else self.degrees
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        import cv2
-
-        height, width, channels = image.shape
-        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(*self.angles()), 1.0)
-        fill = tuple(int(v) for v in np.broadcast_to(per_channel(self, "fill", self.fill, channels), (channels,)))
-        turned = cv2.warpAffine(
-            np.ascontiguousarray(image),
-            turn,
-            (width, height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=fill,
-        )
-        return turned.reshape(image.shape)
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        angle = rng.uniform(*self.angles())
+        return Geometry(angle=angle, value=levels(self, "fill", self.fill, shape))
 
 
 @dataclass(frozen=True)
@@ -321,45 +355,33 @@ class Normalize:
 
 
 LARGEST = 2**25  # pixels to which an image is enlarged: 256 x 131,072, say
-DETERMINISTIC = (Resize, CenterCrop, Pad)  # transforms that draw nothing, and so can be applied once and kept
+MIRRORED = (Geometry(mirror=0), Geometry(mirror=1))
+DETERMINISTIC = (Resize, CenterCrop, Pad, PadTo)  # transforms that draw nothing, and so can be applied once and kept
 
 IMAGENET = Normalize(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # torchvision's constants, times 255
 MEAN_RGB = Normalize(
     mean=(123.68, 116.779, 103.939), std=(1.0,)
-)  # VGG's Caffe models: only the mean colour is subtracted
+)  # VGG's Caffe models: only the mean color is subtracted
 UNIT = Normalize(mean=(0.0,), std=(255.0,))  # to [0, 1]
 
 
-def padded_window(
-    transform: Pad | PadAndCrop, image: np.ndarray, top: int, left: int, height: int, width: int
-) -> np.ndarray:
-    """The box at (top, left), which may reach over every edge of the image, where it shows the transform's value."""
-    window = np.empty((height, width, image.shape[2]), np.uint8)
-    values = per_channel(transform, "value", transform.value, image.shape[2])
-    if len(values) == 1:
-        window.fill(values[0])  # a tenth of the time that it takes to spread a tuple over the channels
-    else:
-        window[:] = values
-    rows = slice(max(top, 0), max(top, 0, min(top + height, image.shape[0])))
-    columns = slice(max(left, 0), max(left, 0, min(left + width, image.shape[1])))
-    inside = image[rows, columns]
-    below, right = rows.start - top, columns.start - left
-    window[below : below + inside.shape[0], right : right + inside.shape[1]] = inside
-    return window
+def mirror(axis: int, pairs: tuple[tuple[int, int], ...] | None) -> Geometry:
+    return Geometry(mirror=axis, pairs=pairs) if pairs else MIRRORED[axis]
 
 
-def resize_shorter(transform: Resize | ScaleJitter, image: np.ndarray, size: int) -> np.ndarray:
-    """The image with its shorter side at `size`. UserError if it would be enlarged to more than LARGEST pixels.
+def shorter_at(transform: Resize | ScaleJitter, shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """(height, width) with the shorter side at `side`. UserError if an image of this shape would be enlarged to more
+    than LARGEST pixels.
 
     A line of 1 x 20,000 pixels at 256 would take 4 GB, and three times as much on the way.
     """
-    height, width = shorter_side(image, size)
-    if height * width > max(LARGEST, image.shape[0] * image.shape[1]):
+    height, width = shorter_side(shape, side)
+    if height * width > max(LARGEST, shape[0] * shape[1]):
         raise UserError(
-            f"{transform}: the image of {sizes(image.shape)} would become {sizes((height, width))}, which is above "
+            f"{transform}: the image of {sizes(shape)} would become {sizes((height, width))}, which is above "
             f"{LARGEST:,} pixels; crop it before, or Resize it to (height, width)"
         )
-    return resize(image, (height, width), transform.method)
+    return height, width
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -367,12 +389,12 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def crop_size(transform: CenterCrop | RandomCrop, image: np.ndarray) -> tuple[int, int]:
-    """The transform's size, if the image is large enough for it."""
+def crop_size(transform: CenterCrop | RandomCrop, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The transform's size, if an image of this shape is large enough for it."""
     size = pair(transform.size)
-    if size[0] > image.shape[0] or size[1] > image.shape[1]:
+    if size[0] > shape[0] or size[1] > shape[1]:
         raise UserError(
-            f"{transform}: the image of {sizes(image.shape)} is smaller than the crop of {sizes(size)}; "
+            f"{transform}: the image of {sizes(shape)} is smaller than the crop of {sizes(size)}; "
             f"put Resize({max(size)}) or a Pad before it, or crop less"
         )
     return size
@@ -380,6 +402,11 @@ def crop_size(transform: CenterCrop | RandomCrop, image: np.ndarray) -> tuple[in
 
 def sizes(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]} (height x width)"
+
+
+def levels(transform, field: str, values: int | tuple[int, ...], shape: tuple[int, ...]) -> int | tuple[int, ...]:
+    """A level, or one for each channel of an image of this shape. UserError for another number of them."""
+    return values if isinstance(values, int) else per_channel(transform, field, values, shape[2])
 
 
 def per_channel(transform, field: str, values: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -410,8 +437,8 @@ def check_range(
         raise UserError(f"{transform}: {field} must be {limits}, a range in the order (low, high)")
 
 
-def check_levels(transform, field: str, levels: int | tuple[int, ...]) -> None:
-    values = (levels,) if isinstance(levels, int) else levels
+def check_levels(transform, field: str, given: int | tuple[int, ...]) -> None:
+    values = (given,) if isinstance(given, int) else given
     if not values or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
         raise UserError(f"{transform}: {field} must be a level in 0..255, or one per channel")
 

@@ -28,7 +28,17 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.models.layers import Activation, Dtype, Init, activate, check_window, conv, is_same_layer, max_pool
+from jaxcnn.models.layers import (
+    Activation,
+    Dtype,
+    Init,
+    activate,
+    avg_pool,
+    check_window,
+    conv,
+    is_same_layer,
+    max_pool,
+)
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.upsampling import (
     Border,
@@ -51,9 +61,12 @@ class FCNVGG(VGG):
     Attributes:
       padding: zeros that conv1_1 has on every side of the image. 100, the paper's code, lets fc6 fit any image; with
         another one the head's maps lie elsewhere: `vgg_maps(padding)`.
+      shrink: the image is first averaged over squares of this side, for nets that must be cheap; the answer has the
+        image's size all the same if the head's maps are `vgg_maps(padding, shrink=shrink)`.
     """
 
     padding: int = 100
+    shrink: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
@@ -67,6 +80,8 @@ class FCNVGG(VGG):
                 f"stages={self.stages}, pooling={self.pooling!r}, stacked={self.stacked}, padding={self.padding}"
             )
         ends: dict[str, jax.Array] = {}
+        if self.shrink > 1:
+            x = avg_pool(x, self.shrink, stride=self.shrink)
         more = self.padding - 1  # the convolution itself adds one
         x = jnp.pad(x, [(0, 0), (more, more), (more, more), (0, 0)])
         for number in range(1, 6):
@@ -204,13 +219,17 @@ class Upscore(nn.Module):
         return transposed_conv(x, kernel, source, target, self.border)
 
 
-def vgg_maps(padding: int = 100, finest: int = 8) -> tuple[tuple[str, float, float], ...]:
-    """`SkipHead.maps` of an FCNVGG, down to the stride `finest`: 32, 16 or 8.
+def vgg_maps(padding: int = 100, finest: int = 8, shrink: int = 1) -> tuple[tuple[str, float, float], ...]:
+    """`SkipHead.maps` of an FCNVGG, down to the stride `finest`: 32, 16 or 8, in pixels of the image that it shrinks.
 
     Pooling puts the first position in the middle of its window, `stride` wide, which begins in the zeros.
     """
     names = {32: "final", 16: "pool4", 8: "pool3"}
-    return tuple((name, stride, (stride - 1) / 2 + 1 - padding) for stride, name in names.items() if stride >= finest)
+    firsts = {stride: (stride - 1) / 2 + 1 - padding for stride in names}
+    middle = (shrink - 1) / 2  # of the first square of pixels
+    return tuple(
+        (name, stride * shrink, firsts[stride] * shrink + middle) for stride, name in names.items() if stride >= finest
+    )
 
 
 def resnet_maps(finest: int = 8) -> tuple[tuple[str, float, float], ...]:

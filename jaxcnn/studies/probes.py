@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxcnn.data.transforms import CenterCrop, Resize, Transform, padded_window
+from jaxcnn.data.geometry import Geometry
+from jaxcnn.data.transforms import CenterCrop, Geometric, Resize, Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
@@ -27,15 +28,15 @@ DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class Shift(Geometric):
     """A transform: moves the image down by `rows` and to the right by `columns`; `value` comes in at the edges."""
 
     rows: int
     columns: int
     value: int | tuple[int, ...] = 0
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return padded_window(self, image, -self.rows, -self.columns, *image.shape[:2])
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        return Geometry(window=(-self.rows, -self.columns, *shape[:2]), value=self.value)
 
 
 @dataclasses.dataclass(frozen=True)

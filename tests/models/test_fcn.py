@@ -203,6 +203,23 @@ def test_maps_of_another_padding():
         assert (counted[end].stride, counted[end].first) == ((stride, stride), (first, first))
 
 
+def test_a_net_that_shrinks_its_image_answers_at_the_images_size():
+    shrink = 3
+    backbone = FCNVGG("D", width=1 / 16, padding=1, shrink=shrink)
+    small = backbone.clone(shrink=1)
+    model = Segmenter(backbone, SkipHead(5, vgg_maps(1, shrink=shrink)))
+    counted = endpoints(model, (108, 96, 3))
+    for end, stride, first in vgg_maps(1, shrink=shrink):
+        assert (counted[end].stride, counted[end].first) == ((stride, stride), (first, first))
+    image = jax.random.normal(jax.random.key(0), (1, 108, 96, 3))
+    variables = jax.jit(lambda: small.init(jax.random.key(1), image, train=False))()
+    mean = image.reshape(1, 108 // shrink, shrink, 96 // shrink, shrink, 3).mean((2, 4))
+    ends, expected = (net.apply(variables, x, train=False) for net, x in ((backbone, image), (small, mean)))
+    np.testing.assert_allclose(ends["final"], expected["final"], atol=1e-5)
+    logits = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image, train=False)[0])
+    assert logits.shape == (1, 108, 96, 5)
+
+
 @pytest.mark.parametrize("name", ["fcn8s_vgg16", "fcn8s_resnet50", "fcn_resnet50"])
 def test_logits_have_the_images_size(name):
     model = create_model(name, classes=3, width=1 / 16)
