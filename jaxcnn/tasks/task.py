@@ -52,7 +52,7 @@ class Task(Protocol):
 
         @property
         def shares(self) -> tuple[str, ...]:
-            """The metrics that are shares of images: each image is counted or not; studies bound these over images too."""
+            """Metrics that are shares of images, each counted or not: studies bound these over images too."""
             ...
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
