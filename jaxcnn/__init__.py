@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxcnn.data.colors import ColorJitter as ColorJitter
+    from jaxcnn.data.colors import Noise as Noise
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.fields import Field as Field
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
-    from jaxcnn.data.transforms import ColorJitter as ColorJitter
     from jaxcnn.data.transforms import Geometric as Geometric
     from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
-    from jaxcnn.data.transforms import Noise as Noise
     from jaxcnn.data.transforms import Normalize as Normalize
     from jaxcnn.data.transforms import Pad as Pad
     from jaxcnn.data.transforms import PadAndCrop as PadAndCrop
@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
+    "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
@@ -123,10 +124,8 @@ _FROM = {
     "jaxcnn.data.transforms": (
         "MEAN_RGB",
         "CenterCrop",
-        "ColorJitter",
         "HorizontalFlip",
         "Geometric",
-        "Noise",
         "Normalize",
         "PadTo",
         "Pad",

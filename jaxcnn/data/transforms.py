@@ -1,5 +1,5 @@
-"""What happens to one example between the source and the batch: crops, flips, colors. And `Normalize`, which runs on
-the device.
+"""What happens to one example between the source and the batch: crops, flips and turns (colors are changed in
+data/colors.py). And `Normalize`, which runs on the device.
 
 A transform is a frozen dataclass, called as `transform(image, rng)`: uint8 [H, W, C] with C 1 or 3 in, uint8 [H', W',
 C] out; `rng` is a `np.random.Generator` of this one example, and the only randomness. A geometric one has `draw(shape,
@@ -17,7 +17,7 @@ from typing import Protocol, get_args, runtime_checkable
 import numpy as np
 
 from jaxcnn.data.geometry import UNMOVED, Geometry, move_image
-from jaxcnn.data.images import Method, brightness, contrast, hue, saturation, shorter_side
+from jaxcnn.data.images import Method, shorter_side
 from jaxcnn.errors import UserError, did_you_mean
 
 
@@ -254,42 +254,6 @@ class VerticalFlip(Geometric):
 
 
 @dataclass(frozen=True)
-class ColorJitter:
-    """Brightness, contrast, saturation and hue, each by a random factor, in a random order: torchvision's ColorJitter.
-
-    A float b stands for the factors [max(0, 1 - b), 1 + b], for `hue` for [-hue, hue] of the full turn, at most 0.5; a
-    pair is the range itself. Each op rounds to uint8. Grey images take brightness and contrast only, as in torchvision.
-    """
-
-    brightness: float | tuple[float, float] = 0.0
-    contrast: float | tuple[float, float] = 0.0
-    saturation: float | tuple[float, float] = 0.0
-    hue: float | tuple[float, float] = 0.0
-
-    def __post_init__(self):
-        for field in ("brightness", "contrast", "saturation"):
-            check_range(self, field, self.factors(field), 0, math.inf)
-            check_range(self, field, (0, np.max(getattr(self, field))), 0, math.inf)
-        check_range(self, "hue", self.factors("hue"), -0.5, 0.5)
-
-    def factors(self, field: str) -> tuple[float, float]:
-        """The range that the factor of `field` is drawn from."""
-        value = getattr(self, field)
-        if not isinstance(value, int | float):
-            return value
-        return (-value, value) if field == "hue" else (max(0.0, 1 - value), 1 + value)
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        adjust = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-        drawn = {field: rng.uniform(*self.factors(field)) for field in adjust}
-        for i in rng.permutation(4):
-            field = tuple(adjust)[i]
-            if drawn[field] != (0 if field == "hue" else 1):
-                image = adjust[field](image, drawn[field])
-        return image
-
-
-@dataclass(frozen=True)
 class Rotate(Geometric):
     """Turns the image about its centre by a uniform angle of [-degrees, degrees] or of the pair, counter-clockwise;
     bilinear; same size.
@@ -311,23 +275,6 @@ class Rotate(Geometric):
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
         angle = rng.uniform(*self.angles())
         return Geometry(angle=angle, value=levels(self, "fill", self.fill, shape))
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Adds Gaussian noise of this standard deviation, in units of 0..255, to every value; rounds and clips."""
-
-    std: float
-
-    def __post_init__(self):
-        check_range(self, "std", (self.std, self.std), 0, math.inf)
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        noise = rng.standard_normal(image.shape, np.float32)
-        noise *= np.float32(self.std)
-        noise += image
-        np.rint(noise, noise)
-        return np.clip(noise, 0, 255, noise).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import skimage.color
 from PIL import Image, ImageEnhance
 
 from jaxcnn.data import transforms as T
+from jaxcnn.data.colors import ColorJitter, Noise
 from jaxcnn.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def reference(field, image, factor):
 @pytest.mark.parametrize("field", ENHANCE)
 @pytest.mark.parametrize("image", [NOISE, SMOOTH, NOISE // 8], ids=["noise", "smooth", "dark"])
 def test_color_ops_are_pillows(field, factor, image):
-    out = T.ColorJitter(**{field: (factor, factor)})(image, rng())
+    out = ColorJitter(**{field: (factor, factor)})(image, rng())
     error = np.abs(out - reference(field, image, factor))  # Pillow truncates where we round
     assert error.max() <= (2 if field == "saturation" else 1) and error.mean() < 0.6
 
@@ -51,13 +52,13 @@ def test_color_ops_are_pillows(field, factor, image):
 def test_saturation_is_the_rounded_blend_with_the_luma(factor):
     luma = (NOISE @ np.array([0.299, 0.587, 0.114]))[..., None]
     exact = np.clip(luma + factor * (NOISE - luma), 0, 255)
-    out = T.ColorJitter(saturation=(factor, factor))(NOISE, rng())
+    out = ColorJitter(saturation=(factor, factor))(NOISE, rng())
     assert np.abs(out - exact).max() <= 0.5 + 0.5 * abs(1 - factor) + 0.02  # the result is rounded, and so is the luma
 
 
 @pytest.mark.parametrize("factor", [-0.5, -0.2, 0.0, 0.1, 1 / 3, 0.5])
 def test_hue_turns_the_hsv_circle(factor):
-    out = T.ColorJitter(hue=(factor, factor))(NOISE, rng())
+    out = ColorJitter(hue=(factor, factor))(NOISE, rng())
     assert np.abs(out - reference("hue", NOISE, factor)).max() <= 1
     if factor == 1 / 3:  # a third of a turn: red becomes green becomes blue
         np.testing.assert_allclose(out, NOISE[..., [2, 0, 1]], atol=1)
@@ -65,7 +66,7 @@ def test_hue_turns_the_hsv_circle(factor):
 
 def test_color_jitter_applies_all_four_in_a_random_order():
     factors = {"brightness": 1.3, "contrast": 0.5, "saturation": 0.4, "hue": 0.2}
-    jitter = T.ColorJitter(**{field: (factor, factor) for field, factor in factors.items()})
+    jitter = ColorJitter(**{field: (factor, factor) for field, factor in factors.items()})
     orders = {}
     for order in itertools.permutations(factors):
         image = NOISE
@@ -83,33 +84,33 @@ def test_color_jitter_applies_all_four_in_a_random_order():
 
 
 def test_color_jitter_ranges_are_torchvisions():
-    jitter = T.ColorJitter(brightness=0.4, contrast=1.5, saturation=(0.5, 0.6), hue=0.1)
+    jitter = ColorJitter(brightness=0.4, contrast=1.5, saturation=(0.5, 0.6), hue=0.1)
     assert jitter.factors("brightness") == pytest.approx((0.6, 1.4)) and jitter.factors("contrast") == (0, 2.5)
     assert jitter.factors("saturation") == (0.5, 0.6) and jitter.factors("hue") == (-0.1, 0.1)
     grey, generator = np.full((1, 1, 3), 100, np.uint8), rng()
-    levels = np.array([T.ColorJitter(brightness=0.4)(grey, generator)[0, 0, 0] for _ in range(3000)])
+    levels = np.array([ColorJitter(brightness=0.4)(grey, generator)[0, 0, 0] for _ in range(3000)])
     assert levels.min() == 60 and levels.max() == 140 and abs(levels.mean() - 100) < 1.5
     assert abs(levels.std() - 80 / math.sqrt(12)) < 0.7
 
 
 def test_color_jitter_of_grey_images_is_brightness_and_contrast():
     image = NOISE[..., :1]
-    np.testing.assert_array_equal(T.ColorJitter(saturation=(0.1, 0.2), hue=0.5)(image, rng()), image)
-    out = T.ColorJitter(contrast=(0.5, 0.5))(image, rng())
+    np.testing.assert_array_equal(ColorJitter(saturation=(0.1, 0.2), hue=0.5)(image, rng()), image)
+    out = ColorJitter(contrast=(0.5, 0.5))(image, rng())
     expected = np.asarray(ImageEnhance.Contrast(Image.fromarray(image[..., 0])).enhance(0.5)).astype(int)
     assert np.abs(out[..., 0] - expected).max() <= 1
 
 
 def test_noise_has_the_stated_deviation_and_clips():
     grey = np.full((200, 200, 3), 128, np.uint8)
-    error = T.Noise(12.0)(grey, rng()).astype(float) - 128
+    error = Noise(12.0)(grey, rng()).astype(float) - 128
     assert abs(error.mean()) < 0.15 and abs(error.std() - 12) < 0.15
     assert abs((np.abs(error) <= 12).mean() - 0.703) < 0.01  # of a normal rounded to integers: P(|x| < 12.5 / 12)
     assert abs(np.corrcoef(error[..., 0].ravel(), error[..., 1].ravel())[0, 1]) < 0.02  # channels are independent
     for level in (0, 255):
-        out = T.Noise(30.0)(np.full((50, 50, 3), level, np.uint8), rng())
+        out = Noise(30.0)(np.full((50, 50, 3), level, np.uint8), rng())
         assert abs((out == level).mean() - 0.5) < 0.03  # half of the draws point outwards, and do not wrap around
-    np.testing.assert_array_equal(T.Noise(0.0)(NOISE, rng()), NOISE)
+    np.testing.assert_array_equal(Noise(0.0)(NOISE, rng()), NOISE)
 
 
 # Normalize.

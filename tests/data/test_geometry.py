@@ -7,6 +7,7 @@ import pytest
 
 from jaxcnn.data import transforms as T
 from jaxcnn.data.checks import check_example
+from jaxcnn.data.colors import ColorJitter, Noise
 from jaxcnn.data.geometry import Geometry, move
 from jaxcnn.data.preparation import TransformMistake, transformed
 
@@ -242,12 +243,12 @@ def test_points_need_pairs_to_be_mirrored_whatever_is_drawn(probability):
 
 def test_photometric_transforms_change_the_image_alone():
     example, rng = scene(), np.random.default_rng(0)
-    moved = transformed(example, (T.ColorJitter(0.4, 0.4, 0.4, 0.1), T.Noise(9.0)), rng)
+    moved = transformed(example, (ColorJitter(0.4, 0.4, 0.4, 0.1), Noise(9.0)), rng)
     assert (moved["image"] != example["image"]).any()
     same(moved | {"image": 0}, example | {"image": 0})
 
 
-@pytest.mark.parametrize("transform", [*GEOMETRIC, T.ColorJitter(0.3), T.Noise(3.0)], ids=names)
+@pytest.mark.parametrize("transform", [*GEOMETRIC, ColorJitter(0.3), Noise(3.0)], ids=names)
 def test_an_image_is_drawn_the_same_with_and_without_other_parts(transform):
     example = scene()
     del example["points"]

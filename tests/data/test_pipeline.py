@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxcnn.data.colors import Noise
 from jaxcnn.data.draws import AUGMENTATION, Draws
 from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches, iterate, permutation, shuffled_indices
 from jaxcnn.data.synthetic import Synthetic
-from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, Noise, Pad, PadAndCrop
+from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, Pad, PadAndCrop
 from jaxcnn.errors import UserError
 
 SHAPE = (8, 8, 3)

@@ -12,6 +12,7 @@ import skimage.color
 import skimage.transform
 
 from jaxcnn.data import transforms as T
+from jaxcnn.data.colors import ColorJitter, Noise
 from jaxcnn.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -42,9 +43,9 @@ ALL = [
     T.ScaleJitter(20, 40),
     T.HorizontalFlip(),
     T.VerticalFlip(),
-    T.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ColorJitter(0.4, 0.4, 0.4, 0.1),
     T.Rotate(30.0, 5),
-    T.Noise(10.0),
+    Noise(10.0),
 ]
 
 
@@ -78,7 +79,7 @@ def test_what_is_drawn_and_shown_is_frozen():
         T.PadAndCrop(0),
     ]
     exact += [T.PadAndCrop(6, (30, 61), 9), T.HorizontalFlip(), T.VerticalFlip(0.3), T.Resize((74, 53), "nearest")]
-    resampled = [T.ScaleJitter(20, 60), T.RandomResizedCrop(9), T.Rotate(30.0), T.ColorJitter(0.4, 0.4), T.Noise(9.0)]
+    resampled = [T.ScaleJitter(20, 60), T.RandomResizedCrop(9), T.Rotate(30.0), ColorJitter(0.4, 0.4), Noise(9.0)]
     for transform in exact + resampled:
         for seed in range(20):
             generator = rng(seed)
@@ -340,14 +341,14 @@ def test_rotate_is_counter_clockwise_and_draws_from_the_range():
         (lambda: T.ScaleJitter(512, 256), "low"),
         (lambda: T.HorizontalFlip(1.5), "probability"),
         (lambda: T.VerticalFlip(-0.1), "probability"),
-        (lambda: T.ColorJitter(brightness=-0.1), "brightness"),
-        (lambda: T.ColorJitter(contrast=(1.0, 0.5)), "contrast"),
-        (lambda: T.ColorJitter(saturation=math.nan), "saturation"),
-        (lambda: T.ColorJitter(hue=0.6), "hue"),
-        (lambda: T.ColorJitter(hue=-0.1), "hue"),
+        (lambda: ColorJitter(brightness=-0.1), "brightness"),
+        (lambda: ColorJitter(contrast=(1.0, 0.5)), "contrast"),
+        (lambda: ColorJitter(saturation=math.nan), "saturation"),
+        (lambda: ColorJitter(hue=0.6), "hue"),
+        (lambda: ColorJitter(hue=-0.1), "hue"),
         (lambda: T.Rotate(-5.0), "degrees"),
         (lambda: T.Rotate(5.0, fill=-1), "fill"),
-        (lambda: T.Noise(-1.0), "std"),
+        (lambda: Noise(-1.0), "std"),
         (lambda: T.Normalize((0.0, 0.0), (1.0, 1.0, 1.0)), "mean and std"),
         (lambda: T.Normalize((), (1.0,)), "mean and std"),
         (lambda: T.Normalize((0.0,), (0.0,)), "std"),
