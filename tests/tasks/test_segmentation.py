@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jaxcnn.train.losses import CrossEntropy
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
 from jaxcnn.errors import UserError
 from jaxcnn.metrics.confusion import from_words
 from jaxcnn.tasks.class_map import overlay_classes, palette
+from jaxcnn.tasks.losses import CrossEntropy
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.tasks.task import Task, score_of
 from jaxcnn.train.optimizers import SGD
