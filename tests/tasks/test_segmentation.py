@@ -207,7 +207,7 @@ def test_an_answer_says_what_covers_the_image_and_shows_it():
     (labels,) = np.asarray(task.predict(Given(CLASSES), {}, jnp.asarray(logits)))
     assert labels.dtype == np.uint8 and labels[0].tolist() == [3] * 10 and labels[3].tolist() == [1] * 4 + [2] * 6
     answer = task.answer(labels, image, FourClasses.classes, top=2)
-    assert answer.lines == ["road 60.0%", "tree 25.0%"]
+    assert answer.rows == [("road", "60.0%"), ("tree", "25.0%")]
     assert answer.values == {"coverage": {"road": 0.6, "tree": 0.25, "car": 0.15}}
     assert (answer.pictures["mask"] == labels).all()
     assert (answer.pictures["classes"] == palette()[labels]).all()
