@@ -6,7 +6,7 @@ two FC layers, rate 0.01 divided by ten when the validation accuracy stops impro
 also shifts the RGB colours (AlexNet's PCA), starts deep nets from net A's weights (here Glorot's initialisation, which
 the paper found to make that unnecessary), and evaluates densely; here the centre crop of the image resized to 384 (the
 paper's Q for jittered training). The rate watches a hundredth of the training set.
-Data: ILSVRC 2012, see "ImageNet" in the README.
+Data: ILSVRC 2012, see docs/data.md.
 Command: python -m jaxcnn.launch experiments/vgg_imagenet.py --variant D
 Expected: D 25.6% top-1 and 8.1% top-5 validation error, single scale, dense evaluation (Table 3, S in [256, 512]);
 ours: not run.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.colors import Noise as Noise
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
+    from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
@@ -87,13 +88,18 @@ if TYPE_CHECKING:
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.tasks.classification import Classification as Classification
+    from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
+    from jaxcnn.tasks.task import Answer as Answer
+    from jaxcnn.tasks.task import Task as Task
+    from jaxcnn.tasks.task import apply_training as apply_training
+    from jaxcnn.tasks.task import means as means
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
     from jaxcnn.train.init_from import InitFrom as InitFrom
-    from jaxcnn.train.losses import CrossEntropy as CrossEntropy
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
@@ -112,6 +118,7 @@ _FROM = {
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
+    "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
@@ -215,6 +222,9 @@ _FROM = {
         "endpoints",
         "summarize",
     ),
+    "jaxcnn.tasks.classification": ("Classification",),
+    "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
@@ -223,7 +233,6 @@ _FROM = {
         "steps",
     ),
     "jaxcnn.train.init_from": ("InitFrom",),
-    "jaxcnn.train.losses": ("CrossEntropy",),
     "jaxcnn.train.mesh": ("Parallel",),
     "jaxcnn.train.optimizers": (
         "LAMB",

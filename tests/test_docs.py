@@ -246,22 +246,26 @@ def test_every_command_and_snippet_of_a_page_runs(page, here):
     not_run = []
     for block in blocks(page):
         print(block if isinstance(block, Command) else block.where)
-        if isinstance(block, Snippet):
-            run_snippet(block, here)
-        elif (reason := rule_of(block)(block.words)) is not None:
-            not_run.append(f"{block}: {reason}")
+        reason = run_snippet(block, here) if isinstance(block, Snippet) else rule_of(block)(block.words)
+        if reason is not None:
+            not_run.append(f"{block if isinstance(block, Command) else block.where}: {reason}")
     if not_run:
         pytest.skip("all but these were run: " + "; ".join(not_run))
 
 
-def run_snippet(snippet: Snippet, folder: pathlib.Path) -> None:
+def run_snippet(snippet: Snippet, folder: pathlib.Path) -> str | None:
     """As a script in the folder of the page's commands; with a function experiment() as an experiment, with --debug."""
+    for weights in re.findall(r'"([\w./-]+\.pth)"', snippet.code):
+        make(weights)
+        if not pathlib.Path(weights).exists():
+            return f"{weights} cannot be made here: torch or torchvision is not installed"
     file = folder / f"{snippet.where.replace('/', '_').replace(':', '_').replace('.', '_')}.py"
     file.write_text(snippet.code)
     if re.search(r"^def experiment\(", snippet.code, re.M):
         run_training(("python", "-m", "jaxcnn.launch", file.name))
     else:
         runpy.run_path(str(file), run_name="__main__")
+    return None
 
 
 def test_a_command_without_a_rule_fails_and_no_page_is_without_one():
@@ -344,7 +348,7 @@ def test_every_choice_of_every_experiment_has_a_train_step_with_debug(file):
         plan = make_plan(experiment)
         state = abstract_state(experiment, plan.mesh)
         step = program.train_step(experiment, plan.optimizer, plan.rate, plan.log_every)
-        batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
+        batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, evaluated=False)
         after, figures = jax.eval_shape(step, state, batch)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), state

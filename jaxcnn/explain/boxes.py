@@ -1,5 +1,7 @@
 """Boxes as rows (left, top, right, bottom): their overlap, greedy non-maximum suppression, and the box of a map."""
 
+from typing import cast
+
 import numpy as np
 from scipy import ndimage
 
@@ -37,7 +39,7 @@ def box_of(heat: np.ndarray, threshold: float = 0.2) -> np.ndarray | None:
     """
     if not heat.max() > 0:
         return None
-    parts, count = ndimage.label(heat >= threshold * heat.max())
+    parts, count = cast(tuple[np.ndarray, int], ndimage.label(heat >= threshold * heat.max()))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     rows, columns = ndimage.find_objects(parts)[int(sizes.argmax())]
     return np.array([columns.start, rows.start, columns.stop, rows.stop], np.float64)

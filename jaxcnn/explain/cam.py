@@ -5,7 +5,7 @@ from, and `upsample` brings it to the image's. On a net whose head is global ave
 two are equal up to the factor H' W' and Grad-CAM's ReLU.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ def cam(model: nn.Module, variables: Any, images: jax.Array, classes: jax.Array)
         raise UserError(
             f"CAM needs a head of global average pooling and one linear layer (GAP), not {kind}; use gradcam"
         )
-    final = model.apply(variables, images, train=False, method="features")["final"].astype(jnp.float32)
+    ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
+    final = ends["final"].astype(jnp.float32)
     weights = variables["params"]["head"]["fc"]["kernel"].astype(jnp.float32)[:, classes]
     return jnp.einsum("bhwc,cb->bhw", final, weights)
 
@@ -77,8 +78,9 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
     check_endpoint(model, images, endpoint)
 
     def forward(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ends = model.apply(variables, images, train=False, method="features")
-        return ends[endpoint], model.apply(variables, ends["final"], train=False, method="classify")
+        ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
+        logits = model.apply(variables, ends["final"], train=False, method="classify")
+        return ends[endpoint], cast(jax.Array, logits)
 
     arguments = jax.tree.leaves((variables, images))
     closed = jax.make_jaxpr(forward)(variables, images)

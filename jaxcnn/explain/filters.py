@@ -1,6 +1,6 @@
 """What a net's numbers look like as images: first-layer filters, the templates of a linear net, feature maps."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def first_filters(model: nn.Module, variables: Any, input_shape: tuple[int, int,
     """
     layer = next((layer for layer in summarize(model, input_shape).layers if layer.multiply_adds), None)
     kernel = _kernel(variables, layer.name) if layer is not None else None
-    if kernel is None:
+    if layer is None or kernel is None:
         raise UserError(f"{type(model).__name__} has no first layer whose weights could be shown")
     if kernel.ndim == 2 and kernel.shape[0] == np.prod(input_shape):
         kernel = kernel.reshape(*input_shape, -1)
@@ -46,7 +46,8 @@ def templates(model: nn.Module, variables: Any, input_shape: tuple[int, int, int
 def feature_maps(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> jax.Array:
     """The maps of an endpoint, [B, H', W', C]; `images` are normalised, [B, H, W, C]. Raises UserError: no such one."""
     check_endpoint(model, images, endpoint)
-    return model.apply(variables, images, train=False, method="features")[endpoint]
+    ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
+    return ends[endpoint]
 
 
 def _kernel(variables: Any, path: str) -> np.ndarray | None:

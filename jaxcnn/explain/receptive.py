@@ -61,9 +61,10 @@ def receptive_field(
     ).shape
     row, column = position or (height // 2, width // 2)
     gradient = jax.jit(jax.grad(mean_of))(image, row, column)
-    end = summarize(model, image.shape).endpoints[endpoint]
+    rows, columns, channels = image.shape
+    end = summarize(model, (rows, columns, channels)).endpoints[endpoint]
     heat = np.asarray(jnp.abs(gradient.astype(jnp.float32)).sum(-1))
-    return Field((row, column), end.receptive_field, seen(end, (row, column), image.shape[:2]), heat)
+    return Field((row, column), end.receptive_field, seen(end, (row, column), (rows, columns)), heat)
 
 
 def seen(end: Endpoint, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:

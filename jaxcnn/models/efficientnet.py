@@ -19,7 +19,7 @@ survival probability, as the authors' code does.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import linen as nn
@@ -55,8 +55,8 @@ TABLE_1 = (
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 
-B5_NORM = {"epsilon": 1e-3, "decay": 0.99}
-LITE = {**B5_NORM, "activation": "relu6", "squeeze": 0.0, "padding": "tf", "scale_ends": False}
+B5_NORM: dict[str, Any] = {"epsilon": 1e-3, "decay": 0.99}
+LITE: dict[str, Any] = {**B5_NORM, "activation": "relu6", "squeeze": 0.0, "padding": "tf", "scale_ends": False}
 
 
 def round_width(width: float) -> int:

@@ -145,7 +145,7 @@ class GoogLeNetAuxiliaryHead(FC):
     """
 
     widths: tuple[int, ...] = (1024,)
-    grid: tuple[int, int] = (4, 4)
+    grid: tuple[int, int] = (4, 4)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen: only read
     dropout: float = 0.7
     kernel_init: Init = "lecun_uniform"
     norm: Norm = "lrn_caffe"

@@ -98,12 +98,16 @@ def conv(
 
     TensorFlow's "SAME" pads so that ceil(H / stride) rows come out, and puts an odd zero below and to the right.
     """
-    rows, columns = padding if isinstance(padding, tuple) else (padding, padding)
+    if padding == "tf":
+        around = "SAME"
+    else:
+        rows, columns = padding if isinstance(padding, tuple) else (padding, padding)
+        around = [(rows, rows), (columns, columns)]
     return nn.Conv(
         width,
         kernel if isinstance(kernel, tuple) else (kernel, kernel),
         stride,
-        "SAME" if padding == "tf" else [(rows, rows), (columns, columns)],
+        around,
         kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=bias,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jaxcnn.errors import UserError
 from jaxcnn.models.heads import FC
@@ -80,7 +81,7 @@ class PartialConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (len(TABLE_1),))
         # Absent connections are zeros that are no parameters: no gradient and no decay reaches them.
         dense = jnp.zeros((5, 5, 6, len(TABLE_1)), kernel.dtype).at[:, :, source, target].set(kernel)
-        x, dense, bias = nn.dtypes.promote_dtype(x, dense, bias, dtype=self.dtype)
+        x, dense, bias = promote_dtype(x, dense, bias, dtype=self.dtype)
         return (
             jax.lax.conv_general_dilated(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
         )

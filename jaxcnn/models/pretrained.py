@@ -225,7 +225,8 @@ def leaves(model: Classifier, input_shape: tuple[int, int, int]) -> dict[str, tu
     images = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
     shapes = jax.eval_shape(lambda x: model.init(keys, x, train=False, method="outputs"), images)
-    return {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
+    flat: dict[str, Any] = flatten_dict(shapes, sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +251,8 @@ def open_weights(weights: Mapping[str, Any] | str | os.PathLike | Weights) -> We
     if not isinstance(weights, Mapping):
         file = pathlib.Path(weights)
         weights, architecture = _read_file(file), _architecture_beside(file)
-    if isinstance(weights.get("arch") if isinstance(weights, Mapping) else None, str):
-        architecture = weights["arch"]
+    if isinstance(weights, Mapping) and isinstance(noted := weights.get("arch"), str):
+        architecture = noted
     for wrapping in ("state_dict", "model"):
         if isinstance(weights, Mapping) and isinstance(weights.get(wrapping), Mapping):
             weights = weights[wrapping]

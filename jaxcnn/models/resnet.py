@@ -38,7 +38,7 @@ from jaxcnn.models.layers import (
 )
 
 # Kind of block, blocks per stage.
-TABLE_1 = {
+TABLE_1: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),

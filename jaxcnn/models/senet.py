@@ -12,7 +12,7 @@ excitation too; the linear layer as in resnet.py. As in the authors' Caffe nets,
 last window may be partly outside the map. Departures: none.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.resnet import RESNET_HEAD, ResNet
@@ -27,7 +27,7 @@ class SENet(ResNet):
 
 
 # SENet-154's differences from SE-ResNet-152.
-SENET_154 = {"stem": "3x3x3", "stride_in": "3x3", "projection": 3, "groups": 64, "inner_widths": (2, 4)}
+SENET_154: dict[str, Any] = {"stem": "3x3x3", "stride_in": "3x3", "projection": 3, "groups": 64, "inner_widths": (2, 4)}
 SENET_154_HEAD = RESNET_HEAD.clone(dropout=0.2)
 
 

@@ -35,7 +35,7 @@ class ZFNet(AlexNet):
       variant: "base" or "wide".
     """
 
-    variant: Literal["base", "wide"] = "base"
+    variant: Literal["base", "wide"] = "base"  # pyright: ignore[reportIncompatibleVariableOverride]  # other tables
     groups: int = 1
     lrn_after_pool: bool = True
     ceil_mode: bool = True

@@ -9,7 +9,7 @@ pooling, resizing) or between activations are none.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
@@ -105,7 +105,7 @@ class Walk:
             return self.run(params["branches"][-1].jaxpr, operands[1:], scope)
         inside = params.get("call_jaxpr", params.get("jaxpr"))
         if isinstance(inside, ClosedJaxpr | Jaxpr) and not kind.startswith(("reduce", "scatter", "select_and")):
-            return self.run(getattr(inside, "jaxpr", inside), operands, scope)
+            return self.run(inside.jaxpr if isinstance(inside, ClosedJaxpr) else inside, operands, scope)
 
         if all(operand.place is None for operand in operands):
             parameters = frozenset().union(*(operand.parameters for operand in operands))
@@ -153,7 +153,7 @@ class Walk:
         if kind.startswith("reduce_window"):
             window = params["window_dimensions"]
             self.other_flops += elements * (math.prod(window) - 1) * self._repeat
-            sides = operands[0].place
+            sides = operands[0].sides
             if any(side.axis is not None and window[side.axis] > 1 for side in sides):
                 name = "max_pool" if "max" in kind else "min_pool" if "min" in kind else "avg_pool"
                 kernel, stride = (
@@ -196,12 +196,11 @@ class Walk:
                 positions = tuple(out.shape[axis] for axis in spec.out_spec[2:])
             inputs, outputs = shape[spec.rhs_spec[1]], shape[spec.rhs_spec[0]]
             count = conv_multiply_adds(positions, kernel, inputs, outputs)
+            strides = zip(params["window_strides"], params["lhs_dilation"], strict=True)
             layer = Layer(
                 *(name, "deconv" if transposed else "conv", (), 0),
                 kernel=kernel,
-                stride=tuple(
-                    tidy(a / b) for a, b in zip(params["window_strides"], params["lhs_dilation"], strict=True)
-                ),
+                stride=_pair(tidy(stride / spread) for stride, spread in strides),
                 groups=params["feature_group_count"],
             )
         else:
@@ -212,7 +211,7 @@ class Walk:
             if source.sampled:
                 leaf = self._leaves[min(operands[side].parameters, key=self._kernel_first)]
                 layer.kind, layer.kernel = "deform", leaf[:2] if len(leaf) == 4 else None
-                layer.stride = tuple(tidy(s.jump / jump) for s, jump in zip(result.place, source.sampled, strict=True))
+                layer.stride = _pair(tidy(s.jump / jump) for s, jump in zip(result.sides, source.sampled, strict=True))
         layer.multiply_adds = count * min(trained, math.prod(shape)) // math.prod(shape) * self._repeat
         self._row(layer, out, result)
 
@@ -262,15 +261,21 @@ def _describe(layer: Layer, out: Any, result: Value) -> None:
     """Writes output, field and jump."""
     elements = math.prod(out.shape)
     layer.bytes = elements * out.dtype.itemsize
-    sides = result.place
+    sides = result.sides
     if any(side.axis is None for side in sides):
         layer.output = tuple(size for size in out.shape if size > 1) or (1,)
         layer.jump = None
     else:
         positions = tuple(side.size for side in sides)
         layer.output = (*positions, elements // math.prod(positions))
-        layer.jump = None if any(side.field == math.inf for side in sides) else tuple(side.jump for side in sides)
-    layer.field = tuple(side.field for side in sides)
+        layer.jump = None if any(side.field == math.inf for side in sides) else _pair(side.jump for side in sides)
+    layer.field = _pair(side.field for side in sides)
+
+
+def _pair(values: Iterable[float]) -> tuple[float, float]:
+    """(height, width)."""
+    height, width = values
+    return height, width
 
 
 def _mixes_positions(operands: list[Value], params: dict[str, Any]) -> bool:

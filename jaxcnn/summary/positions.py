@@ -52,6 +52,12 @@ class Value:
     sampled: tuple[float, float] | None = None
     """Jumps of the map that a deformable convolution gathered it from."""
 
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """`place` of a value that depends on the image."""
+        assert self.place is not None
+        return self.place
+
 
 CONSTANT = Value()
 
@@ -68,7 +74,10 @@ Rule = Callable[[list[Value], list[Shape], Shape, Params], Value]
 
 
 def _each_side(value: Value, change: Any) -> Value:
-    return dataclasses.replace(value, place=value.place and tuple(map(change, value.place)))
+    if value.place is None:
+        return value
+    rows, columns = value.place
+    return dataclasses.replace(value, place=(change(rows), change(columns)))
 
 
 def shift(value: Value, by: int) -> Value:
@@ -108,8 +117,8 @@ def _elementwise(operands: list[Value], shapes: list[Shape], out: Shape, params:
         widest = max(placed, key=lambda side: side.field)
         return dataclasses.replace(placed[0], field=widest.field, first=widest.first, jump=max(s.jump for s in placed))
 
-    place = tuple(join([value.place[i] for value, _ in values], [shape for _, shape in values]) for i in (0, 1))
-    return Value(place, sampled=next((value.sampled for value, _ in values if value.sampled), None))
+    rows, columns = (join([value.sides[i] for value, _ in values], [shape for _, shape in values]) for i in (0, 1))
+    return Value((rows, columns), sampled=next((value.sampled for value, _ in values if value.sampled), None))
 
 
 def _concatenate(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
@@ -118,10 +127,10 @@ def _concatenate(operands: list[Value], shapes: list[Shape], out: Shape, params:
     shapes = [(*shape[:joined], out[joined], *shape[joined + 1 :]) for shape in shapes]
     value = _elementwise(operands, shapes, out, params)
     sides = []
-    for i, side in enumerate(value.place):
+    for i, side in enumerate(value.sides):
         field = max(operand.place[i].field for operand in operands if operand.place is not None)
         sides.append(dataclasses.replace(side, field=field, size=out[joined] if side.axis == joined else side.size))
-    return dataclasses.replace(value, place=tuple(sides))
+    return dataclasses.replace(value, place=(sides[0], sides[1]))
 
 
 def _same(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
@@ -248,13 +257,12 @@ def _dot(operands: list[Value], shapes: list[Shape], out: Shape, params: Params)
         if fixed and len(contracted[number]) == 1:
             # A fixed matrix mixes positions to others on its own free axis.
             (new,) = [place for axis, place in axes[other].items() if axis not in contracted[other]]
-            mixed = [side.axis == contracted[number][0] and side.inner == 1 for side in value.place]
-            moved = Value(
-                tuple(
-                    Side(math.inf, side.jump * side.size / out[new], new, out[new]) if is_mixed else after
-                    for side, is_mixed, after in zip(value.place, mixed, moved.place, strict=True)
-                )
+            mixed = [side.axis == contracted[number][0] and side.inner == 1 for side in value.sides]
+            rows, columns = (
+                Side(math.inf, side.jump * side.size / out[new], new, out[new]) if is_mixed else after
+                for side, is_mixed, after in zip(value.sides, mixed, moved.sides, strict=True)
             )
+            moved = Value((rows, columns))
         values.append(moved)
     return _elementwise(values, [out] * len(values), out, params)
 
@@ -269,11 +277,11 @@ def _gather(operands: list[Value], shapes: list[Shape], out: Shape, params: Para
         value = _moved(indices, dict(enumerate(free)))
         if source.place is None:
             return value
-        sides = tuple(
+        rows, columns = (
             dataclasses.replace(side, field=max(side.field, other.field))
-            for side, other in zip(value.place, source.place, strict=True)
+            for side, other in zip(value.sides, source.place, strict=True)
         )
-        return Value(sides, sampled=tuple(side.jump for side in source.place))
+        return Value((rows, columns), sampled=(source.place[0].jump, source.place[1].jump))
     kept = [axis for axis in range(len(shapes[0])) if axis not in dropped]
     axes = {old: new for old, new in zip(kept, numbers.offset_dims, strict=True) if sizes[old] == shapes[0][old]}
     return _moved(source, axes)

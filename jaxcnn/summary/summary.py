@@ -8,7 +8,7 @@ Nothing runs and nothing is allocated: the model is traced on shapes (trace.py a
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ class Endpoint:
 
     shape: tuple[int, int, int]
     """(H, W, C) of one image."""
-    stride: tuple[int, int]
+    stride: tuple[float, float]
     """Distance in the image between neighbouring positions."""
     receptive_field: tuple[float, float]
     """Pixels that a position sees, were the image large enough; inf where it is the whole image at any size."""
@@ -74,7 +74,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         model = model.clone(head=model.head.clone(classes=classes))
     images = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    leaves = {"/".join(path): leaf for path, leaf in flatten_dict(variables).items()}
+    leaves: dict[str, Any] = flatten_dict(variables, sep="/")
     parameters = {
         path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items() if path.startswith("params/")
     }
@@ -85,7 +85,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
     def forward(variables: Any, images: jax.Array) -> Any:
         if not hasattr(model, "features"):
             return {}, model.apply(variables, images, train=False)
-        ends = model.apply(variables, images, train=False, method="features")
+        ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
         names.extend(ends)
         if isinstance(model, Segmenter):
             return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
@@ -97,7 +97,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         Value(None, frozenset([path.removeprefix("params/")])) if path.startswith("params/") else CONSTANT
         for path in paths
     ]
-    height, width, _ = input_shape
+    height, width, channels = input_shape
     image = Value((Side(1, 1, 1, height), Side(1, 1, 2, width)))
     norms = frozenset(path.split("/", 1)[1].rsplit("/", 1)[0] for path in statistics)
     walk = Walk(parameters, norms)
@@ -105,7 +105,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
     layers = tuple(walk.finish())
     multiply_adds = sum(layer.multiply_adds for layer in layers)
     return Summary(
-        input_shape=tuple(input_shape),
+        input_shape=(height, width, channels),
         layers=layers,
         # A jaxpr's outputs are the tree's leaves, and a dict's are in the order of their keys.
         endpoints={name: _endpoint(ends[name].shape, outputs[sorted(names).index(name)]) for name in names},
@@ -135,9 +135,11 @@ def endpoints(
     Raises:
       UserError: no such model or field, no size for a model that is not named, or the images are too small for it.
     """
-    shape = image_size if isinstance(image_size, tuple) and len(image_size) == 3 else None
+    shape, side = None, image_size
+    if isinstance(image_size, tuple) and len(image_size) == 3:
+        shape, side = image_size, None
     if isinstance(model, str):
-        return summarize(create_model(model, **fields), shape or input_shape(model, image_size)).endpoints
+        return summarize(create_model(model, **fields), shape or input_shape(model, side)).endpoints
     if fields:
         raise UserError(f"{type(model).__name__} is made already; give {', '.join(fields)} where it is made")
     if shape is None:
@@ -145,7 +147,7 @@ def endpoints(
     return summarize(model, shape).endpoints
 
 
-def input_shape(name: str, image_size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
+def input_shape(name: str, image_size: int | tuple[int, ...] | None = None) -> tuple[int, int, int]:
     """(H, W, C) of a model's images: the paper's, or of another size."""
     height, width, channels = CATALOGUE[name].input_shape
     if image_size is not None:
@@ -154,11 +156,13 @@ def input_shape(name: str, image_size: int | tuple[int, int] | None = None) -> t
 
 
 def _endpoint(shape: tuple[int, ...], value: Value) -> Endpoint:
+    _, height, width, channels = shape
+    rows, columns = value.sides
     return Endpoint(
-        shape=tuple(shape[1:]),
-        stride=tuple(side.jump for side in value.place),
-        receptive_field=tuple(side.field for side in value.place),
-        first=tuple(side.first for side in value.place),
+        shape=(height, width, channels),
+        stride=(rows.jump, columns.jump),
+        receptive_field=(rows.field, columns.field),
+        first=(rows.first, columns.first),
     )
 
 
