@@ -22,7 +22,7 @@ def experiment(width: float = 0.375) -> jc.Experiment:
         ),
         optimizer=jc.SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
         schedule=jc.OneCycle(),
-        loss=jc.CrossEntropy(label_smoothing=0.05),
+        task=jc.Classification(jc.CrossEntropy(label_smoothing=0.05)),
         duration=jc.epochs(12),
         log_every=jc.steps(100),
     )

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.colors import Noise as Noise
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
+    from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import Rotate as Rotate
     from jaxcnn.data.transforms import ScaleJitter as ScaleJitter
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
+    from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
@@ -85,13 +88,18 @@ if TYPE_CHECKING:
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
+    from jaxcnn.tasks.classification import Classification as Classification
+    from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
+    from jaxcnn.tasks.task import Answer as Answer
+    from jaxcnn.tasks.task import Task as Task
+    from jaxcnn.tasks.task import apply_training as apply_training
+    from jaxcnn.tasks.task import means as means
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
     from jaxcnn.train.init_from import InitFrom as InitFrom
-    from jaxcnn.train.losses import CrossEntropy as CrossEntropy
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
@@ -110,8 +118,10 @@ _FROM = {
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
+    "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
+    "jaxcnn.data.paired_folders": ("PairedFolders",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -130,6 +140,7 @@ _FROM = {
         "ScaleJitter",
         "VerticalFlip",
     ),
+    "jaxcnn.data.voc": ("VOCSegmentation",),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",
@@ -211,6 +222,9 @@ _FROM = {
         "endpoints",
         "summarize",
     ),
+    "jaxcnn.tasks.classification": ("Classification",),
+    "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.train.duration": (
         "Duration",
@@ -219,7 +233,6 @@ _FROM = {
         "steps",
     ),
     "jaxcnn.train.init_from": ("InitFrom",),
-    "jaxcnn.train.losses": ("CrossEntropy",),
     "jaxcnn.train.mesh": ("Parallel",),
     "jaxcnn.train.optimizers": (
         "LAMB",

@@ -90,12 +90,21 @@ def upgraded(stored: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"config.json has format {number!r} and this jaxcnn reads formats up to {FORMAT}: the run is of a newer one"
         )
-    return {field: _upgraded(field, value) for field, value in stored.items() if field != "format"}
+    now = {field: _upgraded(field, value) for field, value in stored.items() if field != "format"}
+    if "loss" in now and "task" not in now:  # the loss was a field of the experiment
+        criterion = dict(now.pop("loss"))
+        auxiliary = {"auxiliary_weight": criterion.pop("auxiliary_weight")} if "auxiliary_weight" in criterion else {}
+        now["task"] = {"class": "jaxcnn:Classification", "criterion": criterion, **auxiliary}
+    return now
 
 
-def upgraded_value(path: str, value: Any) -> Any:
-    """The same of one value of a flattened config, `flatten`."""
-    return _upgraded(path.rpartition(".")[2], value)
+def upgraded_flat(stored: dict[str, Any]) -> dict[str, Any]:
+    """The same of a flattened config, `flatten`, which may be a part of one."""
+    places = {"loss.auxiliary_weight": "task.auxiliary_weight"}
+    return {
+        places.get(path, re.sub(r"^loss\.", "task.criterion.", path)): _upgraded(path.rpartition(".")[2], value)
+        for path, value in stored.items()
+    }
 
 
 def _upgraded(field: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ Nothing runs here, and no part imports this module.
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import optax
@@ -14,14 +15,15 @@ from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
 from jaxcnn.data.transforms import UNIT, Normalize, Transform
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import Task, better, score_of
 from jaxcnn.train.batch_norm import Group
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.init_from import InitFrom
-from jaxcnn.train.losses import CrossEntropy, Loss
 from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optax, Optimizer
-from jaxcnn.train.schedules import Constant, Schedule
+from jaxcnn.train.schedules import Constant, Plateau, Schedule
 from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
 
@@ -100,16 +102,12 @@ class Checkpoints:
     """How many of the newest are kept; at least 2, so that one can be damaged."""
     best: int = 1
     """How many of the best by `metric` are kept as well."""
-    metric: str = "accuracy"
-    """A metric of the raw net on the first evaluation split; "loss" counts as better when lower."""
+    metric: str | None = None
+    """A metric of the task, by the raw net on the first evaluation split; None: the task's score, such as accuracy."""
 
     def __post_init__(self):
         if self.latest < 2 or self.best < 0:
             raise UserError("checkpoints.latest must be at least 2 and checkpoints.best at least 0")
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Higher is better."""
-        return -metrics["loss"] if self.metric == "loss" else metrics[self.metric]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +120,8 @@ class Experiment:
     optimizer: Optimizer = SGD()
     """Or any optax transformation, such as optax.adam(1e-3): the schedule then multiplies its updates."""
     schedule: Schedule = Constant()
-    loss: Loss = CrossEntropy()
+    task: Task = Classification()
+    """What a batch means: the loss, the metrics, and what is shown."""
     duration: Duration = epochs(5)
     """The length of the whole run."""
     parallel: Parallel = Parallel()
@@ -161,12 +160,10 @@ class Experiment:
         parts.check_part("model", self.model, parts.MODEL)
         parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
-        parts.check_part("loss", self.loss, parts.LOSS)
-        if getattr(self.model, "aux", None) and not hasattr(self.loss, "auxiliary_weight"):
-            raise UserError(
-                f"the model has auxiliary heads and loss is {type(self.loss).__name__}, which lacks auxiliary_weight, "
-                "a float by which their losses are multiplied; give it one, or the model aux={}"
-            )
+        parts.check_part("task", self.task, parts.TASK)
+        self._watch("checkpoints")
+        if isinstance(self.schedule, Plateau):
+            self._watch("schedule")
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
@@ -177,3 +174,17 @@ class Experiment:
         for field in ("duration", "evaluate_every", "log_every"):
             if getattr(self, field).amount == 0:
                 raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
+
+    def _watch(self, field: str) -> None:
+        """Fills in the metric that a part watches, or refuses one that the task does not have."""
+        part, known = getattr(self, field), self.task.directions
+        if part.metric is None:
+            object.__setattr__(self, field, dataclasses.replace(part, metric=score_of(self.task)))
+        elif part.metric not in known:
+            hint = did_you_mean(part.metric, known) or f"; there is {', '.join(known)}"
+            raise UserError(f"{field}.metric: {type(self.task).__name__} has no metric {part.metric!r}{hint}")
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """By checkpoints.metric; higher is better."""
+        metric = self.checkpoints.metric
+        return better(self.task.directions[metric], metrics[metric])

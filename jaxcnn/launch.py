@@ -30,6 +30,7 @@ from jaxcnn.files import expanded
 from jaxcnn.flags import parse, place_flags
 from jaxcnn.runs import checkpoint, own_code
 from jaxcnn.runs.display import Display, result_table
+from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import check_init_from, trust_run
 from jaxcnn.runs.run_directory import REPORT, RunDirectory
@@ -43,7 +44,9 @@ DONE, FAILED, WRONG_ARGUMENTS, PREEMPTED = 0, 1, 2, 75
 EXIT_CODES = {"done": DONE, "diverged": FAILED, "preempted": PREEMPTED}
 
 
-def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None = None, events: Events = SILENT
+) -> int:
     """The command line. Returns the exit code; `--help` and wrong flags leave through SystemExit, as usual.
 
     One of several processes that fails ends at once instead, after telling the others.
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None
     Args:
       arguments: default: those of the process.
       stop: whether to stop with everything saved; default: what signals say.
+      events: told of the run's course.
     """
     replace_unknown(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -68,9 +72,9 @@ def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None
         _print(errors, f"error: {error}")
         return LOST if isinstance(error, Missing) else WRONG_ARGUMENTS
     if company.watch is None:
-        return _launch(file, flags, company, deadlines, stop)[0]
+        return _launch(file, flags, company, deadlines, stop, events)[0]
     try:
-        code, message = _launch(file, flags, company, deadlines, stop)
+        code, message = _launch(file, flags, company, deadlines, stop, events)
     except BaseException as error:
         company.explain()
         code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
@@ -82,7 +86,12 @@ def main(arguments: Sequence[str] | None = None, stop: Callable[[], bool] | None
 
 
 def _launch(
-    file: pathlib.Path, flags: list[str], company: ProcessGroup, deadlines: Deadlines, stop: Callable[[], bool]
+    file: pathlib.Path,
+    flags: list[str],
+    company: ProcessGroup,
+    deadlines: Deadlines,
+    stop: Callable[[], bool],
+    events: Events,
 ) -> tuple[int, str]:
     """The exit code and the message of one process."""
     errors = Console(stderr=True)
@@ -93,7 +102,7 @@ def _launch(
                 _print(errors, f"warning: {told}")
             function = experiment_file.load_function(file)
             if function.__name__ == "study":
-                return _study(function, file, flags, company, stop)
+                return _study(function, file, flags, company, stop, events)
             command = parse(file, flags)
             set_up_cache(errors)
             check_devices()
@@ -127,7 +136,7 @@ def _launch(
         try:
             with Display(console) as display:
                 display.line(f"run directory {workdir}")
-                outcome = run(plan, record, display, stop, company.reached)
+                outcome = run(plan, record, display, stop, company.reached, events)
         except UserError as error:
             company.explain()  # a save fails without another process, and it is not the disk then
             _print(errors, f"error: {error}")
@@ -161,7 +170,12 @@ def _open_record(
 
 
 def _study(
-    function: Callable[..., Any], file: pathlib.Path, flags: list[str], company: ProcessGroup, stop: Callable[[], bool]
+    function: Callable[..., Any],
+    file: pathlib.Path,
+    flags: list[str],
+    company: ProcessGroup,
+    stop: Callable[[], bool],
+    events: Events,
 ) -> tuple[int, str]:
     """Runs a study file. Raises UserError before anything has been run."""
     from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
@@ -177,7 +191,7 @@ def _study(
         raise experiment_file.failure(file, error) from error
     set_up_cache(errors)
     check_devices()
-    ended = run_study(chosen, study, file, console, stop)
+    ended = run_study(chosen, study, file, console, stop, events)
     if not ended.finished:
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
         return PREEMPTED, ended.message

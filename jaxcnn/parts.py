@@ -1,4 +1,4 @@
-"""Parts: what a source, transform, optimizer, schedule, loss or model of a user's own must have.
+"""Parts: what a source, transform, optimizer, schedule, task, loss or model of a user's own must have.
 
 It is checked when it is given; docs/own_parts.md has an example of each.
 """
@@ -31,6 +31,17 @@ OPTIMIZER = {
 }
 SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
 LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
+TASK = {
+    "directions": '{metric: "higher" or "lower"}, the score first',
+    "shares": "the metrics that are shares of images, () for none",
+    "fields": "fields(image_shape), {name: Field}, what a batch holds beside the image",
+    "check": "check(model, examples), which raises UserError if they do not fit",
+    "loss": "loss(model, variables, batch, *, train, rngs) -> loss, updated collections, sums",
+    "outputs": "outputs(model, variables, batch) -> sums, records",
+    "metrics": "metrics(sums, records) -> {metric: float}",
+    "predict": "predict(model, variables, images) -> arrays [B, ...]",
+    "answer": "answer(predicted, image, classes, top) -> Answer",
+}
 MODEL = {
     "classes": "an int, the number of logits",
     "outputs": "outputs(images, *, train), an object with logits [B, classes] and aux, {} without auxiliary heads",

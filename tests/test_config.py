@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import MODELS, create_model
-from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_value
+from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_flat
 from jaxcnn.data import transforms
 from jaxcnn.data.transforms import HorizontalFlip, Pad
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
-from jaxcnn.train import losses, optimizers, schedules
+from jaxcnn.tasks import classification, losses
+from jaxcnn.train import optimizers, schedules
 from jaxcnn.train.schedules import StepDecay
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))
@@ -84,7 +85,7 @@ def test_every_class_that_a_config_can_name_has_a_public_name():
         assert {name for name in classes(encode(model)) if not name.startswith("jaxcnn:")} == set()
     for file in EXPERIMENTS:
         assert {name for name in classes(encode(parse(file, []).experiment)) if not name.startswith("jaxcnn:")} == set()
-    for module in (transforms, optimizers, schedules, losses):
+    for module in (transforms, optimizers, schedules, losses, classification):
         for name, value in vars(module).items():
             if (
                 isinstance(value, type)
@@ -106,7 +107,7 @@ def test_a_config_of_format_0_names_modules_and_means_the_same():
     )
     assert old != now and upgraded(old) == now and upgraded({"format": 1} | now) == now
     assert upgraded({"class": "jaxcnn.models.googlenet:AuxiliaryHead"}) == {"class": "jaxcnn:GoogLeNetAuxiliaryHead"}
-    assert upgraded_value("optimizer.class", "jaxcnn.train.optimizers:SGD") == "jaxcnn:SGD"
+    assert upgraded_flat({"optimizer.class": "jaxcnn.train.optimizers:SGD"}) == {"optimizer.class": "jaxcnn:SGD"}
     own = {"class": "mine.parts:SGD"}
     assert upgraded(own) == own
 

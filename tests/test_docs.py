@@ -348,7 +348,7 @@ def test_every_choice_of_every_experiment_has_a_train_step_with_debug(file):
         plan = make_plan(experiment)
         state = abstract_state(experiment, plan.mesh)
         step = program.train_step(experiment, plan.optimizer, plan.rate, plan.log_every)
-        batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, masked=False)
+        batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, evaluated=False)
         after, figures = jax.eval_shape(step, state, batch)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), state

@@ -242,7 +242,7 @@ def test_a_home_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capl
 @pytest.mark.parametrize(
     "name",
     [
-        *("os:system", "builtins:exec", "subprocess:Popen", "jaxcnn.train.losses:zero_sums", "jaxcnn.launch:main"),
+        *("os:system", "builtins:exec", "subprocess:Popen", "jaxcnn.tasks.losses:Loss", "jaxcnn.launch:main"),
         *("jaxcnn.config:dataclasses.dataclass", "jaxcnn.runs.restore:Mesh", "jaxcnn.experiment:Experiment.model"),
         *("jaxcnn.runs.restore:TrainState", "flax.linen:Module.apply", "jaxcnn:os", "flax.linen.linear:jax", ":", "x"),
         *("jaxcnn_experiment_file:Net", "jaxcnn.x..y:Z", "jaxcnn.data.folder:os.system", "pathlib:Path"),

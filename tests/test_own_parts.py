@@ -68,8 +68,7 @@ def make(data=None, **fields):
             {"schedule": optax.constant_schedule(1.0)},
             r"schedule is a function, which lacks build\(total, to_steps\)",
         ),
-        ({}, {"loss": Nothing()}, r"loss is a Nothing, which lacks __call__\(logits"),
-        ({}, {"loss": optax.softmax_cross_entropy}, r"loss is a function.*frozen dataclass with __call__\(logits"),
+        ({}, {"task": Nothing()}, r"task is a Nothing, which lacks .*; and loss\(model, variables, batch"),
     ],
 )
 def test_what_a_part_lacks_is_named_when_the_experiment_is_made(data, fields, message):
@@ -80,8 +79,18 @@ def test_what_a_part_lacks_is_named_when_the_experiment_is_made(data, fields, me
 def test_what_a_net_lacks_is_named():
     with pytest.raises(UserError, match=r"model is a Dense, which lacks an int, the number of logits; and outputs\("):
         jc.Experiment(nn.Dense(10), jc.Data((8, 8, 1)))
-    with pytest.raises(UserError, match=r"has auxiliary heads and loss is Plain, which lacks auxiliary_weight"):
-        jc.Experiment(jc.create_model("googlenet"), jc.Data((224, 224, 3)), loss=Plain())
+
+
+@pytest.mark.parametrize(
+    "criterion, message",
+    [
+        (Nothing(), r"task.criterion is a Nothing, which lacks __call__\(logits"),
+        (optax.softmax_cross_entropy, r"task.criterion is a function.*frozen dataclass with __call__\(logits"),
+    ],
+)
+def test_what_a_loss_lacks_is_named(criterion, message):
+    with pytest.raises(UserError, match=message):
+        jc.Classification(criterion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +149,7 @@ def test_an_optax_transformation_updates_as_it_does_itself_times_the_schedule():
 
 
 def test_a_run_with_an_optax_transformation_and_an_own_loss_is_whole(tmp_path):
-    made = make(optimizer=optax.adam(1e-2), loss=Plain(), duration=jc.steps(20))
+    made = make(optimizer=optax.adam(1e-2), task=jc.Classification(Plain()), duration=jc.steps(20))
     run = jc.train(made, tmp_path / "run", quiet=True)
     assert run.result["test"]["accuracy"] > 0.3
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["described"].startswith("chain(")
@@ -166,7 +175,7 @@ def test_no_part_of_an_own_loss_gives_a_warning_or_is_no_flag(tmp_path, recwarn)
 
     snippet = next(block for block in own_parts() if "class Focal" in block.code)
     (tmp_path / "focal.py").write_text(snippet.code)
-    assert parse(tmp_path / "focal.py", ["--loss.gamma", "1"]).experiment.loss.gamma == 1
+    assert parse(tmp_path / "focal.py", ["--task.criterion.gamma", "1"]).experiment.task.criterion.gamma == 1
     assert not [warning for warning in recwarn if "tyro" in str(warning.filename)]
 
 
@@ -179,7 +188,7 @@ def test_every_example_is_short_and_there_is_one_of_each_part():
         lines = [line for line in snippet.code.partition("def experiment")[0].splitlines() if line.strip()]
         assert 5 < len(lines) < 20
     text = "".join(snippet.code for snippet in own_parts())
-    assert all(f"{part}=" in text for part in ("source", "augment", "optimizer", "schedule", "loss", "head"))
+    assert all(f"{part}=" in text for part in ("source", "augment", "optimizer", "schedule", "task", "head"))
 
 
 def test_the_example_of_a_source_trains_on_it(tmp_path):

@@ -19,6 +19,7 @@ from jaxcnn.runs.prediction import Prediction
 from jaxcnn.studies.command import show
 from jaxcnn.summary.summary import summarize
 from jaxcnn.summary.table import summary_table
+from jaxcnn.tasks.task import Answer
 from jaxcnn.text import in_figure, plain, print_plain, table
 
 NAMES = ["[bird]", "cat [small]", ":dog:", "a[/b].png", "low [/lr]", "[red]", "x$y$", "_base", "naïve", r"\[b]"]
@@ -86,7 +87,8 @@ def test_what_moves_the_cursor_or_has_no_encoding_is_replaced():
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_lacks_a_character_shows_the_rest(encoding, monkeypatch, tmp_path):
-    found = [Prediction("caf\udce9 猫.png", [("猫 [small]", 0.75), ("naïve", 0.25)])]
+    rows = [("猫 [small]", "0.7500"), ("naïve", "0.2500")]
+    found = [Prediction("caf\udce9 猫.png", Answer(("class", "probability"), rows, {}))]
     monkeypatch.setattr(predict, "predict_run", lambda *_, **__: found)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))

@@ -52,10 +52,13 @@ def predict(
     checkpoint: Checkpoint = "latest",
     ema: bool = False,
     top: int = 5,
+    out: pathlib.Path | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> int:
-    """The most probable classes of image files, by name; exit code 1 if there is an image that cannot be read.
+    """What a net says about image files, such as their most probable classes.
+
+    Exit code 1 if there is an image that cannot be read.
 
     The net sees what it was trained on: nets of handwritten digits know light ink on a dark ground, so invert a scan of
     dark ink on paper first. What the net sees of an image is on the page of `jaxcnn explain`.
@@ -65,10 +68,13 @@ def predict(
       images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
-      top: How many classes.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]}, or {"image", "error"}.
+      top: How many classes a classifier names.
+      out: The folder for the pictures of tasks that draw, such as segmentation; default RUN/predictions.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), or
+        {"image", "error"}.
     """
     from jaxcnn.runs.prediction import Prediction, predict_run
+    from jaxcnn.runs.start import PICTURES
 
     if not images:
         raise UserError("name at least one image file")
@@ -76,16 +82,21 @@ def predict(
     answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     rows = [
-        ("" if place else prediction.image, name, f"{probability:.4f}")
+        ("" if place else prediction.image, *row)
         for prediction in predictions
-        for place, (name, probability) in enumerate(prediction.spoken())
+        for place, row in enumerate(prediction.answer.rows)
     ]
     value = [
-        {"image": a.image, "classes": a.classes} if isinstance(a, Prediction) else {"image": a.image, "error": a.cause}
-        for a in answers
+        {"image": a.image} | (a.answer.values if isinstance(a, Prediction) else {"error": a.cause}) for a in answers
     ]
     if predictions or json:
-        show(value, table(("image", "class", "probability"), rows), json)
+        columns = predictions[0].answer.columns if predictions else ("", "")
+        show(value, table(("image", *columns), rows), json)
+    pictures = [(pathlib.Path(each.image), each.answer.pictures) for each in predictions if each.answer.pictures]
+    if pictures:
+        from jaxcnn.report.page import save_pictures  # and matplotlib
+
+        show_lines(*save_pictures(pictures, out or run / PICTURES))
     return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
 
 

@@ -6,7 +6,6 @@ phase begins and ends, and which examples each step reads. Phases of millisecond
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -14,14 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 
 from jaxcnn import launch
 from jaxcnn.files import to_json
-from jaxcnn.runs import checkpoint, loop
-from jaxcnn.runs.run_directory import RunDirectory
+from jaxcnn.runs.events import Events
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,57 +65,26 @@ class Journal:
         self.write(phase=name, seconds=time.perf_counter() - begin)
 
 
-class Noted:
-    """An iterator of batches that notes the examples of each."""
+class Interrupted(Events):
+    """Notes each phase and each batch, and sends the signal in the phase that is to be interrupted."""
 
-    def __init__(self, batches: Iterator[dict[str, Any]], note: Callable[[dict[str, Any]], None]):
-        self.batches, self.note = batches, note
+    def __init__(self, interruption: Interruption):
+        self.interruption, self.journal = interruption, Journal(interruption)
 
-    def __next__(self) -> dict[str, Any]:
-        batch = next(self.batches)
-        self.note(batch)
-        return batch
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        return self.journal.phase(name)
+
+    def read(self, step: int, examples: list[int]) -> None:
+        place = {"start": self.interruption.start, "processes": jax.process_count()}
+        self.journal.write(step=step, examples=examples, **place)
+
+    def saved(self, wait: Callable[[], None]) -> None:
+        if self.interruption.phase is None:
+            wait()  # so that a save's seconds are those until it is committed
 
 
 def main() -> int:
-    interruption = Interruption(**json.loads(sys.argv[1]))
-    journal = Journal(interruption)
-
-    def marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def wrapper(*arguments: Any, **keywords: Any) -> Any:
-            with journal.phase(phase):
-                return function(*arguments, **keywords)
-
-        return wrapper
-
-    class Loop(loop._Loop):
-        def _train(self, batches: Iterator[dict[str, Any]]) -> None:
-            step = self.step
-            place = {"start": interruption.start, "processes": jax.process_count()}
-            noted = Noted(batches, lambda batch: journal.write(step=step, examples=batch["index"].tolist(), **place))
-            with journal.phase("step"):
-                super()._train(noted)
-
-        def _measure(self, splits):
-            with journal.phase("evaluation"):
-                return super()._measure(splits)
-
-        def _save(self, **how: bool) -> None:
-            with journal.phase("save"):
-                super()._save(**how)
-                if interruption.phase is None:
-                    checkpoint.wait(self.manager)  # so that its seconds are those until it is committed
-
-    def write_result(self: RunDirectory, *result: Any) -> None:
-        with journal.phase("end"):
-            original(self, *result)
-
-    original, RunDirectory.write_result = RunDirectory.write_result, write_result
-    loop._Loop = Loop
-    loop.compile_train_step = marked("compile", loop.compile_train_step)
-    loop.compile_evaluation_step = marked("compile", loop.compile_evaluation_step)
-    return launch.main(sys.argv[2:])
+    return launch.main(sys.argv[2:], events=Interrupted(Interruption(**json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":

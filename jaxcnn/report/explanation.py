@@ -23,6 +23,7 @@ from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
 from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
 from jaxcnn.runs.prediction import Net, decode_file, listed, load_net, prepare
+from jaxcnn.tasks.classification import most_probable
 from jaxcnn.text import plain
 
 Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
@@ -206,7 +207,9 @@ class _Draw:
             raise _NotShown(str(error)) from error
         scores = self.net.probabilities(pixels[None])[0]
         section = Section(name)
-        section.classes = [(imagenet.spoken(label), score) for label, score in self.net.most_probable(scores, 5)]
+        section.classes = [
+            (imagenet.spoken(label), score) for label, score in most_probable(scores, self.net.classes, 5)
+        ]
         factor = overlay.zoom(min(pixels.shape[:2]))
         large = overlay.rgb(overlay.enlarge(pixels, factor))
         section.pictures.append(Picture(png(large, f"{name}, as the net sees it"), "as the net sees it"))

@@ -4,7 +4,7 @@ import base64
 import io
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -98,3 +98,12 @@ def own_names(images: Iterable[pathlib.Path]) -> list[tuple[str, pathlib.Path]]:
 def as_file_name(name: str) -> str:
     """A class or an endpoint as a part of a file name: letters, digits, "_", "." and "-", at most 40 of them."""
     return re.sub(r"[^\w.-]+", "-", name)[:40]
+
+
+def save_pictures(pictures: Sequence[tuple[pathlib.Path, Mapping[str, np.ndarray]]], out: pathlib.Path) -> list[str]:
+    """Writes the pictures of each image as IMAGE_KIND.png; returns a line for each. Raises UserError as save_png."""
+    make_folder(out)
+    lines = []
+    for (name, _), (_, kinds) in zip(own_names(path for path, _ in pictures), pictures, strict=True):
+        lines += [f"picture {out / save_png(out, f'{name}_{kind}', picture)}" for kind, picture in kinds.items()]
+    return lines

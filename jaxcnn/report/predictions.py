@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxcnn.data.examples import Example, Examples
-from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
 from jaxcnn.runs.prediction import Net
+from jaxcnn.runs.setup import batch_fields
+from jaxcnn.tasks.task import Answer
 
 IMAGES = 10_000
 """At most so many images of a split are answered for a page."""
@@ -20,6 +21,8 @@ SECONDS = 30
 BATCH = 64
 """Small, so that the time is kept on a laptop too."""
 MISTAKES = 24
+SHOWN = 8
+"""Images of a page of a run whose task is not classification."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,16 @@ class Answers:
         return int((self.labels == self.predicted).sum())
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a net of any task says about one image of a split."""
+
+    image: np.ndarray
+    """As the net reads it, uint8 [H, W, C]."""
+    answer: Answer
+    where: str
+
+
 class Chosen:
     """The examples of a split in another order, or some of them."""
 
@@ -87,8 +100,7 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     data = net.data
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
     size = min(BATCH, data.evaluation_batch_size)
-    fields = with_image(data.image_shape, LABEL)
-    batches = EvaluationBatches(chosen, data.preprocess, fields, size, data.tolerate_broken)
+    batches = EvaluationBatches(chosen, data.preprocess, batch_fields(net.experiment), size, data.tolerate_broken)
     net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
     pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64),) * 2]
     worst: list[tuple[float, int, Mistake]] = []
@@ -110,3 +122,16 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     labels, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
     mistakes = [mistake for *_, mistake in sorted(worst, reverse=True)]
     return Answers(examples.split, len(examples), labels, predicted, mistakes)
+
+
+def show(net: Net, examples: Examples) -> list[Shown]:
+    """What the net says about SHOWN images of the split, the same ones at each call. Broken ones are left out."""
+    data, fields = net.data, batch_fields(net.experiment)
+    chosen = Chosen(examples, permutation(0, 0, len(examples))[:SHOWN])
+    batches = EvaluationBatches(chosen, data.preprocess, fields, 1, data.tolerate_broken)
+    found = []
+    for i in range(len(chosen)):
+        batch = batches[i]
+        if batch["valid"][0]:
+            found.append(Shown(batch["image"][0], net.answer(batch["image"][0]), chosen.where(i)))
+    return found

@@ -17,8 +17,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.report.page import png, svg, write_page
-from jaxcnn.report.predictions import IMAGES, SECONDS, Answers, answer
-from jaxcnn.runs.compare import commit_of, curves, devices_of
+from jaxcnn.report.predictions import IMAGES, SECONDS, Answers, Shown, answer, show
+from jaxcnn.runs.compare import commit_of, curves, devices_of, panels_of
 from jaxcnn.runs.display import result_names
 from jaxcnn.runs.prediction import load_net
 from jaxcnn.runs.restore import load_experiment, other_data
@@ -26,8 +26,8 @@ from jaxcnn.runs.run_directory import REPORT, RunDirectory, labeled, open_run
 from jaxcnn.runs.setup import open_evaluations
 from jaxcnn.summary.summary import Summary, summarize
 from jaxcnn.summary.table import cells, fold
+from jaxcnn.tasks.classification import Classification
 
-PANELS = ("loss", "accuracy", "learning_rate")
 FULL_MATRIX = 20
 """Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
 LARGEST = 20
@@ -39,6 +39,8 @@ MANY = 1_000
 DEEP = 60
 """A summary with more layers has a row per block of the backbone."""
 THUMBNAIL = 128
+LARGE = 320
+"""Sides, in pixels: of an image that a class is told of, and of one in which the answer itself is a picture."""
 
 
 def write_report(
@@ -68,7 +70,7 @@ def write_report(
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
     classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
-    answers, missing = _answers(record, split, data_dir, stop)
+    answers, shown, missing = _answers(record, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
     page = record.path / REPORT
     write_page(
@@ -80,11 +82,17 @@ def write_report(
         selection=record.selection(),
         tested=experiment.data.tested,
         names=result_names(record.result()),
-        curves=[svg(curves({"": lines}, (name,)), f"{name} by step") for name in PANELS if lines],
+        curves=[
+            svg(curves({"": lines}, (name,)), f"{name} by step")
+            for name in (*panels_of(lines), "learning_rate")
+            if lines
+        ],
         speed=_speed(lines),
         classes=classes,
         answers=answers,
         missing=missing,
+        classifies=isinstance(experiment.task, Classification),
+        shown=[_shown(each) for each in shown],
         bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
         matrix=_matrix(answers, classes) if answers else None,
         per_class=_per_class(answers, classes) if answers else None,
@@ -100,30 +108,36 @@ def write_report(
 
 def _answers(
     record: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]
-) -> tuple[Answers | None, str]:
-    """The answers, or why there are none."""
+) -> tuple[Answers | None, list[Shown], str]:
+    """The answers of a classifier, what another net says of some images, or why there are neither."""
     if jax.process_count() > 1:
-        return None, "this page was written by one of several processes; `jaxcnn report` on one machine adds this part"
+        return (
+            None,
+            [],
+            "this page was written by one of several processes; `jaxcnn report` on one machine adds this part",
+        )
     experiment = load_experiment(record)
     data = experiment.data
     tests = data.test_splits if record.status().get("state") == "done" else ()
     names = (*tests, *data.evaluation_splits) if split is None else (split,)
     if not names:
-        return None, "the run has no split to evaluate, or none yet"
+        return None, [], "the run has no split to evaluate, or none yet"
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data=dataclasses.replace(data, data_dir=data_dir))
     try:
         (examples,) = open_evaluations(experiment, names[:1]).values()
         net = load_net(record.path)
         if examples.classes != net.classes:
-            return None, f"{examples.name}/{examples.split} has other classes now than the run was trained on"
+            return None, [], f"{examples.name}/{examples.split} has other classes now than the run was trained on"
         if told := other_data(record, examples):
-            return None, told
-        return answer(net, examples, stop), ""
+            return None, [], told
+        if not isinstance(experiment.task, Classification):
+            return None, show(net, examples), ""
+        return answer(net, examples, stop), [], ""
     except UserError as error:
         if split is not None:  # asked for by name
             raise
-        return None, str(error)
+        return None, [], str(error)
 
 
 def _summary(experiment: Any) -> tuple[Summary | None, str]:
@@ -193,10 +207,20 @@ def _mistakes(answers: Answers, classes: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _thumbnail(image: np.ndarray, description: str) -> markupsafe.Markup:
-    if max(image.shape[:2]) > THUMBNAIL:
+def _shown(shown: Shown) -> dict[str, Any]:
+    """The image, its first picture, and the rows."""
+    pictures = [shown.image, *list(shown.answer.pictures.values())[:1]]
+    return {
+        "pictures": [_thumbnail(picture, shown.where, LARGE) for picture in pictures],
+        "rows": shown.answer.rows,
+        "where": shown.where,
+    }
+
+
+def _thumbnail(image: np.ndarray, description: str, side: int = THUMBNAIL) -> markupsafe.Markup:
+    if max(image.shape[:2]) > side:
         small = Image.fromarray(overlay.rgb(image))
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.thumbnail((side, side))
         return png(np.asarray(small), description)
     return png(image, description, class_="pixels")
 

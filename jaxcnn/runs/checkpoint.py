@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from jaxcnn import files
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Checkpoints
+from jaxcnn.experiment import Experiment
 from jaxcnn.runs import seal
 from jaxcnn.train.mesh import tree_bytes
 
@@ -47,9 +47,9 @@ class Manager:
       UserError: the directory cannot be created or written.
     """
 
-    def __init__(self, directory: pathlib.Path, kept: Checkpoints, *, read_only: bool = False):
+    def __init__(self, directory: pathlib.Path, experiment: Experiment, *, read_only: bool = False):
         _quiet()
-        self.directory, self.kept = directory, kept
+        self.directory, self.kept, self._score = directory, experiment.checkpoints, experiment.score
         self.scores: dict[int, float] = {}
         self._descriptor: int | None = None
         options = ocp.CheckpointManagerOptions(
@@ -72,7 +72,7 @@ class Manager:
     def score(self, step: int, metrics: Any) -> None:
         """Notes how good a checkpoint is, if its metrics tell."""
         with contextlib.suppress(KeyError, TypeError):
-            value = self.kept.score(metrics)
+            value = self._score(metrics)
             self.scores[step] = -math.inf if math.isnan(value) else value
 
     def all_steps(self) -> list[int]:
@@ -121,14 +121,14 @@ class _Keep:
         return [checkpoint.step in chosen for checkpoint in checkpoints]
 
 
-def open_manager(directory: pathlib.Path, kept: Checkpoints) -> Manager:
+def open_manager(directory: pathlib.Path, experiment: Experiment) -> Manager:
     """A manager that saves, after removing what a killed save left behind. Raises UserError as Manager."""
-    return Manager(directory, kept)
+    return Manager(directory, experiment)
 
 
-def open_reader(directory: pathlib.Path, kept: Checkpoints) -> Manager:
+def open_reader(directory: pathlib.Path, experiment: Experiment) -> Manager:
     """A manager that only reads, and so can look into a run that is under way."""
-    return Manager(directory, kept, read_only=True)
+    return Manager(directory, experiment, read_only=True)
 
 
 def save(

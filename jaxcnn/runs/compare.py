@@ -12,9 +12,8 @@ from rich.table import Table
 
 from jaxcnn import config, files, text
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.runs.run_directory import RunDirectory, labeled, line_name, open_run
+from jaxcnn.runs.run_directory import RunDirectory, is_training, labeled, line_name, metrics_of, open_run
 
-CURVES = ("loss", "accuracy")
 MARKERS = (".", "x", "^", "s")
 """Of the evaluated splits of a run, in their order."""
 
@@ -107,10 +106,17 @@ def labels(paths: Sequence[pathlib.Path]) -> list[str]:
     return found
 
 
-def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] = CURVES) -> Figure:
+def panels_of(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The metrics that are drawn: those of training, in the task's order, the loss first; at most three."""
+    names = dict.fromkeys(name for line in lines if is_training(line) for name in metrics_of(line))
+    return tuple(sorted(names, key=lambda name: name != "loss"))[:3]
+
+
+def curves(runs: dict[str, list[dict[str, Any]]], metrics: tuple[str, ...] | None = None) -> Figure:
     """The learning curves of runs, {name: lines of metrics.jsonl}: training as lines, evaluation as dotted lines with
-    markers, a panel per metric. A curve of one point is a dot.
+    markers, a panel per metric, default those of `panels_of`. A curve of one point is a dot.
     """
+    metrics = metrics or panels_of([line for lines in runs.values() for line in lines]) or ("loss",)
     figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for number, (name, lines) in enumerate(runs.items()):

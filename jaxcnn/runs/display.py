@@ -1,6 +1,7 @@
 """Progress: what a run shows. A live bar on a terminal, plain lines elsewhere; lines above the bar in both."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxcnn import text
-from jaxcnn.runs.run_directory import labeled
+from jaxcnn.runs.run_directory import labeled, metrics_of
 
 
 class Display:
@@ -53,11 +54,10 @@ class Display:
 
 
 def train_line(line: dict[str, Any], total: int) -> str:
-    """One logged interval for a person: 'step 400/1,120  epoch 1.79  loss 0.4123  accuracy 0.8712 ...'."""
+    """One logged interval for a person: 'step 400/1,120  epoch 1.79  accuracy 0.8712  loss 0.4123 ...'."""
     return (
-        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  loss {figure(line['loss'])}  "
-        f"accuracy {figure(line['accuracy'])}  lr {line['learning_rate']:.3g}  "
-        f"{speed(line)}"
+        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  {figures(line)}  "
+        f"lr {line['learning_rate']:.3g}  {speed(line)}"
     )
 
 
@@ -68,19 +68,24 @@ def speed(line: dict[str, Any]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Four digits; '-' for the mean over an interval of which every step was skipped."""
-    return "-" if value is None else f"{value:.4f}"
+    """Four digits; '-' for the mean over an interval of which every step was skipped, and a metric of nothing."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def figures(line: dict[str, Any]) -> str:
+    """The task's metrics of a line: 'accuracy 0.9861  top5 1.0000  loss 0.0512'."""
+    return "  ".join(f"{name} {figure(value)}" for name, value in metrics_of(line).items())
 
 
 def evaluation_line(split: str, line: dict[str, Any]) -> str:
-    """'test: accuracy 0.9861  loss 0.0512  top5 1.0000  (360 images)'."""
-    figures = "  ".join(f"{name} {line[name]:.4f}" for name in ("accuracy", "loss", "top5") if name in line)
-    return f"{split}: {figures}  ({line['count']:,} images)"
+    """'test: accuracy 0.9861  top5 1.0000  loss 0.0512  (360 images)'."""
+    return f"{split}: {figures(line)}  ({line['count']:,} images)"
 
 
 def result_names(result: dict[str, dict[str, float]]) -> list[str]:
-    """The metrics of a result in the order in which they are shown."""
-    return [name for name in ("accuracy", "top5", "loss", "count") if any(name in m for m in result.values())]
+    """The metrics of a result in the order in which they are shown, which is that of the file, and the count."""
+    names = dict.fromkeys(name for metrics in result.values() for name in metrics_of(metrics))
+    return [*names, "count"] if result else []
 
 
 def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] | None = None) -> Table:
@@ -89,7 +94,7 @@ def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] |
     rows = [
         [
             labeled(split, roles or {}),
-            *(f"{metrics[name]:,}" if name == "count" else f"{metrics[name]:.4f}" for name in names),
+            *(f"{metrics[name]:,}" if name == "count" else figure(metrics.get(name)) for name in names),
         ]
         for split, metrics in result.items()
     ]

@@ -7,36 +7,35 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
-from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Data, Experiment
+from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_ahead
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
-from jaxcnn.runs.setup import abstract_batch, abstract_state, open_evaluations
+from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
+from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.state import TrainState
-from jaxcnn.train.step import make_evaluation_step
 from jaxcnn.train.xla_flags import compiler_options
 
 log = logging.getLogger("jaxcnn")
 
 Metrics = dict[str, dict[str, float]]
 
-BATCH_FIELDS = ("image", "label", "valid")
+Measured = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+"""Sums over the valid examples of a split, and the records of each of them."""
 
 
 class Stopped(Exception):
@@ -44,23 +43,27 @@ class Stopped(Exception):
 
 
 def evaluate(
-    step: Callable[..., dict[str, jax.Array]],
+    step: Callable[..., tuple[Any, Any]],
     weights: list[tuple[Any, Any]],
     batches: Iterator[dict[str, np.ndarray]],
     examples: Examples,
-    mesh: Mesh,
+    place: Callable[[dict[str, np.ndarray]], Any],
     *,
+    frozen: Any = MappingProxyType({}),
     stop: Callable[[], bool] = lambda: False,
     on_broken: Callable[[np.ndarray], None] = lambda indices: None,
-) -> list[dict[str, float]]:
-    """Mean loss, accuracy (and top5, from six classes on) and the count, for each (params, stats) of `weights`.
+) -> list[Measured]:
+    """What the task's `metrics` needs, for each (params, stats) of `weights`.
+
+    Sums are added up on the host, in int64 and float64: the pixels of a split can be more than 2**31.
 
     Args:
       step: the evaluation step, compiled.
       weights: the nets to evaluate on the same batches, such as the raw and the averaged one.
       batches: of this split, from its start to its end.
       examples: the split, for its length.
-      mesh: the device mesh.
+      place: a batch -> the same on the devices.
+      frozen: variables that training does not change.
       stop: asked after every batch.
       on_broken: called with the indices of examples that could not be read.
 
@@ -68,9 +71,8 @@ def evaluate(
       Stopped: `stop` said so.
       RuntimeError: the examples counted are not those of the split. A bug, never a user's mistake.
     """
-    sharding = meshes.split(mesh)
-    zero = jax.device_put(zero_sums(len(examples.classes)), meshes.replicated(mesh))
-    totals = [zero for _ in weights]
+    found: list[list[Any]] = [[] for _ in weights]
+    waiting: list[Any] = []
     broken = 0
     for batch in batches:
         if stop():
@@ -78,21 +80,42 @@ def evaluate(
         if batch["broken"].any():
             broken += int(batch["broken"].sum())
             on_broken(batch["index"][batch["broken"]])
-        placed = meshes.place(batch, BATCH_FIELDS, sharding)
-        sums = [step(params, stats, placed) for params, stats in weights]
+        placed = place(batch)
+        now = [step(params, stats, dict(frozen), placed) for params, stats in weights]
         # The host may be one batch ahead of the device and no more, or batches would pile up in its memory.
-        jax.block_until_ready(totals)
-        totals = [jax.tree.map(jnp.add, total, new) for total, new in zip(totals, sums, strict=True)]
+        _gather(found, waiting)
+        waiting = now
+    _gather(found, waiting)
     if jax.process_count() > 1:  # each process knows of its own rows only
         broken = int(multihost_utils.process_allgather(np.int32(broken)).sum())
-    results = []
-    for total in jax.device_get(totals):
-        count = int(total["count"])
-        if count + broken != len(examples):
-            raise RuntimeError(f"{examples.split}: counted {count} and {broken} broken of {len(examples)} examples")
-        means = {name: float(np.float64(value) / max(count, 1)) for name, value in total.items() if name != "count"}
-        results.append(means | {"count": count})
+    results = [(_added([sums for sums, _ in each]), _joined([records for _, records in each])) for each in found]
+    for sums, _ in results:
+        for count in np.atleast_1d(sums["count"]).tolist():
+            if count + broken != len(examples):
+                raise RuntimeError(f"{examples.split}: counted {count} and {broken} broken of {len(examples)} examples")
     return results
+
+
+def _gather(found: list[list[Any]], waiting: list[Any]) -> None:
+    for each, outputs in zip(found, jax.device_get(waiting), strict=False):
+        each.append(outputs)
+
+
+def _added(sums: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Sums of batches -> those of the split."""
+    wide = lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64)  # noqa: E731
+    return {name: functools.reduce(np.add, (wide(np.asarray(each[name])) for each in sums)) for name in sums[0]}
+
+
+def _joined(records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Records of batches, [B, ...] or [seeds, B, ...] each -> those of the split's valid examples, in its order."""
+    if not records[0]:
+        return {}
+    axis = records[0]["valid"].ndim - 1
+    joined = {name: np.concatenate([each[name] for each in records], axis) for name in records[0]}
+    valid = joined.pop("valid")
+    valid = valid[0] if axis else valid
+    return {name: np.compress(valid, array, axis) for name, array in joined.items()}
 
 
 def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experiment | None = None) -> Compiled:
@@ -100,21 +123,43 @@ def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experim
 
     It reads the variables of `trained`, where that is another one: a net without one of its blocks is given them all.
     """
-    step = make_evaluation_step(experiment.model, experiment.data.normalize)
+    step = evaluation_step(experiment)
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
     state = abstract_state(trained or experiment, mesh)
-    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, masked=True)
+    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, evaluated=True)
     with jax.default_matmul_precision(experiment.precision):
         options = compiler_options(experiment.xla_flags, experiment.deterministic)
-        return compile_ahead(jitted, state.params, state.stats, batch, options=options)
+        return compile_ahead(jitted, state.params, state.stats, {}, batch, options=options)
 
 
-def evaluation_batches(data: Data, examples: Examples, transforms: tuple[Transform, ...]) -> EvaluationBatches:
+def evaluation_step(experiment: Experiment) -> EvaluationStep:
+    """The pure evaluation step of an experiment; records have "valid" among them, if there are any."""
+    step = make_evaluation_step(experiment.task, experiment.model, experiment.data.normalize)
+
+    def with_valid(params, stats, frozen, batch):
+        sums, records = step(params, stats, frozen, batch)
+        return sums, records | ({"valid": batch["valid"]} if records else {})
+
+    return with_valid
+
+
+def placed(
+    batch: dict[str, np.ndarray], experiment: Experiment, mesh: Mesh, *, evaluated: bool
+) -> dict[str, jax.Array]:
+    """This process's rows of a batch as part of the global arrays that the steps read."""
+    names = batch_fields(experiment).keys() | ({"valid"} if evaluated else set())
+    return meshes.place(batch, tuple(sorted(names)), meshes.split(mesh))
+
+
+def evaluation_batches(
+    experiment: Experiment, examples: Examples, transforms: tuple[Transform, ...]
+) -> EvaluationBatches:
     """This process's part of the evaluation batches."""
+    data = experiment.data
     return EvaluationBatches(
         examples,
         transforms,
-        with_image(data.image_shape, LABEL),
+        batch_fields(experiment),
         data.evaluation_batch_size,
         data.tolerate_broken,
         jax.process_index(),
@@ -193,11 +238,13 @@ def evaluate_saved(
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
         if experiment.data.source == saved.experiment.data.source and (told := other_data(saved.record, examples)):
             log.warning(told)
-        fields = with_image(data.image_shape, LABEL)
+        fields = batch_fields(experiment)
         loaded, transforms = load(examples, data.preprocess, fields, data.memory_limit, data.tolerate_broken)
-        made = evaluation_batches(data, loaded, transforms)
+        made = evaluation_batches(experiment, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:
             weights, on_broken = list(nets.values()), functools.partial(pass_over, made)
-            figures = evaluate(step.call, weights, batches, loaded, saved.mesh, on_broken=on_broken)
-        results |= {name + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
+            place = functools.partial(placed, experiment=experiment, mesh=saved.mesh, evaluated=True)
+            measured = evaluate(step.call, weights, batches, loaded, place, on_broken=on_broken)
+        for suffix, (sums, records) in zip(nets, measured, strict=True):
+            results[name + suffix] = experiment.task.metrics(sums, records)
     return results

@@ -18,9 +18,9 @@ from jaxcnn.files import read_bytes
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
 from jaxcnn.runs import checkpoint
+from jaxcnn.runs.setup import zero_sums
 from jaxcnn.runs.start import start_run
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.state import create_state
 
@@ -134,7 +134,7 @@ def import_weights(
     )
     optimizer = build_optimizer(experiment.optimizer, lambda step: 0.0, None)
     _, dropout = jax.random.split(jax.random.key(experiment.seed))  # as initial_state, but without drawing weights
-    state = create_state(variables, optimizer, False, None, zero_sums(len(classes)), dropout)
+    state = create_state(variables, optimizer, False, None, zero_sums(experiment), dropout)
     dataset = {
         "name": "imagenet2012" if classes == list(imagenet.names()) else str(file.name),
         "version": "",
@@ -143,7 +143,7 @@ def import_weights(
         "classes": classes,
     }
     with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
-        manager = checkpoint.open_manager(record.checkpoints, experiment.checkpoints)
+        manager = checkpoint.open_manager(record.checkpoints, experiment)
         try:
             note = {"evaluated": True, "evaluations": {}, "best": [], **record.position()}
             checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)

@@ -1,83 +1,53 @@
-"""The training loop: decides when, on integers; what happens is in the pure steps of step.py.
+"""The training loop: decides when, on integers; what happens is in the pure steps of train/step.py and the task.
+
+One loop serves one run and the runs of several seeds: what differs in the computation is in stepper.py, and each run's
+own files are in member.py.
 
 At step s (s optimizer steps done) the order is fixed: log, evaluate, save; after the last one the test splits are read,
-once. Resume enters at the saved step and
-continues as if nothing had happened: the state, the place in the data (a function of the step), the metrics file (cut
-to its size at the save) and the evaluations so far are those of the uninterrupted run, bit for bit.
+once. Resume enters at the saved step and continues as if nothing had happened: the state, the place in the data (a
+function of the step), the metrics file (cut to its size at the save) and the evaluations so far are those of the
+uninterrupted run, bit for bit.
 """
 
 import collections
 import contextlib
-import dataclasses
 import functools
-import math
-import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn.data.examples import Examples
-from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
-from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.consensus import Consensus, Vote
-from jaxcnn.runs.display import Display, evaluation_line, figure, speed, train_line
-from jaxcnn.runs.evaluation import (
-    Metrics,
-    Stopped,
-    compile_evaluation_step,
-    evaluate,
-    evaluation_batches,
-    nets_of,
-)
+from jaxcnn.runs.display import Display, evaluation_line, figures, speed, train_line
+from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluation_batches, nets_of
+from jaxcnn.runs.events import SILENT, Events
+from jaxcnn.runs.member import Member, Outcome, evaluated_metrics, not_finite, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
-from jaxcnn.runs.program import compile_train_step
-from jaxcnn.runs.quarantine import Quarantine
 from jaxcnn.runs.reader import Reader
-from jaxcnn.runs.restore import load_run, prepared_otherwise
-from jaxcnn.runs.run_directory import RunDirectory, State, is_training, line_name
-from jaxcnn.runs.selection import Best, best_of, selection
-from jaxcnn.runs.setup import Plan, abstract_state, initial_state
+from jaxcnn.runs.resume import newest_common, with_init_from
+from jaxcnn.runs.run_directory import RunDirectory, State
+from jaxcnn.runs.selection import observe
+from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.stepper import finite, stepper_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
-from jaxcnn.train import mesh as meshes
-from jaxcnn.train.init_from import overlay
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.state import TrainState, all_finite
+from jaxcnn.train.state import TrainState
 
 Transforms = tuple[Transform, ...]
+Batches = tuple[dict[str, np.ndarray], ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run, or this start of it, ended."""
-
-    state: State
-    step: int
-    message: str
-    result: Metrics
-
-
-def train_batches(plan: Plan, examples: Examples, transforms: Transforms) -> TrainBatches:
-    """This process's part of the training batches."""
-    data = plan.experiment.data
-    return TrainBatches(
-        examples,
-        transforms,
-        with_image(data.image_shape, LABEL),
-        data.batch_size,
-        plan.experiment.seed,
-        data.tolerate_broken,
-        jax.process_index(),
-        jax.process_count(),
-    )
+class _AllDiverged(Exception):
+    """No run of the loop can go on."""
 
 
 def run(
@@ -86,6 +56,7 @@ def run(
     display: Display,
     stop: Callable[[], bool] = lambda: False,
     reached: Callable[..., None] = lambda where, patient=False: None,
+    events: Events = SILENT,
 ) -> Outcome:
     """Trains from where the run directory is to the end, or until `stop`, and keeps status.json true throughout.
 
@@ -95,6 +66,7 @@ def run(
       display: where lines and bars are shown.
       stop: whether this process was told to stop; all processes stop at one step as soon as one was.
       reached: told where this process is, and whether it may stay there for long; for the watch over the others.
+      events: told of the run's course.
 
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
@@ -102,29 +74,37 @@ def run(
     if record.state() == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
-    loop = _Loop(plan, record, display, stop, reached)
+    (outcome,) = run_seeds([plan], [record], display, stop, reached, events)
+    return outcome
+
+
+def run_seeds(
+    plans: Sequence[Plan],
+    records: Sequence[RunDirectory],
+    display: Display,
+    stop: Callable[[], bool] = lambda: False,
+    reached: Callable[..., None] = lambda where, patient=False: None,
+    events: Events = SILENT,
+) -> list[Outcome]:
+    """`run` for the seeds of one experiment, as one program; none of them is done. One that diverges leaves the others.
+
+    Each has the files and checkpoints of a run of its own, so that none shows how it was trained.
+    """
+    loop = _Loop(plans, records, display, stop, reached, events)
     ended = False
     try:
-        outcome = loop.run()
+        outcomes = loop.run()
         ended = True
-    except Diverged as error:
-        skipped = plan.experiment.skip_bad_steps
-        message = (
-            f"{error.cause} was not finite at step {error.step:,}"
-            + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
-            + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
-            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
-            + (" or --skip-bad-steps 3" if error.skippable else "")
-        )
+    except _AllDiverged:
         ended = True  # on all processes, at this step
-        record.write_status("diverged", error.step, message=message, **loop.bad_step(error.step, error.figures))
-        return Outcome("diverged", error.step, message, {})
+        outcomes = [loop.outcome(member, "diverged", "", {}) for member in loop.members]
     except BaseException as error:
         if is_out_of_memory(error):
-            error = UserError(advice(plan.experiment, plan.mesh, loop.train_step and loop.train_step.memory))
+            memory = loop.train_step and loop.train_step.memory
+            error = UserError(advice(plans[0].experiment, plans[0].mesh, memory))
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        with contextlib.suppress(UserError):  # on a full disk the status cannot be written either
-            record.write_status("failed", loop.step, message=message)
+        for member in loop.living:
+            member.end("failed", loop.step, message=message)
         raise error
     finally:
         if ended:
@@ -132,65 +112,75 @@ def run(
         elif jax.process_count() == 1:  # with several, closing waits for the others, which may not come
             with contextlib.suppress(Exception):  # a save that failed raises here once more
                 loop.close()
-    more = {} if outcome.state == "done" else {"message": outcome.message}
-    record.write_status(outcome.state, outcome.step, **more)
-    return outcome
+    for member, outcome in zip(loop.members, outcomes, strict=True):
+        if member.diverged is None:
+            member.end(outcome.state, outcome.step, **({} if outcome.state == "done" else {"message": outcome.message}))
+    return outcomes
 
 
 class _Loop:
-    """The host's side of one start of a run; it lives as long as the call of `run`."""
+    """The host's side of one start of a run, or of several; it lives as long as the call of `run_seeds`."""
 
     def __init__(
         self,
-        plan: Plan,
-        record: RunDirectory,
+        plans: Sequence[Plan],
+        records: Sequence[RunDirectory],
         display: Display,
         stop: Callable[[], bool],
         reached: Callable[..., None],
+        events: Events,
     ):
-        self.plan, self.record, self.display, self.reached = plan, record, display, reached
+        plan = self.plan = plans[0]
+        self.display, self.reached, self.events = display, reached, events
         self.stop = Consensus(plan.mesh, stop, reached)
-        self.quarantine = Quarantine(record, self.stop, plan.experiment.data.tolerate_broken, display.line)
+        self.members = [Member(*each, self.stop, display.line) for each in zip(plans, records, strict=True)]
         self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState | None = None
+        self.frozen: dict[str, Any] = {}  # variables that training does not change; no experiment has any yet
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
-        self.evaluations: Metrics = {}
-        self.best = Best(plan.experiment.checkpoints)
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
-        self.manager = checkpoint.open_manager(record.checkpoints, plan.experiment.checkpoints)
-        self.interval = TrainingLog(self._log, plan.experiment.data.batch_size, self._skipped)
-        self.board = _open_board(record) if plan.experiment.tensorboard and record.process == 0 else None
+        self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, self._skipped, self._diverge)
         self.figures = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
         self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
 
-    def run(self) -> Outcome:
-        plan, display = self.plan, self.display
-        newest = self.manager.latest_step() or 0
-        self.record.write_status("running", newest)
+    @property
+    def living(self) -> list[Member]:
+        """Those whose training goes on."""
+        return [member for member in self.members if member.diverged is None]
+
+    def run(self) -> list[Outcome]:
+        plan, display, data = self.plan, self.display, self.plan.experiment.data
+        newest = min(member.manager.latest_step() or 0 for member in self.members)
+        for member in self.members:
+            member.record.write_status("running", newest)
         self.reached("the compilation", patient=True)
-        self.train_step = compile_train_step(plan)
+        self.stepper = stepper_for([member.plan for member in self.members])
+        with self.events.phase("compile"):
+            self.train_step = self.stepper.compile_train()
         display.line(f"train step compiled: {self.train_step}")
         if plan.evaluations or plan.tests:
-            self.evaluation_step = compile_evaluation_step(plan.experiment, plan.mesh)
+            with self.events.phase("compile"):
+                self.evaluation_step = self.stepper.compile_evaluation()
             display.line(f"evaluation step compiled: {self.evaluation_step}")
         for line in plan.warnings():
             display.line(f"warning: {line}")
-        data = plan.experiment.data
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
             if self.stop.now("the compilation"):
-                return Outcome("preempted", newest, "stopped before training; the same command continues", {})
+                self.step = newest
+                return self._outcomes("preempted", "stopped before training; the same command continues")
             self.reached(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms)
         self.reached("the restored state", patient=True)
         self._restore()
-        self.batches = train_batches(plan, *self.splits[_TRAIN])
-        batches = self.reader.training(self.batches, self.step)
+        for member in self.members:
+            member.batches = train_batches(member.plan, *self.splits[_TRAIN])
+        batches = zip(*(self.reader.training(member.batches, self.step) for member in self.members), strict=True)
         try:
             with (
                 display.task("train", plan.total, self.step) as advance,
@@ -201,126 +191,134 @@ class _Loop:
                 while self.step < plan.total:
                     if self._stops(f"step {self.step}"):
                         raise Stopped
-                    self._train(batches)
+                    with self.events.phase("step"):
+                        self._train(batches)
                     advance(self.step, self.figures)
                     self._evaluate_and_save()
-                result = self._test() | self.evaluations
+                tested = self._test()
         except Stopped:
-            self.interval.settle()
+            self.log.settle()
             self._save()
-            checkpoint.wait(self.manager)
+            for member in self.living:
+                checkpoint.wait(member.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
-            return Outcome("preempted", self.step, message, {})
+            return self._outcomes("preempted", message)
         self.reached("the end", patient=True)
-        checkpoint.wait(self.manager)
-        self.record.write_result(result, selection(plan.experiment, self.best))
-        return Outcome("done", self.step, f"done at step {self.step:,}", result)
+        with self.events.phase("end"):
+            results = [
+                {} if member.diverged else member.finish(own) for member, own in zip(self.members, tested, strict=True)
+            ]
+        return self._outcomes("done", f"done at step {self.step:,}", results)
+
+    def outcome(self, member: Member, state: State, message: str, result: Metrics) -> Outcome:
+        """How a run ended: as the loop did, unless it diverged before."""
+        if member.diverged is None:
+            return Outcome(state, self.step, message, result)
+        return Outcome("diverged", member.diverged.step, member.record.status().get("message", ""), {})
+
+    def _outcomes(self, state: State, message: str, results: Sequence[Metrics] = ()) -> list[Outcome]:
+        each = results or [{} for _ in self.members]
+        return [self.outcome(member, state, message, own) for member, own in zip(self.members, each, strict=True)]
 
     def close(self) -> None:
-        self.manager.close()
-        if self.board is not None:
-            self.board.close()
+        for member in self.members:
+            member.close()
 
     def _load(self, examples: Examples, transforms: Transforms) -> tuple[Examples, Transforms]:
         """The split, decoded into memory where it fits."""
-        data = self.plan.experiment.data
+        data, fields = self.plan.experiment.data, batch_fields(self.plan.experiment)
         start = time.perf_counter()
         with self.display.task(f"read {examples.split}", len(examples)) as advance:
-            fields = with_image(data.image_shape, LABEL)
             loaded, rest = load(examples, transforms, fields, data.memory_limit, data.tolerate_broken, advance)
         where = "read as needed"
         if isinstance(loaded, Memory):
-            self.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
+            for member in self.members:
+                member.quarantine.add(loaded.split, [loaded.broken[index] for index in sorted(loaded.broken)])
             where = f"{loaded.nbytes / 2**20:,.1f} MiB in memory, {time.perf_counter() - start:.1f} s"
         self.display.line(f"{examples.name} {examples.version} {examples.split}: {len(examples):,} images, {where}")
         return loaded, rest
 
     def _restore(self) -> None:
-        """Takes the state from the newest good checkpoint, or makes a new one."""
+        """Takes the states from the newest good checkpoint that all have, or makes new ones."""
         plan = self.plan
-        abstract = abstract_state(plan.experiment, plan.mesh)
-        restored = checkpoint.restore_latest(self.manager, abstract, self.record.recognize, self.stop.all)
+        restored = newest_common(self.members, self.stepper, self.stop.all)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
             devices += f" of {jax.process_count()} processes"
         if restored is None:
-            # The seed is an argument and no constant: the compile cache then serves all seeds.
-            create = functools.partial(initial_state, plan.experiment, plan.optimizer)
-            seed = np.uint32(plan.experiment.seed)
-            self.state = jax.jit(create, out_shardings=meshes.shardings(abstract))(seed)
-            self._init_from()
-            self.record.cut_metrics(0)
-            count = sum(x.size for x in jax.tree.leaves(self.state.params))
+            self.state = self.stepper.joined(
+                [with_init_from(state, plan.experiment, self.display.line) for state in self.stepper.create()]
+            )
+            for member in self.members:
+                member.record.cut_metrics(0)
+            count = sum(x.size for x in jax.tree.leaves(self.state.params)) // len(self.members)
             self.display.line(f"{count:,} parameters, {plan.total:,} steps, {devices}")
             return
-        for line in restored.damaged:
-            self.display.line(f"warning: {line}")
-        if not restored.sealed:
-            self.display.line(f"warning: {checkpoint.unsealed(restored.step)}")
-        self.step, self.state = restored.step, restored.state
-        self.evaluations = restored.note["evaluations"]
-        self.best = best_of(plan.experiment.checkpoints, restored.note.get("best", []))
-        self.record.cut_metrics(restored.note["metrics_size"])
-        self.record.write_status("running", self.step)
-        self.evaluated = restored.note["evaluated"]
+        self.step = restored[0].step
+        self.state = self.stepper.joined([each.state for each in restored])
+        for member, each in zip(self.members, restored, strict=True):
+            for line in each.damaged:
+                self.display.line(f"warning: {line}")
+            if not each.sealed:
+                self.display.line(f"warning: {checkpoint.unsealed(each.step)}")
+            member.resume(each.note, self.step)
+        self.evaluated = all(each.note["evaluated"] for each in restored)
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
 
-    def _init_from(self) -> None:
-        """Puts the weights of another run into the new state, where the experiment names one."""
-        init_from = self.plan.experiment.init_from
-        if init_from.run is None:
-            return
-        saved = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
-        self.state, report = overlay(self.state, saved.state, init_from)
-        for line in (*report, *prepared_otherwise(self.plan.experiment, saved)):
-            self.display.line(line)
-
-    def _train(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
-        """One optimizer step, dispatched; and its interval ended where it is the last of one."""
+    def _train(self, batches: Iterator[Batches]) -> None:
+        """One optimizer step, dispatched; and its interval ended if it is the last of one."""
         plan = self.plan
-        batch = self.interval.wait_for(batches)
-        if batch["broken"].any():
-            self.quarantine.add(plan.train.split, self.batches.broken(self.step, batch))
-        placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
-        self.state, metrics = self.train_step.call(self.state, placed)
+        batch = self.log.wait_for(batches)
+        for member, own in zip(self.members, batch, strict=True):
+            self.events.read(self.step, own["index"].tolist())
+            if own["broken"].any():
+                member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+        self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.place(batch))
         self.step += 1
-        self.interval.took(self.step, metrics)
+        self.log.took(self.step, metrics)
         if len(self.in_flight) == 2:
             jax.block_until_ready(self.in_flight[0])
         self.in_flight.append(metrics["bad_step"])
         if self.step % plan.log_every == 0 or self.step == plan.total:
             epoch = self.step * plan.experiment.data.batch_size / len(plan.train)
-            self.interval.end({"step": self.step, "split": "train", "epoch": epoch})
+            self.log.end({"step": self.step, "split": "train", "epoch": epoch})
 
     def _evaluate_and_save(self) -> None:
-        """What is due at this step. Raises Stopped, with `evaluated` false, where the evaluation is cut short."""
+        """What is due at this step. Raises Stopped, with `evaluated` false, if the evaluation is cut short."""
         plan, step = self.plan, self.step
         last = step == plan.total
         evaluation_due = bool(plan.evaluations) and (last or step % plan.evaluate_every == 0)
         save_due = last or step % plan.checkpoint_every == 0
         if evaluation_due or save_due:
-            self.interval.settle()
-        among_best = False
+            self.log.settle()
+        best: list[Member] = []
         if evaluation_due:
             self.evaluated = False
-            self._evaluate()
+            results = self._measure(plan.evaluations)
+            best = [
+                member
+                for member, own in zip(self.members, results, strict=True)
+                if member.diverged is None and member.evaluated(step, own)
+            ]
+            self._observe()
             self.evaluated = True
-            before, self.best = self.best, self.best.with_evaluation(step, next(iter(self.evaluations.values())))
-            among_best = self.best is not before
-        if save_due or among_best:
-            self._save(scored=among_best, anew=evaluation_due)
+        # All save with one that is among its best, since a restart needs a step that all have.
+        if save_due or best:
+            self._save(best, anew=evaluation_due)
 
-    def _evaluate(self) -> None:
-        results = self._measure(self.plan.evaluations)
-        self.evaluations = results
-        schedule = self.plan.experiment.schedule
-        if isinstance(schedule, Plateau):
-            observed = schedule.observe(self.state.plateau, next(iter(results.values())))
-            self.state = self.state.replace(plateau=jax.device_put(observed, meshes.replicated(self.plan.mesh)))
+    def _observe(self) -> None:
+        """Shows the evaluation to the plateau schedule."""
+        if isinstance(self.plan.experiment.schedule, Plateau):
+            plateaus = [self.stepper.member(self.state.plateau, number) for number in range(len(self.members))]
+            for number, member in enumerate(self.members):
+                if member.diverged is None:
+                    first = next(iter(member.evaluations.values()))
+                    plateaus[number] = observe(member.plan.experiment, plateaus[number], first)
+            self.state = self.stepper.with_plateaus(self.state, plateaus)
 
-    def _test(self) -> Metrics:
-        """The figures of the finished net on what was held back until now. Raises Stopped where it is cut short."""
+    def _test(self) -> list[Metrics]:
+        """The figures of the finished nets on what was held back until now. Raises Stopped if it is cut short."""
         for split, examples in self.plan.tests.items():
             if self.stop.now(f"reading {split}"):
                 raise Stopped
@@ -328,97 +326,99 @@ class _Loop:
             self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
         return self._measure(self.plan.tests)
 
-    def _measure(self, splits: Iterable[str]) -> Metrics:
-        """The figures of all nets on these splits, logged once all of them are there."""
-        plan, data = self.plan, self.plan.experiment.data
-        results: Metrics = {}
+    def _measure(self, splits: Iterable[str]) -> list[Metrics]:
+        """The figures of each run's nets on these splits, logged once all of them are there."""
+        with self.events.phase("evaluation"):
+            return self._measured(splits)
+
+    def _measured(self, splits: Iterable[str]) -> list[Metrics]:
+        experiment, results = self.plan.experiment, [{} for _ in self.members]
+        bad: dict[int, str] = {}
         nets = nets_of(self.state)
         for split in splits:
             examples, transforms = self.splits[split]
-            made = evaluation_batches(data, examples, transforms)
+            made = evaluation_batches(experiment, examples, transforms)
+
+            def pass_over(indices: np.ndarray, made: Any = made, split: str = split) -> None:
+                for member in self.members:
+                    member.quarantine.add(split, made.broken(indices))
+
             with contextlib.closing(self.reader.evaluation(split, made)) as batches:
-                figures = evaluate(
+                measured = evaluate(
                     self.evaluation_step.call,
                     list(nets.values()),
                     batches,
                     examples,
-                    plan.mesh,
+                    self.stepper.place_evaluation,
+                    frozen=self.frozen,
                     stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=lambda indices, made=made, split=split: self.quarantine.add(split, made.broken(indices)),
+                    on_broken=pass_over,
                 )
-            results |= {split + suffix: metrics for suffix, metrics in zip(nets, figures, strict=True)}
-        self.quarantine.share()
-        for split, metrics in results.items():
-            self._log({"step": self.step, "split": split, **metrics})
-        for split, metrics in results.items():
-            if not math.isfinite(metrics["loss"]):
-                raise self._diverged(f"the loss on {split}")
+            for suffix, both in zip(nets, measured, strict=True):
+                for number, own in enumerate(results):
+                    sums, records = (self.stepper.member(each, number) for each in both)
+                    own[split + suffix] = evaluated_metrics(experiment.task, sums, records)
+                    if (name := not_finite(sums)) is not None:
+                        bad.setdefault(number, f"the {name} on {split + suffix}")
+        for number, (member, own) in enumerate(zip(self.members, results, strict=True)):
+            member.quarantine.share()
+            if member.diverged is None:
+                for split, metrics in own.items():
+                    self._log(member, {"step": self.step, "split": split, **metrics})
+                if number in bad:
+                    self._broken(number, bad[number])
         return results
 
-    def _save(self, *, scored: bool = False, anew: bool = False) -> None:
-        """Saves this step; one of the best with its metrics, as the score by which these are kept.
-
-        `anew` replaces what is saved of this step: a stop cut its evaluation short, which is done now.
-        """
+    def _save(self, best: Sequence[Member] = (), *, anew: bool = False) -> None:
+        """Saves this step of every run, with its metrics as the score of those that have it among their best."""
         self.reached(f"the save at step {self.step}", patient=True)
-        self.quarantine.share()
-        if not all_finite(self.state, self.plan.mesh):
-            raise self._diverged("a parameter or a running statistic, after the update,")
-        checkpoint.wait(self.manager)
-        if self.step in self.manager.all_steps():
-            if not anew:
-                return
-            self.manager.delete(self.step)
-        note = {
-            "evaluated": self.evaluated,
-            "evaluations": self.evaluations,
-            "best": self.best.note(),
-            **self.record.position(),
-        }
-        metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
-        checkpoint.save(self.manager, self.step, self.state, note, metrics)
-        self.record.write_status("running", self.step)
+        with self.events.phase("save"):
+            for number, member in enumerate(self.members):
+                member.quarantine.share()
+                if member.diverged is None and not finite(self.stepper, self.state, number, member.plan):
+                    self._broken(number, "a parameter or a running statistic, after the update,")
+                if member.diverged is None:
+                    state = self.stepper.member(self.state, number)
+                    member.save(self.step, state, evaluated=self.evaluated, scored=member in best, anew=anew)
+                    self.events.saved(functools.partial(checkpoint.wait, member.manager))
 
     def _stops(self, where: str) -> bool:
         """Whether all processes stop here; what one has passed over two calls before is told to all."""
-        vote = self.stop.soon(where, news=self.quarantine.news)
+        news = any(member.quarantine.news for member in self.members)
+        vote = self.stop.soon(where, news=news)
         if vote == Vote.NEWS:
-            self.quarantine.share()
+            for member in self.members:
+                member.quarantine.share()
         return vote == Vote.STOP
 
-    def _diverged(self, cause: str) -> Diverged:
-        """What `cause` ends the run with: it is not finite after the newest step, whose own figures were."""
-        return Diverged(self.step, self.interval.newest_figures(), cause, skippable=False)
+    def _broken(self, number: int, cause: str) -> None:
+        """Ends a run by `cause`, which is not finite after the newest step, whose own loss and gradient were."""
+        self._diverge(number, Diverged(self.step, self.log.newest_figures(number), cause, skippable=False))
 
-    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
-        """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
-        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
-        return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
+    def _diverge(self, number: int, error: Diverged) -> None:
+        """Ends one run. Raises _AllDiverged if none is left."""
+        member = self.members[number]
+        if member.diverged is None:
+            member.diverge(error)
+        if not self.living:
+            raise _AllDiverged
 
-    def _skipped(self, step: int, loss: float, grad_norm: float) -> None:
-        """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
-            self.display.line(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
+    def _skipped(self, number: int, step: int, loss: float, grad_norm: float) -> None:
+        self.members[number].skipped(step, loss, grad_norm)
 
-    def _log(self, line: dict[str, Any]) -> None:
-        """One line of figures: into metrics.jsonl, onto the display, and to TensorBoard where it is on."""
-        self.record.log(line)
-        if not is_training(line):
+    def _log_interval(self, line: dict[str, Any], metrics: Any, times: dict[str, float | None]) -> None:
+        """An interval of training, whose figures are those of all nets."""
+        for number, member in enumerate(self.members):
+            if member.diverged is None:
+                own = self.stepper.member(metrics, number)
+                self._log(member, training_line(self.plan.experiment.task, line, own, times), training=True)
+
+    def _log(self, member: Member, line: dict[str, Any], training: bool = False) -> None:
+        """One line of figures, into the run's files and onto the display."""
+        member.log(line)
+        if not training:
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
-        else:
-            self.figures = f"epoch {line['epoch']:.1f}  loss {figure(line['loss'])}  "
-            self.figures += speed(line)
-            if not self.display.console.is_terminal:
-                self.display.line(train_line(line, self.plan.total))
-        if self.board is not None:
-            for name, value in line.items():
-                if name not in ("step", "split") and value is not None:
-                    self.board.add_scalar(f"{line_name(line)}/{name}", value, line["step"])
-
-
-def _open_board(record: RunDirectory) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError("tensorboard is on but not installed: pip install 'jaxcnn[tensorboard]'") from error
-    return SummaryWriter(str(record.path / "tensorboard"))
+            return
+        self.figures = f"epoch {line['epoch']:.1f}  {figures(line)}  {speed(line)}"
+        if not self.display.console.is_terminal:
+            self.display.line(train_line(line, self.plan.total))

@@ -1,4 +1,4 @@
-"""Prediction: the most probable classes of image files and of folders of them, by a saved run."""
+"""Prediction: what a saved run says about image files, and folders of them."""
 
 import dataclasses
 import functools
@@ -18,18 +18,21 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
 from jaxcnn.runs.evaluation import nets_of
 from jaxcnn.runs.restore import load_run
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import Answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, the most probable first, by name."""
+    """What a net says about one image."""
 
     image: str
-    classes: list[tuple[str, float]]
+    answer: Answer
 
-    def spoken(self) -> list[tuple[str, float]]:
-        """The same with WordNet ids followed by what they mean: "n02123045 tabby, tabby cat"."""
-        return [(imagenet.spoken(name), score) for name, score in self.classes]
+    @property
+    def classes(self) -> list[tuple[str, float]]:
+        """Of a classifier: the most probable classes with their probabilities, the most probable first."""
+        return self.answer.values["classes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +57,27 @@ class Net:
     def data(self) -> Data:
         return self.experiment.data
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images, uint8 [B, H, W, C] -> [B, classes]."""
+    def predict(self, images: np.ndarray) -> Any:
+        """Prepared images, uint8 [B, H, W, C] -> what the task predicts, arrays [B, ...]."""
         with jax.default_matmul_precision(self.experiment.precision):
-            return np.asarray(self._softmax(self.variables, images))
+            return jax.device_get(self._predict(self.variables, images))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images, uint8 [B, H, W, C] -> [B, classes]. Raises UserError if the net is no classifier."""
+        task = self.experiment.task
+        if not isinstance(task, Classification):
+            raise UserError(f"this needs a net that classifies, and the run's task is {type(task).__name__}")
+        return self.predict(images)
+
+    def answer(self, image: np.ndarray, top: int = 5) -> Answer:
+        """What the net says about one prepared image, uint8 [H, W, C]."""
+        predicted = jax.tree.map(lambda x: x[0], self.predict(image[None]))
+        return self.experiment.task.answer(predicted, image, self.classes, top)
 
     @functools.cached_property
-    def _softmax(self) -> Callable[[Any, np.ndarray], jax.Array]:
-        model, normalize = self.experiment.model, self.data.normalize
-        return jax.jit(lambda variables, x: jax.nn.softmax(model.apply(variables, normalize(x), train=False)))
+    def _predict(self) -> Callable[[Any, np.ndarray], Any]:
+        task, model, normalize = self.experiment.task, self.experiment.model, self.data.normalize
+        return jax.jit(lambda variables, images: task.predict(model, variables, normalize(images)))
 
     def index(self, name: str) -> int:
         """The class of this name or index; for ImageNet also any of the words that WordNet has for it, as "tabby".
@@ -87,11 +102,6 @@ class Net:
             raise UserError(f"the net has no class {name!r}{hint}")
         return found[0]
 
-    def most_probable(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
-        """The names of the `top` largest of one image's scores [classes], with these, the largest first."""
-        order = np.argsort(-scores, kind="stable")[:top]
-        return [(self.classes[i], float(scores[i])) for i in order]
-
 
 def load_net(
     path: str | pathlib.Path, which: str = "latest", *, averaged: bool = False, experiment: Experiment | None = None
@@ -114,7 +124,9 @@ def load_net(
 def predict_run(
     path: pathlib.Path, images: list[pathlib.Path], which: str = "latest", *, averaged: bool = False, top: int = 5
 ) -> list[Prediction | Failure]:
-    """The `top` most probable classes of each image file, prepared as the run's evaluation images were.
+    """What the net says about each image file, prepared as the run's evaluation images were.
+
+    `top` is how many of the most probable classes a classifier names.
 
     A folder stands for its images, as in `listed`. An image that cannot be read, or does not get the size that the net
     takes, is a Failure and costs the others nothing.
@@ -131,8 +143,7 @@ def predict_run(
         except UserError as error:
             answers.append(Failure(str(file), str(error)))
             continue
-        scores = net.probabilities(pixels[None])[0]
-        answers.append(Prediction(str(file), net.most_probable(scores, top)))
+        answers.append(Prediction(str(file), net.answer(pixels, top)))
     return answers
 
 

@@ -11,11 +11,10 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_ahead
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state
+from jaxcnn.tasks.objective import make_loss
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.losses import Batch, make_classification_loss
 from jaxcnn.train.rematerialize import rematerialized
-from jaxcnn.train.state import TrainState
-from jaxcnn.train.step import Metrics, make_train_step
+from jaxcnn.train.step import TrainStep, make_train_step
 from jaxcnn.train.xla_flags import compiler_options
 
 
@@ -24,9 +23,9 @@ def train_step(
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array], jax.Array],
     log_every: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """The pure train step of an experiment."""
-    loss = make_classification_loss(experiment.model, experiment.data.normalize, experiment.loss, experiment.bn_group)
+    loss = make_loss(experiment.task, experiment.model, experiment.data.normalize, experiment.bn_group)
     return make_train_step(
         rematerialized(loss) if experiment.rematerialize else loss,
         optimizer,
@@ -65,7 +64,7 @@ def compile_step(
     state = abstract_state(experiment, mesh)
     step = train_step(experiment, optimizer, rate, log_every)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
-    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, masked=False)
+    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
     options = compiler_options(experiment.xla_flags, experiment.deterministic)
     with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state, batch, options=options)
+        return compile_ahead(jitted, state, {}, batch, options=options)

@@ -8,10 +8,12 @@ import jax
 
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
-from jaxcnn.runs.loop import train_batches
+from jaxcnn.runs.evaluation import placed
+from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import is_training, open_run
+from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.schedules import Plateau
@@ -42,7 +44,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     abstract = abstract_state(experiment, plan.mesh)
     compiled = compile_train_step(plan)
     if before:
-        manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
+        manager = checkpoint.open_reader(record.checkpoints, experiment)
         try:
             state, note = checkpoint.restore(manager, before[-1], abstract, record.recognize)
         except Exception as error:  # orbax and tensorstore raise many types on damaged files
@@ -60,8 +62,8 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     for number in range(first, step):
         if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):
             state = _evaluated(state, plan, record.metrics(), number)
-        placed = meshes.place(batches[number], ("image", "label"), meshes.split(plan.mesh))
-        state, metrics = compiled.call(state, placed)
+        batch = placed(batches[number], experiment, plan.mesh, evaluated=False)
+        state, metrics = compiled.call(state, {}, batch)
     loss, grad_norm = (float(metrics[name]) for name in ("step_loss", "grad_norm"))
     status = record.status()
     noted = record.skipped.get(step) or (status if status.get("state") == "diverged" and status["step"] == step else {})
@@ -81,6 +83,6 @@ def _evaluated(state: Any, plan: Any, lines: list[dict[str, Any]], step: int) ->
     split = next(iter(plan.evaluations))
     for line in lines:
         if line["step"] == step and line["split"] == split and not is_training(line):
-            observed = plan.experiment.schedule.observe(state.plateau, line)
+            observed = observe(plan.experiment, state.plateau, line)
             return state.replace(plateau=jax.device_put(observed, meshes.replicated(plan.mesh)))
     return state

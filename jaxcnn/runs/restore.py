@@ -79,7 +79,7 @@ def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experi
     experiment = experiment or load_experiment(record)
     if not checkpoint.steps(record.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
-    manager = checkpoint.open_reader(record.checkpoints, experiment.checkpoints)
+    manager = checkpoint.open_reader(record.checkpoints, experiment)
     steps = sorted(manager.all_steps())
     chosen = {"latest": steps[-1], "best": manager.best_step()}.get(which, which)
     if chosen is None:

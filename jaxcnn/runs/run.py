@@ -75,13 +75,18 @@ class Run:
         return self.net.probabilities(np.stack([self._prepared(image) for image in (images if several else [images])]))
 
     def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
-        """The `top` most probable classes of each image, by name, the most probable first. As `probabilities`."""
+        """What the net says about each image; a classifier names the `top` most probable classes.
+
+        Raises UserError as `probabilities`.
+        """
         several = images if isinstance(images, list | tuple | np.ndarray) else [images]
         named = [
             str(image) if isinstance(image, str | pathlib.Path) else f"image {i}" for i, image in enumerate(several)
         ]
-        scores = self.probabilities(images)
-        return [Prediction(named[i], self.net.most_probable(score, top)) for i, score in enumerate(scores)]
+        return [
+            Prediction(name, self.net.answer(self._prepared(image), top))
+            for name, image in zip(named, several, strict=True)
+        ]
 
     def _prepared(self, image: Image) -> np.ndarray:
         channels = self.net.data.image_shape[2]

@@ -19,6 +19,8 @@ State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
 SELECTION = "selection"
 """The key of result.json that is no split."""
+NO_METRICS = ("step", "split", "epoch", "count", "learning_rate", "grad_norm", "examples_per_second", "data_wait")
+"""What a line or a result has beside the task's metrics."""
 
 
 class RunDirectory:
@@ -139,8 +141,8 @@ class RunDirectory:
     def recognize(self, note: dict[str, Any]) -> None:
         """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
         flat, free = config.flatten(self.config()), config.free(self.config())
-        for field, stored in note["config"].items():
-            now, value = flat.get(field), config.upgraded_value(field, stored)
+        for field, value in config.upgraded_flat(note["config"]).items():
+            now = flat.get(field)
             if field not in free and now != value:
                 raise Damaged(f"it is of another run: {field} is {value!r} there and {now!r} in config.json")
         if self.process or not note["metrics_size"]:
@@ -277,6 +279,11 @@ def _object(line: bytes) -> dict[str, Any]:
 def is_training(line: dict[str, Any]) -> bool:
     """Whether a line of metrics.jsonl is of a training interval; the others are evaluations, of a split of any name."""
     return "epoch" in line
+
+
+def metrics_of(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's metrics of a line of metrics.jsonl or of a split's result, in the order in which they are shown."""
+    return {name: value for name, value in line.items() if name not in NO_METRICS}
 
 
 def line_name(line: dict[str, Any]) -> str:

@@ -4,28 +4,28 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxcnn.experiment import Checkpoints, Experiment
+from jaxcnn.experiment import Experiment
 from jaxcnn.train.schedules import Plateau
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best evaluations so far, at most `kept.best` of them, as (score, step); a checkpoint notes it.
+    """The best evaluations so far, at most `checkpoints.best` of them, as (score, step); a checkpoint notes it.
 
     It is a function of the evaluations alone, so that a resumed run keeps what the uninterrupted one keeps.
     """
 
-    kept: Checkpoints
+    experiment: Experiment
     entries: tuple[tuple[float, int], ...] = ()
 
     def with_evaluation(self, step: int, metrics: dict[str, float]) -> "Best":
         """After one more evaluation; unchanged where it is none of the best. Of equal ones the earlier stays."""
-        score = self.kept.score(metrics)
-        full = len(self.entries) == self.kept.best
-        if not math.isfinite(score) or self.kept.best == 0 or (full and score <= min(self.entries)[0]):
+        score, most = self.experiment.score(metrics), self.experiment.checkpoints.best
+        full = len(self.entries) == most
+        if not math.isfinite(score) or most == 0 or (full and score <= min(self.entries)[0]):
             return self
         entries = sorted([*self.entries, (score, step)])
-        return dataclasses.replace(self, entries=tuple(entries[-self.kept.best :]))
+        return dataclasses.replace(self, entries=tuple(entries[-most:]))
 
     @property
     def step(self) -> int | None:
@@ -37,9 +37,9 @@ class Best:
         return [list(entry) for entry in self.entries]
 
 
-def best_of(kept: Checkpoints, note: list[list[float]]) -> Best:
+def best_of(experiment: Experiment, note: list[list[float]]) -> Best:
     """The inverse of `Best.note`."""
-    return Best(kept, tuple((float(score), int(step)) for score, step in note))
+    return Best(experiment, tuple((float(score), int(step)) for score, step in note))
 
 
 def selection(experiment: Experiment, best: Best) -> dict[str, Any]:
@@ -59,3 +59,9 @@ def selection(experiment: Experiment, best: Best) -> dict[str, Any]:
         found["chose"].append("learning rate (plateau)")
         found["plateau_metric"] = experiment.schedule.metric
     return found
+
+
+def observe(experiment: Experiment, plateau: Any, metrics: dict[str, float]) -> Any:
+    """The plateau schedule's state after one evaluation of the first split."""
+    schedule = experiment.schedule
+    return schedule.observe(plateau, metrics[schedule.metric], experiment.task.directions[schedule.metric])

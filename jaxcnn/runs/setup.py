@@ -13,16 +13,16 @@ from jax.sharding import Mesh
 
 from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
-from jaxcnn.data.fields import LABEL, with_image
+from jaxcnn.data.fields import Field, Fields, with_image
 from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Data, Experiment
+from jaxcnn.experiment import Experiment
+from jaxcnn.tasks.objective import make_loss
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
-from jaxcnn.train.losses import zero_sums
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.schedules import Plateau, StepDecay, make_rate
 from jaxcnn.train.state import TrainState, create_state
@@ -114,11 +114,24 @@ def initial_state(
     `seed` is a uint32 in place of the experiment's, for a program that serves all seeds.
     """
     weights, dropout = jax.random.split(jax.random.key(experiment.seed if seed is None else seed))
-    images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
-    variables = experiment.model.init(weights, images, train=False, method="outputs")  # auxiliary heads too
+    variables = _init(experiment, weights)
+    return _state(experiment, optimizer, variables, zero_sums(experiment), dropout)
+
+
+def zero_sums(experiment: Experiment) -> Any:
+    """The task's sums over no example."""
+    _, sums = _shapes(_Itself(experiment))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+
+
+def _state(experiment: Experiment, optimizer: Any, variables: Any, sums: Any, dropout: jax.Array) -> TrainState:
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
-    sums = zero_sums(experiment.model.classes)
     return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout)
+
+
+def _init(experiment: Experiment, key: jax.Array) -> Any:
+    images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
+    return experiment.model.init(key, images, train=False, method="outputs")  # auxiliary heads too
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
@@ -146,25 +159,50 @@ class _Itself:
 def _abstract_state(key: _Itself, mesh: Mesh) -> Any:
     experiment = key.experiment
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
-    shapes = jax.eval_shape(lambda: initial_state(experiment, optimizer))
+    variables, sums = _shapes(key)
+    dropout = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = jax.eval_shape(functools.partial(_state, experiment, optimizer), variables, sums, dropout)
     return meshes.laid_out(shapes, mesh, experiment.parallel.shard_above)
 
 
-def abstract_batch(experiment: Experiment, mesh: Mesh, size: int, masked: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch on the devices; evaluation batches say which rows are valid."""
-    fields = {"image": ((size, *experiment.data.image_shape), jnp.uint8), "label": ((size,), jnp.int32)}
-    if masked:
-        fields["valid"] = ((size,), jnp.bool_)
+@functools.lru_cache(maxsize=4)
+def _shapes(key: _Itself) -> tuple[Any, Any]:
+    """Shapes of the variables and of the task's sums, traced once for an experiment."""
+    experiment = key.experiment
+    data, random_key = experiment.data, jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(functools.partial(_init, experiment), random_key)
+    loss = make_loss(experiment.task, experiment.model, data.normalize, experiment.bn_group)
+    size = data.batch_size // experiment.accumulate
+    batch = {name: jax.ShapeDtypeStruct((size, *f.shape), f.dtype) for name, f in batch_fields(experiment).items()}
+    stats = {name: value for name, value in variables.items() if name != "params"}
+    _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, {}, batch, random_key)
+    return variables, sums
+
+
+def batch_fields(experiment: Experiment) -> Fields:
+    """The arrays of a batch that the task reads, the image among them."""
+    shape = experiment.data.image_shape
+    return with_image(shape, experiment.task.fields(shape))
+
+
+def abstract_batch(
+    experiment: Experiment, mesh: Mesh, size: int, *, evaluated: bool
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch on the devices; those of evaluation say which examples are valid."""
+    fields = batch_fields(experiment) | ({"valid": Field((), "bool")} if evaluated else {})
     sharding = meshes.split(mesh)
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in fields.items()}
+    return {
+        name: jax.ShapeDtypeStruct((size, *field.shape), field.dtype, sharding=sharding)
+        for name, field in fields.items()
+    }
 
 
 def open_evaluations(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Examples]:
-    """The splits of these names, to be evaluated, whose classes fit the model."""
+    """The splits of these names, to be evaluated, which fit the model."""
     data = experiment.data
     splits = {name: open_split(data.source, name, data.data_dir) for name in names}
     for examples in splits.values():
-        _check_classes(experiment, examples)
+        experiment.task.check(experiment.model, examples)
     return splits
 
 
@@ -176,7 +214,7 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     data = experiment.data
     train = open_split(data.source, data.train_split, data.data_dir)
-    _check_classes(experiment, train)
+    experiment.task.check(experiment.model, train)
     with _named("data.evaluation_splits"):
         evaluations = open_evaluations(experiment, data.evaluation_splits)
     with _named("data.test_splits"):
@@ -191,14 +229,11 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, examples in (evaluations | tests).items():
         if examples.classes != train.classes:
             raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
-    _check_images(train, data.augment, data)
+    _check_images(train, data.augment, experiment)
     for examples in (evaluations | tests).values():
-        _check_images(examples, data.preprocess, data)
+        _check_images(examples, data.preprocess, experiment)
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
-    metric, known = experiment.checkpoints.metric, [*zero_sums(len(train.classes))][:-1]
-    if metric not in known:
-        raise UserError(f"checkpoints.metric is {metric!r}; with {len(train.classes)} classes there is {known}")
 
     mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
@@ -238,21 +273,13 @@ def _named(field: str) -> Iterator[None]:
         raise UserError(f"{field}: {error}") from error
 
 
-def _check_classes(experiment: Experiment, examples: Examples) -> None:
-    if experiment.model.classes != len(examples.classes):
-        raise UserError(
-            f"the model has {experiment.model.classes} classes, but {examples.name}/{examples.split} has "
-            f"{len(examples.classes)}; create the model with classes={len(examples.classes)}"
-        )
-
-
-def _check_images(examples: Examples, transforms: tuple[Transform, ...], data: Data) -> None:
+def _check_images(examples: Examples, transforms: tuple[Transform, ...], experiment: Experiment) -> None:
     """Takes the first image of a split through its transforms. A broken one that is tolerated is met again later."""
     if len(examples) == 0:
         raise UserError(f"split {examples.split!r} of {examples.name} is empty")
-    tolerated = (BrokenExample,) if data.tolerate_broken else ()
+    tolerated = (BrokenExample,) if experiment.data.tolerate_broken else ()
     with contextlib.suppress(*tolerated):
-        read(examples, 0, transforms, Draws(EVALUATION).at(0), with_image(data.image_shape, LABEL))
+        read(examples, 0, transforms, Draws(EVALUATION).at(0), batch_fields(experiment))
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

@@ -22,10 +22,22 @@ log = logging.getLogger("jaxcnn")
 
 LONGEST = 3800
 """Bytes of a run directory's path; the system's limit is 4,096, and the paths of the files in it are longer."""
+PICTURES = "predictions"
+"""The folder of a run for pictures of what its net predicts."""
 DATASET = ("name", "version", "versions", "label_hash", "splits")
 FILES = [
     *("config.json", "experiment.py", "environment.json", "metrics.jsonl", "status.json", "result.json"),
-    *("quarantine.jsonl", "skipped.jsonl", "checkpoints", "damaged", "tensorboard", "lock", REPORT, "explain"),
+    *(
+        "quarantine.jsonl",
+        "skipped.jsonl",
+        "checkpoints",
+        "damaged",
+        "tensorboard",
+        "lock",
+        REPORT,
+        "explain",
+        PICTURES,
+    ),
     experiment_file.FOLDER,
     *("claims.json", "probes.json"),  # of a study's cell
 ]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-Metrics = dict[str, jax.Array]
-HIDDEN = ("bad_step", "step_loss")
-"""Metrics that steer the run and are not figures of its intervals."""
+Metrics = dict[str, Any]
+"""What a train step returns (train/step.py); of several nets, each array with the nets in front."""
 clock = time.perf_counter
 """Seconds by a clock that never goes back."""
 
@@ -97,22 +97,26 @@ class TrainingLog:
     """Gathers times, and holds back the metrics of the last interval until the next one ends.
 
     Args:
-      write: called with each finished line of figures, in order.
+      write: called with each finished interval, in order: its line, the metrics of its last step, and its times.
       examples_per_step: the global batch size.
-      skipped: called with each step that was not finite and did not end the run, its loss and its gradient's norm.
+      skipped: called with a net's number and each of its steps that was not finite and did not end its run, the loss
+        and the gradient's norm.
+      diverged: called with a net's number and the step with which its run ends.
       clock: the monotonic time in seconds.
       completed: value -> a function that waits for it and returns the time at which it was there.
     """
 
     def __init__(
         self,
-        write: Callable[[dict[str, Any]], None],
+        write: Callable[[dict[str, Any], Metrics, dict[str, float | None]], None],
         examples_per_step: int,
-        skipped: Callable[[int, float, float], None] = lambda step, loss, grad_norm: None,
+        skipped: Callable[[int, int, float, float], None] = lambda number, step, loss, grad_norm: None,
+        diverged: Callable[[int, Diverged], None] = lambda number, error: _raise(error),
         clock: Callable[[], float] = clock,
         completed: Callable[[jax.Array], Callable[[], float]] | None = None,
     ):
-        self.write, self.examples_per_step, self.skipped = write, examples_per_step, skipped
+        self.write, self.examples_per_step = write, examples_per_step
+        self.skipped, self.diverged = skipped, diverged
         self.clock, self.completed = clock, completed or Completions()
         self._start: Callable[[], float] | None = None  # of the stretch under way; None in a pause
         self._steps = 0
@@ -158,9 +162,9 @@ class TrainingLog:
         if self._newest is not None:
             self._check(self._newest, len(self._each))
 
-    def newest_figures(self) -> tuple[float, float] | None:
-        """Loss and gradient's norm of the newest step; None before the first."""
-        return self._newest and (float(self._newest["step_loss"]), float(self._newest["grad_norm"]))
+    def newest_figures(self, number: int = 0) -> tuple[float, float] | None:
+        """Loss and gradient's norm of a net's newest step; None before the first."""
+        return self._newest and tuple(float(_each(self._newest[name])[number]) for name in ("step_loss", "grad_norm"))
 
     def _end_stretch(self) -> Callable[[], float]:
         """Ends the stretch at the newest step; returns what gives the time of its completion."""
@@ -174,24 +178,31 @@ class TrainingLog:
             return
         (line, metrics, steps, stretches), self._pending = self._pending, None
         self._check(metrics, steps)
-        values = {name: value.item() for name, value in jax.device_get(metrics).items() if name not in HIDDEN}
-        count = values.pop("count")
-        sums = {name: values.pop(name) for name in ("loss", "accuracy", "top5") if name in values}
-        means = {name: value / count if count else None for name, value in sums.items()}  # all steps may be skipped
-        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.write(line | means | values | {"count": count} | times(stretches, self._waits, self.examples_per_step))
+        self.write(line, jax.device_get(metrics), times(stretches, self._waits, self.examples_per_step))
         end = stretches[-1].end()
         self._waits = [wait for wait in self._waits if wait[1] > end]
 
     def _check(self, metrics: Metrics, steps: int) -> None:
-        """Looks at the figures of the next `steps` steps. Raises Diverged if `metrics` name a bad one."""
+        """Looks at the scalars of the next `steps` steps of each net."""
         looked_at, self._each = self._each[:steps], self._each[steps:]
-        bad_step = int(metrics["bad_step"])
-        for step, scalars in looked_at:
-            figures = (float(scalars[0]), float(scalars[1]))
-            if step == bad_step:
-                raise Diverged(bad_step, figures)
-            if not all(map(math.isfinite, figures)):
-                self.skipped(step, *figures)
-        if bad_step:
-            raise Diverged(bad_step, None)
+        each = [(step, *map(_each, scalars)) for step, scalars in looked_at]
+        for number, bad_step in enumerate(_each(metrics["bad_step"]).tolist()):
+            found = None
+            for step, losses, norms in each:
+                scalars = (float(losses[number]), float(norms[number]))
+                if step == bad_step:
+                    found = scalars
+                    break
+                if not all(map(math.isfinite, scalars)):
+                    self.skipped(number, step, *scalars)
+            if bad_step:
+                self.diverged(number, Diverged(bad_step, found))
+
+
+def _each(scalar: jax.Array) -> np.ndarray:
+    """A scalar of one net, or of each: [nets]."""
+    return np.atleast_1d(jax.device_get(scalar))
+
+
+def _raise(error: Diverged) -> None:
+    raise error

@@ -1,8 +1,8 @@
 """Cell: one arm with one seed. It is a run directory of its own, and its figures are read from there.
 
-Figures, by name: "test accuracy", "test loss" (and any other split and metric of result.json), "train loss" and
-"train accuracy" (mean of the last logged interval), "images per second" (median of the logged intervals), "epochs to
-train accuracy 0.75" (see Study.reach), and what the study's probes measure. "parameters" and "multiply-adds" are
+Figures, by name: "test loss" (any split and metric of result.json), "train loss" (any metric of the last logged
+interval), "images per second" (median of the logged intervals), "epochs to train loss 0.75" (see Study.reach), and what
+the study's probes measure. "parameters" and "multiply-adds" are
 counted from the arm's model. All names are known before anything is run (`names`), so that a misspelt one is refused.
 """
 
@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,14 @@ from jaxcnn import config, files
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.restore import load_run
-from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
+from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name, metrics_of
 from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
 from jaxcnn.summary.summary import summarize
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import Direction
 
 PROBES = "probes.json"
+Directions = Mapping[str, Direction]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +80,11 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
     lines = record.metrics()
     training = [line for line in lines if is_training(line)]
     if training:
-        last = {f"train {name}": training[-1][name] for name in ("loss", "accuracy")}
+        last = {f"train {name}": value for name, value in metrics_of(training[-1]).items()}
         found |= {name: value for name, value in last.items() if value is not None}
         found["images per second"] = statistics.median(line["examples_per_second"] for line in training)
     for figure, threshold in study.reach.items():
-        epoch = epochs_to(lines, *figure.rsplit(" ", 1), threshold)
+        epoch = epochs_to(lines, *figure.rsplit(" ", 1), threshold, cell.arm.task.directions)
         if epoch is not None:
             found[reach_name(figure, threshold)] = epoch
     return found
@@ -95,14 +98,14 @@ def reach_name(figure: str, threshold: float) -> str:
 def steps(cell: Cell, study: Study) -> dict[str, float]:
     """{figure: the distance between two values that it can take} of a cell, as far as its lines tell.
 
-    That of an accuracy of a split follows from its count, see judge.step_of.
+    That of a share of a split's images follows from its count, see judge.step_of.
     """
     if not isinstance(cell.arm, Experiment) or cell.state() != "done":
         return {}
     lines, found = RunDirectory(cell.path).metrics(), {}
     training = [line for line in lines if is_training(line)]
     if training and training[-1].get("count"):
-        found["train accuracy"] = 1 / training[-1]["count"]
+        found |= {f"train {name}": 1 / training[-1]["count"] for name in cell.arm.task.shares if name in training[-1]}
     for figure, threshold in study.reach.items():
         epochs = [epoch for epoch, _ in points(lines, *figure.rsplit(" ", 1))]
         if epochs:
@@ -132,8 +135,14 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
     return np.array([(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reach)])
 
 
-def epochs_to(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> float | None:
-    """The epoch at which the figure first is at least `threshold` (a loss: at most).
+def epochs_to(
+    lines: list[dict[str, Any]],
+    split: str,
+    name: str,
+    threshold: float,
+    directions: Directions = Classification.directions,
+) -> float | None:
+    """The epoch at which the figure first is at least `threshold` (if lower is better, as of a loss: at most).
 
     An evaluation counts as it is. Figures of training are means over a few hundred images, whose first crossing would
     be early by chance, the earlier the more often they are logged: the centred mean of WINDOW logged intervals is
@@ -141,23 +150,29 @@ def epochs_to(lines: list[dict[str, Any]], split: str, name: str, threshold: flo
     run without training.
     """
     found = points(lines, split, name)
-    reached = _reached(found, split, name, threshold)
+    reached = _reached(found, split, threshold, directions.get(name, "higher"))
     if reached is not None:
         return found[reached][0]
     return max((line["epoch"] for line in lines if line.get("epoch") is not None), default=None)
 
 
-def reaches(lines: list[dict[str, Any]], split: str, name: str, threshold: float) -> bool:
+def reaches(
+    lines: list[dict[str, Any]],
+    split: str,
+    name: str,
+    threshold: float,
+    directions: Directions = Classification.directions,
+) -> bool:
     """Whether a run ever reaches the threshold of `epochs_to`."""
-    return _reached(points(lines, split, name), split, name, threshold) is not None
+    return _reached(points(lines, split, name), split, threshold, directions.get(name, "higher")) is not None
 
 
-def _reached(found: list[tuple[float, float]], split: str, name: str, threshold: float) -> int | None:
+def _reached(found: list[tuple[float, float]], split: str, threshold: float, direction: Direction) -> int | None:
     if not found:
         return None
     values = np.array([value for _, value in found])
     values = smoothed(values) if split == "train" else values
-    over = np.flatnonzero(values <= threshold if name == "loss" else values >= threshold)
+    over = np.flatnonzero(values <= threshold if direction == "lower" else values >= threshold)
     return int(over[0]) if len(over) else None
 
 
@@ -181,8 +196,8 @@ def names(arm: Arm, study: Study) -> list[str]:
     if not isinstance(arm, Experiment):
         return [*_declared(arm)]
     splits = _with_averages(arm, (*arm.data.evaluation_splits, *arm.data.test_splits))
-    found = [f"{split} {name}" for split in splits for name in ("accuracy", "loss", "top5", "count")]
-    found += ["train loss", "train accuracy", "images per second"]
+    found = [f"{split} {name}" for split in splits for name in (*arm.task.directions, "count")]
+    found += [f"train {name}" for name in arm.task.directions] + ["images per second"]
     found += [reach_name(figure, threshold) for figure, threshold in study.reach.items()]
     found += [figure for each in study.probes for figure in _declared(each)]
     return [*found, *EXACT[:2]]
@@ -201,7 +216,7 @@ def check_figures(study: Study) -> None:
     for arm in study.arms.values():
         if isinstance(arm, Experiment):
             splits = _with_averages(arm, arm.data.evaluation_splits)
-            logged = [f"{split} {name}" for split in ("train", *splits) for name in ("accuracy", "loss", "top5")]
+            logged = [f"{split} {name}" for split in ("train", *splits) for name in arm.task.directions]
             for figure in study.reach:
                 _known("study.reach", figure, logged)
 

@@ -11,15 +11,18 @@ from rich.console import Console
 
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
+from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.studies.cell import cells, check_figures, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import FINISHED, Conducted, check, conduct
 from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import rows
-from jaxcnn.studies.together import SMALL
 from jaxcnn.studies.write import write_study
 from jaxcnn.text import print_plain, table
+
+SMALL = 2_000_000
+"""Parameters up to which a net leaves an accelerator idle and its seeds are trained together by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,14 @@ def parse_flags(
     return chosen, shrunk(study) if chosen.debug else study
 
 
-def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, stop: Callable[[], bool]) -> Ended:
+def run_study(
+    flags: Flags,
+    study: Study,
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    events: Events = SILENT,
+) -> Ended:
     """Runs the cells that are not finished, or this share of them, and writes the report of the whole.
 
     Raises:
@@ -103,7 +113,8 @@ def run_study(flags: Flags, study: Study, file: pathlib.Path, console: Console, 
     pinned = pin(path, study, everything)
     if not flags.report_only:
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
-        done = conduct(study, share, file, console, stop, pinned, _together(flags, study), flags.accept_code)
+        together = _together(flags, study)
+        done = conduct(study, share, file, console, stop, pinned, together, flags.accept_code, events)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""

@@ -12,10 +12,11 @@ from scipy import stats
 
 from jaxcnn.studies.statistics import CONFIDENCE, FEWEST, Difference, paired, rounding, side
 from jaxcnn.studies.study import EXACT
+from jaxcnn.tasks.classification import Classification
 
 Results = dict[str, Any]
 Verdict = Literal["supported", "contradicted", "inconclusive"]
-SHARES = ("accuracy", "top5", "gap")
+SHARES = (*Classification.shares, "gap")
 """Words in the names of figures that are shares of images, or differences of such."""
 
 
@@ -156,7 +157,7 @@ def bound_of(arms: Sequence[Results], metric: str) -> str:
 def over_images(
     difference: Difference | None, arms: Sequence[Results], by_arm: Sequence[Mapping[int, float]], metric: str
 ) -> list[float] | None:
-    """Bounds over other seeds and other test images from the same source; None for a figure that is no plain accuracy.
+    """Bounds over other seeds and other test images from the same source; None for a figure that is no share of images.
 
     A conservative bound, since cells keep how many images are right and not which: of two nets with error rates e and f
     at most e + f of the images have one right and the other wrong (at most all, and at most 2 - e - f), so that over
@@ -166,7 +167,7 @@ def over_images(
     split, _, name = metric.rpartition(" ")
     counts = [cell["figures"].get(f"{split} count") for arm in arms for cell in arm["cells"]]
     counts = [count for count in counts if count]
-    if name not in ("accuracy", "top5") or not counts or difference is None or math.isnan(difference.low):
+    if name not in Classification.shares or not counts or difference is None or math.isnan(difference.low):
         return None
     seeds = sorted(set.intersection(*map(set, by_arm)))
 

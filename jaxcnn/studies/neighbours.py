@@ -12,14 +12,14 @@ from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import open_split
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models.knn import KNN, Distance
-from jaxcnn.studies.probes import fastest
+from jaxcnn.studies.probes import SCORE, fastest
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     """Memorises the training split of a net's experiment, without augmentation, and classifies its test split.
 
-    Nothing is drawn, so that every seed measures the same accuracy. Figures: "SPLIT accuracy", "SPLIT count",
+    Nothing is drawn, so that every seed measures the same. Figures: "SPLIT SCORE", "SPLIT count",
     "milliseconds per test image" (the fastest of three passes over one batch) and "megabytes kept", the images.
     """
 
@@ -31,7 +31,7 @@ class Neighbours:
     @property
     def figures(self) -> tuple[str, ...]:
         split = self.like.data.test_splits[0]
-        return (f"{split} accuracy", f"{split} count", "milliseconds per test image", "megabytes kept")
+        return (f"{split} {SCORE}", f"{split} count", "milliseconds per test image", "megabytes kept")
 
     def measure(self, seed: int) -> dict[str, float]:
         data, split = self.like.data, self.like.data.test_splits[0]
@@ -49,7 +49,7 @@ class Neighbours:
             right += int((np.asarray(classify(variables, queries[part])).argmax(-1) == truth[part]).sum())
         seconds = fastest(classify, variables, queries[:batch], repeats=3)
         return {
-            f"{split} accuracy": right / len(queries),
+            f"{split} {SCORE}": right / len(queries),
             f"{split} count": len(queries),
             "milliseconds per test image": 1000 * seconds / batch,
             "megabytes kept": images.nbytes / 1e6,

@@ -1,5 +1,6 @@
 """Plots of a study, one panel each, so that they lie beside or below each other as the screen allows."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.cell import Cell, points
+from jaxcnn.tasks.task import score_of
 from jaxcnn.text import in_figure
 
 Plots = dict[str, Figure]
@@ -17,7 +20,7 @@ DESCRIPTIONS = {
     "values": "the metric of every cell as a dot, by arm, with the arm's mean",
     "differences": "each arm's paired difference to the baseline with its 95% interval",
     "loss": "training loss by epoch, mean and one standard deviation over the seeds",
-    "accuracy": "accuracy of the first evaluation split by epoch, mean and one standard deviation over the seeds",
+    "score": "score of the first evaluation split by epoch, mean and one standard deviation over the seeds",
     "parameters": "the metric against the number of parameters",
     "multiply-adds": "the metric against the multiply-adds of one image",
 }
@@ -49,13 +52,14 @@ def values_plots(results: dict[str, Any]) -> Plots:
 
 
 def curve_plots(cells: Sequence[Cell]) -> Plots:
-    """ "loss" and "accuracy", the latter where anything was evaluated in training; {} where no cell has trained."""
+    """ "loss" and "score", the latter if anything was evaluated in training; {} if no cell has trained."""
     arms = list(dict.fromkeys(cell.arm_name for cell in cells))
     loss, left = _panel("epoch", "training loss", 3.4)
-    accuracy, right = _panel("epoch", "validation accuracy", 3.4)
+    name = next((score_of(cell.arm.task) for cell in cells if isinstance(cell.arm, Experiment)), "")
+    score, right = _panel("epoch", f"validation {name}".replace("_", " "), 3.4)
     for number, arm in enumerate(arms):
         runs = [RunDirectory(cell.path).metrics() for cell in cells if cell.arm_name == arm]
-        for axes, curve in ((left, _training), (right, _evaluation)):
+        for axes, curve in ((left, _training), (right, functools.partial(_evaluation, name=name))):
             found = [drawn for drawn in map(curve, runs) if len(drawn)]
             if not found:
                 continue
@@ -75,7 +79,7 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     for axes in (left, right):
         if axes.lines:
             axes.legend(fontsize="small")
-    return {"loss": loss} | ({"accuracy": accuracy} if right.lines else {})
+    return {"loss": loss} | ({"score": score} if right.lines else {})
 
 
 def cost_plots(results: dict[str, Any]) -> Plots:
@@ -119,9 +123,9 @@ def _training(lines: list[dict[str, Any]]) -> np.ndarray:
     return np.array([(line["epoch"], line["loss"]) for line in lines if is_training(line)], float).reshape(-1, 2)
 
 
-def _evaluation(lines: list[dict[str, Any]]) -> np.ndarray:
-    """[points, 2] of epoch and accuracy of the first evaluation split."""
+def _evaluation(lines: list[dict[str, Any]], name: str) -> np.ndarray:
+    """[points, 2] of epoch and that metric of the first evaluation split."""
     split = next((line_name(line) for line in lines if not is_training(line)), None)
-    found = points(lines, split, "accuracy") if split else []
+    found = points(lines, split, name) if split else []
     # A run that evaluates nothing in training has one line, of the test split at its end, and no curve.
     return np.array(found if len(found) > 1 else [], float).reshape(-1, 2)

@@ -18,6 +18,11 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate_saved
 from jaxcnn.runs.restore import RestoredRun
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import score_of
+
+SCORE = score_of(Classification())
+"""Probes are of classifiers."""
 
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -38,13 +43,13 @@ class Shift(Geometric):
 class Shifted:
     """On test images moved by `pixels`, mean of the four directions.
 
-    Figures: "accuracy when shifted" and "accuracy lost to the shift", which is the unmoved images' minus that. The
+    Figures: "SCORE when shifted" and "SCORE lost to the shift", which is the unmoved images' minus that. The
     images are moved after the experiment's preprocessing.
     """
 
     pixels: int
 
-    figures: ClassVar = ("accuracy when shifted", "accuracy lost to the shift")
+    figures: ClassVar = (f"{SCORE} when shifted", f"{SCORE} lost to the shift")
 
     def measure(self, saved: RestoredRun) -> dict[str, float]:
         moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
@@ -55,12 +60,12 @@ class Shifted:
 class Cropped:
     """On the middle `size` x `size` pixels of the test images, enlarged to what the net takes.
 
-    Figures: "accuracy when cropped" and "accuracy lost to the crop".
+    Figures: "SCORE when cropped" and "SCORE lost to the crop".
     """
 
     size: int
 
-    figures: ClassVar = ("accuracy when cropped", "accuracy lost to the crop")
+    figures: ClassVar = (f"{SCORE} when cropped", f"{SCORE} lost to the crop")
 
     def measure(self, saved: RestoredRun) -> dict[str, float]:
         shape = saved.experiment.data.image_shape
@@ -71,11 +76,11 @@ class Cropped:
 class Generalization:
     """On the training images, without augmentation and dropout, and on the test images.
 
-    Figures: "fitted accuracy" and "fitted loss" (of the training images), "gap" (fitted accuracy minus the test's) and
+    Figures: "fitted SCORE" and "fitted loss" (of the training images), "gap" (the fitted one minus the test's) and
     "loss gap" (the test's loss minus the fitted one).
     """
 
-    figures: ClassVar = ("fitted accuracy", "fitted loss", "gap", "loss gap")
+    figures: ClassVar = (f"fitted {SCORE}", "fitted loss", "gap", "loss gap")
 
     def measure(self, saved: RestoredRun) -> dict[str, float]:
         data = saved.experiment.data
@@ -83,9 +88,9 @@ class Generalization:
         metrics = evaluate_saved(saved, saved.experiment, splits)
         train, test = (metrics[split] for split in splits)
         return {
-            "fitted accuracy": train["accuracy"],
+            f"fitted {SCORE}": train[SCORE],
             "fitted loss": train["loss"],
-            "gap": train["accuracy"] - test["accuracy"],
+            "gap": train[SCORE] - test[SCORE],
             "loss gap": test["loss"] - train["loss"],
         }
 
@@ -95,27 +100,27 @@ class WithoutBlocks:
     """With the residual branch of each block left out in turn, as Veit et al. 2016 did; in a plain net, the block.
 
     Blocks that change the map's shape are kept: a plain net cannot go on without them. Needs a ResNet. Figures:
-    "accuracy without a block" and "accuracy lost with a block", means over the blocks, and the latter's largest,
-    "accuracy lost with the worst block".
+    "SCORE without a block" and "SCORE lost with a block", means over the blocks, and the latter's largest,
+    "SCORE lost with the worst block".
     """
 
     figures: ClassVar = (
-        "accuracy without a block",
-        "accuracy lost with a block",
-        "accuracy lost with the worst block",
+        f"{SCORE} without a block",
+        f"{SCORE} lost with a block",
+        f"{SCORE} lost with the worst block",
     )
 
     def measure(self, saved: RestoredRun) -> dict[str, float]:
         model = saved.experiment.model
         whole = _measured(saved)
         without = [
-            _accuracy(saved, dataclasses.replace(saved.experiment, model=_without(model, name)))
+            _score(saved, dataclasses.replace(saved.experiment, model=_without(model, name)))
             for name in deletable(model)
         ]
         return {
-            "accuracy without a block": float(np.mean(without)),
-            "accuracy lost with a block": whole - float(np.mean(without)),
-            "accuracy lost with the worst block": whole - min(without),
+            f"{SCORE} without a block": float(np.mean(without)),
+            f"{SCORE} lost with a block": whole - float(np.mean(without)),
+            f"{SCORE} lost with the worst block": whole - min(without),
         }
 
 
@@ -173,25 +178,25 @@ def fastest(function, *arguments, repeats: int) -> float:
 def _lost(
     saved: RestoredRun, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
 ) -> dict[str, float]:
-    """What the accuracy is, on average, after each of these changes of the preprocessed images."""
+    """What the score is, on average, after each of these changes of the preprocessed images."""
     data = saved.experiment.data
     changed = [
         dataclasses.replace(saved.experiment, data=dataclasses.replace(data, preprocess=(*data.preprocess, *change)))
         for change in changes
     ]
     step = compile_evaluation_step(saved.experiment, saved.mesh)
-    accuracy = float(np.mean([_accuracy(saved, experiment, step) for experiment in changed]))
-    return {f"accuracy when {participle}": accuracy, f"accuracy lost to the {noun}": _measured(saved) - accuracy}
+    score = float(np.mean([_score(saved, experiment, step) for experiment in changed]))
+    return {f"{SCORE} when {participle}": score, f"{SCORE} lost to the {noun}": _measured(saved) - score}
 
 
 def _measured(saved: RestoredRun) -> float:
-    """The accuracy that the run itself has measured."""
-    return saved.record.result()[saved.experiment.data.test_splits[0]]["accuracy"]
+    """The score that the run itself has measured."""
+    return saved.record.result()[saved.experiment.data.test_splits[0]][SCORE]
 
 
-def _accuracy(saved: RestoredRun, experiment: Experiment, step: Compiled | None = None) -> float:
+def _score(saved: RestoredRun, experiment: Experiment, step: Compiled | None = None) -> float:
     split = experiment.data.test_splits[0]
-    return evaluate_saved(saved, experiment, (split,), step)[split]["accuracy"]
+    return evaluate_saved(saved, experiment, (split,), step)[split][SCORE]
 
 
 def _without(model: nn.Module, block: str) -> nn.Module:

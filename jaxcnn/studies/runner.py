@@ -1,4 +1,4 @@
-"""Conduct: runs the cells of a study one after another. Finished cells stay as they are, killed ones go on."""
+"""Runner: runs the cells of a study one after another. Finished cells stay as they are, killed ones go on."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs import own_code
 from jaxcnn.runs.display import Display
-from jaxcnn.runs.loop import run
+from jaxcnn.runs.events import SILENT, Events
+from jaxcnn.runs.loop import run, run_seeds
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import InUse, start_run
@@ -22,7 +23,6 @@ from jaxcnn.studies.cell import Cell, figures, probe
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
-from jaxcnn.studies.together import fits, run_together
 from jaxcnn.text import print_plain
 
 FINISHED = ("done", "diverged")  # a run that diverged would diverge again
@@ -76,10 +76,11 @@ def conduct(
     pinned: Results,
     together: bool = False,
     accept_code: bool = False,
+    events: Events = SILENT,
 ) -> Conducted:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
-    With `together` the seeds of an arm are trained as one program if that is possible (see together.py).
+    With `together` the seeds of an arm are trained as one program if that is possible (runs/stepper.py: Stacked).
 
     A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
     process runs is left to it.
@@ -97,13 +98,13 @@ def conduct(
                 together
                 and of_arm
                 and fits(of_arm)
-                and not _run_together(of_arm, file, console, stop, pinned, accept_code)
+                and not _run_together(of_arm, file, console, stop, pinned, accept_code, events)
             ):
                 return Conducted(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code)
+            state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code, events)
             if state == "preempted":
                 return Conducted(False, (*failed,), (*elsewhere,))
             if state == "done":
@@ -129,6 +130,11 @@ def conduct(
     return Conducted(True, (*failed,), (*elsewhere,))
 
 
+def fits(cells: Sequence[Cell]) -> bool:
+    """Whether these unfinished cells can be trained as one program: seeds of one experiment, in one process."""
+    return len(cells) > 1 and isinstance(cells[0].arm, Experiment) and jax.process_count() == 1
+
+
 def _run_together(
     cells: Sequence[Cell],
     file: pathlib.Path,
@@ -136,24 +142,43 @@ def _run_together(
     stop: Callable[[], bool],
     pinned: Results,
     accept_code: bool,
+    events: Events,
 ) -> bool:
-    """False where `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
+    """False if `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start = time.perf_counter()
     try:
-        finished = run_together(cells, file, console, stop, pinned, accept_code)
+        with contextlib.ExitStack() as held:
+            plans = [make_plan(cell.arm) for cell in cells]
+            records = [
+                held.enter_context(
+                    start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset(), accept_code)
+                )
+                for cell, plan in zip(cells, plans, strict=True)
+            ]
+            for cell in cells:
+                keep_copy(cell.path, pinned)
+            display = held.enter_context(Display(console, lines=False))
+            outcomes = run_seeds(plans, records, display, stop, events=events)
     except InUse:
         return True  # each cell says so
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         print_plain(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
         return True
-    if finished:
-        print_plain(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
-    return finished
+    if any(outcome.state == "preempted" for outcome in outcomes):
+        return False
+    print_plain(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
+    return True
 
 
 def _run(
-    cell: Cell, file: pathlib.Path, console: Console, stop: Callable[[], bool], pinned: Results, accept_code: bool
+    cell: Cell,
+    file: pathlib.Path,
+    console: Console,
+    stop: Callable[[], bool],
+    pinned: Results,
+    accept_code: bool,
+    events: Events,
 ) -> str:
     """Runs or goes on with one cell; returns its state."""
     encoded = config.encode(cell.arm)
@@ -163,7 +188,7 @@ def _run(
             record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
             keep_copy(cell.path, pinned)
             display = held.enter_context(Display(console, lines=False))
-            return run(plan, record, display, stop).state
+            return run(plan, record, display, stop, events=events).state
     with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as record:
         keep_copy(cell.path, pinned)
         record.write_status("running", 0)

@@ -10,6 +10,8 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.restore import RestoredRun
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import score_of
 
 EXACT = ("parameters", "multiply-adds", "megabytes kept")
 """Figures that are counted and not measured: they are the same for every seed, so that one seed decides."""
@@ -79,14 +81,14 @@ class Study:
     """The first is the baseline. Everything but the named change should be equal between them."""
     claims: tuple[Claim, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    metric: str = "test accuracy"
+    metric: str = f"test {score_of(Classification())}"
     """The figure that the table compares."""
     reach: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """{"train accuracy": 0.75} adds the figure "epochs to train accuracy 0.75": where it is first reached."""
+    """{"train loss": 0.75} adds the figure "epochs to train loss 0.75": where it is first reached."""
     probes: tuple[Probe, ...] = ()
     """Measured on every arm that is a run."""
     diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """{"test accuracy": 0.1}: what a diverged run counts as, such as chance; without it, such a run has no figure, and
+    """{"test loss": 2.3}: what a diverged run counts as, such as chance; without it, such a run has no figure, and
     a claim that needs it is inconclusive."""
     note: str = ""
     """What a reader must know of the scale, for the page."""

@@ -111,7 +111,7 @@ def _unreached(cell: Cell, study: Study) -> list[str]:
     return [
         reach_name(figure, threshold)
         for figure, threshold in study.reach.items()
-        if not reaches(lines, *figure.rsplit(" ", 1), threshold)
+        if not reaches(lines, *figure.rsplit(" ", 1), threshold, cell.arm.task.directions)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.metrics.confusion import count, from_words, to_words
 from jaxcnn.metrics.mean_iou import frequency_weighted_iou, iou, mean_accuracy, mean_iou, pixel_accuracy
 from jaxcnn.tasks.class_map import color, overlay_classes
+from jaxcnn.tasks.losses import CrossEntropy, Loss
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training
-from jaxcnn.train.losses import CrossEntropy, Loss
 
 UNLABELED = 255
 """What fills a mask outside its image. Never a class, so that it counts nowhere, whatever `ignore` is."""
@@ -52,6 +52,8 @@ class Segmentation:
     model has none."""
     classes: tuple[str, ...] = ()
     """Names in the order of the labels, whose IoUs are metrics too, such as "iou_car"; (): means alone."""
+
+    shares: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
@@ -155,13 +157,13 @@ class Segmentation:
         pixels = np.bincount(labels.reshape(-1), minlength=len(classes))
         order = [i for i in np.argsort(-pixels, kind="stable") if pixels[i]]
         coverage = {classes[i]: float(pixels[i] / labels.size) for i in order}
-        lines = [f"{name} {share:.1%}" for name, share in list(coverage.items())[:top]]
+        rows = [(name, f"{share:.1%}") for name, share in list(coverage.items())[:top]]
         pictures = {
             "overlay": overlay_classes(image, labels, classes),
             "classes": color(labels),
             "mask": labels,
         }
-        return Answer(lines, {"coverage": coverage}, pictures)
+        return Answer(("class", "share of the pixels"), rows, {"coverage": coverage}, pictures)
 
     def _weighted(self, logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Weighted losses and weights, float32 [B, H, W]; both are 0 where a pixel does not count.

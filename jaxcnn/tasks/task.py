@@ -5,7 +5,7 @@ A task of your own is one file (docs/own_parts.md has one): a frozen dataclass w
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -26,9 +26,11 @@ Direction = Literal["higher", "lower"]
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a net says about one image: lines for a person, values for --json, and pictures by name."""
+    """What a net says about one image: rows of two columns for a person, values for --json, and pictures by name."""
 
-    lines: list[str]
+    columns: tuple[str, str]
+    """What the rows hold, such as ("class", "probability")."""
+    rows: list[tuple[str, str]]
     values: dict[str, Any]
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """uint8 [H, W, 3] or [H, W], at the size of the image that was asked about."""
@@ -38,13 +40,20 @@ class Answer:
 class Task(Protocol):
     """A frozen dataclass. Everything that runs on devices is a pure function, traced by jit."""
 
-    @property
-    def directions(self) -> Mapping[str, Direction]:
-        """Every metric that it can have, in the order in which they are shown, and which way is better.
+    if TYPE_CHECKING:  # the command line can tell what a value is by the methods of a protocol only
 
-        The first is its score: what best checkpoints and plateau schedules watch unless they name another.
-        """
-        ...
+        @property
+        def directions(self) -> Mapping[str, Direction]:
+            """Every metric that it can have, in the order in which they are shown, and which way is better.
+
+            The first is its score: what best checkpoints and plateau schedules watch unless they name another.
+            """
+            ...
+
+        @property
+        def shares(self) -> tuple[str, ...]:
+            """Metrics that are shares of images, each counted or not: studies bound these over images too."""
+            ...
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
         """What a batch holds beside "image": {"label": Field((), "int32")}."""
@@ -79,7 +88,7 @@ class Task(Protocol):
         """Normalised images [B, H, W, C] -> arrays [B, ...], which `answer` reads."""
         ...
 
-    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int) -> Answer:
+    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """What to show of one image: its part of `predicted`, and the image as the net saw it, uint8 [H, W, C]."""
         ...
 

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
-from jaxcnn.train.losses import LossFn
+from jaxcnn.train.step import LossFn
 
 
 def rematerialized(loss_fn: LossFn) -> LossFn:

@@ -108,11 +108,12 @@ class Plateau:
     without improvement. The state is optax's reduce_on_plateau, kept in the train state, so that resume is exact.
     """
 
-    metric: Literal["loss", "accuracy"] = "accuracy"
+    metric: str | None = None
+    """A metric of the task; None: its score, such as accuracy."""
     factor: float = 0.1
     patience: int = 3
     tolerance: float = 1e-4
-    """The smallest relative change of the loss, or of the error rate, that counts as an improvement."""
+    """The smallest relative change of the metric that counts; of one that is better when higher, of 1 minus it."""
     smallest: float = 1e-4
     """The multiplier never falls below this."""
     warmup: Duration = NO_WARMUP
@@ -127,9 +128,9 @@ class Plateau:
     def initial_state(self) -> Any:
         return self._transformation().init(jnp.float32(0))
 
-    def observe(self, state: Any, metrics: dict[str, float]) -> Any:
-        """The plateau state after one evaluation. Accuracy is watched as the error rate, so lower is better."""
-        value = metrics["loss"] if self.metric == "loss" else 1.0 - metrics["accuracy"]
+    def observe(self, state: Any, value: float, direction: Literal["higher", "lower"]) -> Any:
+        """The plateau state after one evaluation. A rate that is better when higher is watched as 1 minus it."""
+        value = value if direction == "lower" else 1.0 - value
         _, state = self._transformation().update(jnp.float32(0), state, value=jnp.float32(value))
         return state
 

@@ -25,7 +25,7 @@ class Average:
 class TrainState:
     """The state of a run after `step` optimizer steps.
 
-    `sums` are the metric sums since the last logged step; `not_finite` counts the newest steps in a row whose loss or
+    `sums` are the task's sums since the last logged step; `not_finite` counts the newest steps in a row whose loss or
     gradient was not finite, and `bad_step` is the step (counted from 1) at which they were too many, or 0; `key` is the
     run's dropout key, the same at every step (the step folds its number in).
     """
@@ -38,7 +38,7 @@ class TrainState:
     average: Average | None
     plateau: Any
     """State of the plateau schedule, or None."""
-    sums: dict[str, jax.Array]
+    sums: Any
     not_finite: jax.Array
     bad_step: jax.Array
     key: jax.Array

@@ -1,4 +1,4 @@
-"""The train step and the evaluation step: pure functions of (state, batch), the same on one device and on many."""
+"""The train step: a pure function of (state, frozen, batch), the same on one device and on many."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
-from flax import linen as nn
 
 from jaxcnn.errors import UserError
-from jaxcnn.train.losses import Batch, CrossEntropy, LossFn, Sums, classification_sums
 from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import Average, TrainState
 
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+LossFn = Callable[[Any, Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
+"""(params, stats, frozen, batch, key) -> loss, (new statistics, sums)."""
+TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +57,11 @@ def make_train_step(
     ema: EMA = EMA(),
     log_every: int = 1,
     skip: int = 0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (next state, metrics).
+) -> TrainStep:
+    """(state, frozen, batch) -> (next state, metrics).
+
+    `frozen` are variables that no step changes, such as a teacher's or a trunk's: {} for most. They are an argument, so
+    that they are no constants of the program, and no part of the state, so that no checkpoint holds them.
 
     Args:
       loss_fn: the task's loss; its value is a mean over the examples that it is given.
@@ -68,14 +74,14 @@ def make_train_step(
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
 
-    Metrics: sums since the last multiple of `log_every` (loss, accuracy, top5, count) over steps that were not skipped,
+    Metrics: the task's sums since the last multiple of `log_every`, over steps that were not skipped, under "sums";
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
     (see TrainState).
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        grads, stats, sums, loss = _gradients(loss_fn, state.params, state.stats, batch, key, accumulate)
+        grads, stats, sums, loss = _gradients(loss_fn, state.params, state.stats, frozen, batch, key, accumulate)
         updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), state.params)
         learning_rate = rate(state.step)
         if state.plateau is not None:
@@ -105,17 +111,17 @@ def make_train_step(
             not_finite=not_finite,
             bad_step=bad_step,
         )
-        figures = {"learning_rate": learning_rate, "grad_norm": grad_norm, "step_loss": loss, "bad_step": bad_step}
-        return state, {**sums, **figures}
+        scalars = {"learning_rate": learning_rate, "grad_norm": grad_norm, "step_loss": loss, "bad_step": bad_step}
+        return state, {"sums": sums, **scalars}
 
     return step
 
 
-def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.Array, accumulate: int):
+def _gradients(loss_fn: LossFn, params: Any, stats: Any, frozen: Any, batch: Batch, key: jax.Array, accumulate: int):
     """Mean gradient, new statistics, metric sums and mean loss over `accumulate` microbatches."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if accumulate == 1:
-        (loss, (stats, sums)), grads = value_and_grad(params, stats, batch, key)
+        (loss, (stats, sums)), grads = value_and_grad(params, stats, frozen, batch, key)
         return grads, stats, sums, loss
 
     # Microbatch j is every accumulate-th example from j on: the split is the same on any number of devices, and each
@@ -125,29 +131,13 @@ def _gradients(loss_fn: LossFn, params: Any, stats: Any, batch: Batch, key: jax.
     def body(carry, part):
         stats, total = carry
         index, microbatch = part
-        (loss, (stats, sums)), grads = value_and_grad(params, stats, microbatch, jax.random.fold_in(key, index))
+        (loss, (stats, sums)), grads = value_and_grad(params, stats, frozen, microbatch, jax.random.fold_in(key, index))
         return (stats, jax.tree.map(jnp.add, total, (grads, sums, loss))), None
 
     first = jax.tree.map(lambda x: x[0], micro)
-    (_, (_, sums)), grads = jax.eval_shape(value_and_grad, params, stats, first, key)
+    (_, (_, sums)), grads = jax.eval_shape(value_and_grad, params, stats, frozen, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, sums))
     (stats, (grads, sums, loss)), _ = jax.lax.scan(
         body, (stats, (*zeros, jnp.float32(0))), (jnp.arange(accumulate), micro)
     )
     return jax.tree.map(lambda g: g / accumulate, grads), stats, sums, loss / accumulate
-
-
-def make_evaluation_step(
-    model: nn.Module, normalize: Callable[[jax.Array], jax.Array]
-) -> Callable[[Any, Any, Batch], Sums]:
-    """(params, stats, batch with "valid" [B] bool) -> metric sums over the valid examples.
-
-    The loss is the plain cross-entropy, without label smoothing or auxiliary heads.
-    """
-
-    def step(params: Any, stats: Any, batch: Batch) -> Sums:
-        logits = model.apply({"params": params, **stats}, normalize(batch["image"]), train=False)
-        losses = CrossEntropy()(logits, batch["label"])
-        return classification_sums(logits, batch["label"], losses, batch["valid"])
-
-    return step

@@ -11,7 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxcnn.data.digits import Digits
 from jaxcnn.errors import UserError
 from jaxcnn.models.knn import KNN
-from jaxcnn.train.step import make_evaluation_step
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.objective import make_evaluation_step
 
 METRICS = {"l2": "euclidean", "l1": "manhattan", "cosine": "cosine"}
 
@@ -126,9 +127,9 @@ def test_evaluation_takes_it_as_a_net():
     knn = KNN(classes=10)
     normalize = functools.partial(jnp.multiply, 1 / 255)
     variables = knn.memorize(normalize(images), labels)
-    step = jax.jit(make_evaluation_step(knn, normalize))
+    step = jax.jit(make_evaluation_step(Classification(), knn, normalize))
     batch = {"image": images[:50], "label": labels[:50], "valid": np.arange(50) < 40}
-    sums = step({}, variables, batch)
+    sums, _ = step({}, variables, {}, batch)
     assert sums["count"] == sums["accuracy"] == 40 and sums["loss"] / 40 < 1e-4
 
 

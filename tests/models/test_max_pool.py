@@ -79,7 +79,7 @@ def test_no_train_step_for_a_gpu_needs_select_and_scatter(name):
     step = train_step(made, build_optimizer(made.optimizer, rate, None), rate, log_every=1)
     state, batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),  # of no device: this one is no GPU
-        (abstract_state(made, mesh), abstract_batch(made, mesh, 8, masked=False)),
+        (abstract_state(made, mesh), abstract_batch(made, mesh, 8, evaluated=False)),
     )
     text = jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
     assert "convolution" in text and "select_and_scatter" not in text

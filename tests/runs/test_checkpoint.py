@@ -13,11 +13,12 @@ import pytest
 
 from jaxcnn import files
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Checkpoints
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs import checkpoint, seal
 from jaxcnn.runs.run_directory import RunDirectory
+from tests.nets import TinyNet
 
-KEPT = Checkpoints()
+EXPERIMENT = Experiment(TinyNet(), Data((9, 9, 3)))
 CONFIG = {"class": "x:Y", "seed": 0, "data": {"workers": 0}}
 
 
@@ -38,7 +39,7 @@ def make_run(path, seed=0, steps=(1, 2), saved=True):
     path.mkdir(parents=True)
     record = RunDirectory(path)
     files.write_json(path / "config.json", CONFIG | {"seed": seed})
-    manager = checkpoint.open_manager(record.checkpoints, KEPT)
+    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
     for step in steps:
         record.log(
             {"step": step, "split": "train", "loss": 1 / step, "examples_per_second": random.randrange(10**6, 10**7)}
@@ -52,7 +53,7 @@ def make_run(path, seed=0, steps=(1, 2), saved=True):
 
 def restore(path):
     record = RunDirectory(path)
-    manager = checkpoint.open_manager(record.checkpoints, KEPT)
+    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
     try:
         return checkpoint.restore_latest(manager, ABSTRACT, record.recognize)
     finally:
@@ -149,7 +150,7 @@ def test_what_was_logged_after_the_save_does_not_matter_and_saving_goes_on(run):
     record.log({"step": 3, "split": "train"})
     assert restore(run).step == 2
     record.cut_metrics(record.position()["metrics_size"])
-    manager = checkpoint.open_manager(record.checkpoints, KEPT)
+    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
     checkpoint.save(manager, 3, state_at(3), {"evaluated": True, **record.position()}, {"accuracy": 0.0, "loss": 1.0})
     checkpoint.wait(manager)
     assert manager.all_steps() == [2, 3] and manager.best_step() == 2
@@ -171,7 +172,7 @@ def test_a_checkpoint_from_before_there_were_seals_is_restored_and_said_to_have_
     restored = restore(run)
     assert (restored.step, restored.sealed) == (2, False)
     (run / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")  # a damaged score is none, and no traceback
-    reader = checkpoint.open_reader(run / "checkpoints", KEPT)
+    reader = checkpoint.open_reader(run / "checkpoints", EXPERIMENT)
     assert reader.best_step() == 1
     checkpoint.restore(reader, 2, ABSTRACT, RunDirectory(run).recognize)
     assert "saved without digests" in caplog.text
@@ -179,7 +180,7 @@ def test_a_checkpoint_from_before_there_were_seals_is_restored_and_said_to_have_
 
 def test_reading_checks_too_and_falls_back_on_nothing(run):
     flip(run / "checkpoints" / "2" / "note" / "metadata", random.Random(1))
-    reader = checkpoint.open_reader(run / "checkpoints", KEPT)
+    reader = checkpoint.open_reader(run / "checkpoints", EXPERIMENT)
     assert reader.all_steps() == [1, 2]
     with pytest.raises(seal.Damaged, match="has changed"):
         checkpoint.restore(reader, 2, ABSTRACT, RunDirectory(run).recognize)
@@ -239,7 +240,7 @@ def test_what_is_committed_is_flushed_before_it_has_its_name(tmp_path, monkeypat
     ],
 )
 def test_the_advice_fits_the_cause(whole, cause, advice):
-    reader = checkpoint.open_reader(whole / "checkpoints", KEPT)
+    reader = checkpoint.open_reader(whole / "checkpoints", EXPERIMENT)
     message = str(checkpoint._not_written(reader, cause))
     assert advice in message and "checkpoint 2 is intact" in message
 

@@ -1,6 +1,7 @@
 """Evaluation against numpy, for batch sizes that divide and that do not; and its refusal to report a wrong count."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -14,9 +15,8 @@ from jaxcnn.data.synthetic import Synthetic, SyntheticExamples
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
-from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_saved
+from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_saved, evaluation_step, placed
 from jaxcnn.train.mesh import make_mesh
-from jaxcnn.train.step import make_evaluation_step
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)
@@ -44,7 +44,10 @@ def variables(seed):
 
 
 def figures(nets, batches, **keywords):
-    return evaluate(jax.jit(make_evaluation_step(MODEL, UNIT)), nets, iter(batches), EXAMPLES, make_mesh(), **keywords)
+    experiment = Experiment(MODEL, Data(SHAPE))
+    place = functools.partial(placed, experiment=experiment, mesh=make_mesh(), evaluated=True)
+    found = evaluate(jax.jit(evaluation_step(experiment)), nets, iter(batches), EXAMPLES, place, **keywords)
+    return [experiment.task.metrics(*each) for each in found]
 
 
 def batches(size):
@@ -81,7 +84,7 @@ def test_a_saved_run_is_evaluated_on_images_of_which_few_cannot_be_used(tolerate
     source = TwoShort(image_shape=SHAPE, classes=7, test=23)
     data = Data(SHAPE, source, evaluation_batch_size=8, tolerate_broken=tolerated, memory_limit=limit)
     params, stats = variables(0)
-    step = SimpleNamespace(call=jax.jit(make_evaluation_step(MODEL, UNIT)))
+    step = SimpleNamespace(call=jax.jit(evaluation_step(Experiment(MODEL, data))))
     state = SimpleNamespace(params=params, stats=stats, average=None)
     experiment = Experiment(MODEL, data)
     record = SimpleNamespace(newest_start=dict)

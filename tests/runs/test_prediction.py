@@ -19,6 +19,7 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
 from jaxcnn.runs import prediction as predict
 from jaxcnn.runs.prediction import Net
+from jaxcnn.tasks.classification import most_probable
 
 IMAGENET = Net(None, tuple(imagenet.names()), {}, 0)
 
@@ -43,8 +44,7 @@ def test_an_unknown_class_is_answered_with_the_nearest():
 
 
 def test_the_most_probable_come_first_and_of_equal_ones_the_lower_index():
-    net = Net(None, ("a", "b", "c"), {}, 0)
-    assert net.most_probable(np.array([0.25, 0.5, 0.25]), 2) == [("b", 0.5), ("a", 0.25)]
+    assert most_probable(np.array([0.25, 0.5, 0.25]), ("a", "b", "c"), 2) == [("b", 0.5), ("a", 0.25)]
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_an_evaluation_split_may_be_called_train(tmp_path):
     labels = [line.get_label() for line in right.lines]
     assert labels == ["run train (evaluated)", "run test", "run train"]
     assert {len(line.get_xdata()) for line in left.lines} == {3, 5}
-    assert len(_training(lines)) == 3 and _evaluation(lines)[:, 1].tolist() == [
+    assert len(_training(lines)) == 3 and _evaluation(lines, "accuracy")[:, 1].tolist() == [
         line["accuracy"] for line in lines if line["split"] == "train" and not is_training(line)
     ]
     of_training = next(line for line in lines if is_training(line))
@@ -251,17 +251,24 @@ def test_debug_keeps_what_is_evaluated_and_tested():
 def test_the_best_evaluations_are_a_function_of_all_of_them():
     scores = [0.2, 0.5, 0.5, float("nan"), 0.4, 0.6, 0.1, 0.55, 0.6]
     for kept in (1, 2, 3):
-        best, entered = Best(Checkpoints(best=kept)), []
+        best, entered = Best(dataclasses.replace(make(), checkpoints=Checkpoints(best=kept))), []
         for step, score in enumerate(scores, 1):
             before, best = best, best.with_evaluation(step, {"accuracy": score})
             entered += [step] * (best is not before)
-            assert best_of(best.kept, json.loads(json.dumps(best.note()))) == best
+            assert best_of(best.experiment, json.loads(json.dumps(best.note()))) == best
         finite = [score for score in scores if score == score]
         assert [score for score, _ in best.entries] == sorted(finite)[-kept:]
         assert set(step for _, step in best.entries) <= set(entered)
-    assert Best(Checkpoints()).with_evaluation(1, {"accuracy": 0.6}).with_evaluation(2, {"accuracy": 0.6}).step == 1
-    assert Best(Checkpoints(best=0)).with_evaluation(1, {"accuracy": 1.0}).step is None
-    by_loss = Best(Checkpoints(metric="loss")).with_evaluation(1, {"loss": 0.5}).with_evaluation(2, {"loss": 0.4})
+    assert Best(make()).with_evaluation(1, {"accuracy": 0.6}).with_evaluation(2, {"accuracy": 0.6}).step == 1
+    assert (
+        Best(dataclasses.replace(make(), checkpoints=Checkpoints(best=0))).with_evaluation(1, {"accuracy": 1.0}).step
+        is None
+    )
+    by_loss = (
+        Best(dataclasses.replace(make(), checkpoints=Checkpoints(metric="loss")))
+        .with_evaluation(1, {"loss": 0.5})
+        .with_evaluation(2, {"loss": 0.4})
+    )
     assert by_loss.step == 2
 
 

@@ -9,7 +9,6 @@ import jaxcnn as jc
 from jaxcnn.runs import setup as plans
 from jaxcnn.runs.compare import curves
 from jaxcnn.runs.debug import debug
-from jaxcnn.runs.loop import initial_state as initialisation
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.schedules import StepDecay
@@ -46,10 +45,10 @@ def test_a_usual_run_and_one_whose_steps_are_counted_are_not(duration):
 
 def test_a_start_traces_the_model_once_beside_its_initialisation(monkeypatch, tmp_path):
     traced = []
-    # The loop's own, by which the state is made, is another name for it.
-    monkeypatch.setattr(plans, "initial_state", lambda *arguments: traced.append(0) or initialisation(*arguments))
+    original = plans._init
+    monkeypatch.setattr(plans, "_init", lambda *arguments: traced.append(0) or original(*arguments))
     jc.train(dataclasses.replace(tiny(), duration=jc.steps(3)), tmp_path / "run", quiet=True)
-    assert len(traced) == 1
+    assert len(traced) == 2
 
 
 def test_fine_tuning_says_where_images_are_prepared_otherwise(tmp_path, capsys):

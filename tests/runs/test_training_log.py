@@ -6,15 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.runs.member import training_line
 from jaxcnn.runs.training_log import Completions, Diverged, TrainingLog, clock
+from jaxcnn.tasks.classification import Classification
 
 SIZE = 4
 
 
 def metrics(loss, bad_step=0):
-    arrays = {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}
+    arrays = {"sums": {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}}
     figures = {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "step_loss": jnp.float32(loss)}
     return arrays | figures | {"bad_step": jnp.int32(bad_step)}
+
+
+def written(lines):
+    """What the loop makes of an interval, into `lines`."""
+    return lambda line, metrics, times: lines.append(training_line(Classification(), line, metrics, times))
 
 
 def taken(interval, step, **figures):
@@ -24,7 +31,7 @@ def taken(interval, step, **figures):
 
 def test_an_interval_is_written_when_the_next_one_ends():
     lines = []
-    interval = TrainingLog(lines.append, examples_per_step=SIZE)
+    interval = TrainingLog(written(lines), examples_per_step=SIZE)
     for step in (1, 2):
         taken(interval, step, loss=8 * step)
         interval.end({"step": step, "split": "train"})
@@ -39,7 +46,7 @@ def test_an_interval_is_written_when_the_next_one_ends():
 
 def test_an_interval_that_is_not_finite_is_never_written():
     lines = []
-    interval = TrainingLog(lines.append, examples_per_step=SIZE)
+    interval = TrainingLog(written(lines), examples_per_step=SIZE)
     taken(interval, 7, loss=float("nan"), bad_step=7)
     interval.end({"step": 8, "split": "train"})
     with pytest.raises(Diverged) as error:
@@ -54,7 +61,7 @@ class World:
         self.fetch, self.compute = fetch, compute
         self.now, self.done = 100.0, []
         self.lines, self.stopwatch, self.resumed = [], {}, None
-        self.interval = TrainingLog(self.lines.append, SIZE, clock=lambda: self.now, completed=self.completed)
+        self.interval = TrainingLog(written(self.lines), SIZE, clock=lambda: self.now, completed=self.completed)
 
     def completed(self, value):
         step = len(self.done)
@@ -125,7 +132,7 @@ def test_a_completion_is_noted_when_it_happens_and_not_when_it_is_asked_for():
 
 def test_a_pause_before_the_first_step_and_two_in_a_row_change_nothing():
     lines = []
-    interval = TrainingLog(lines.append, examples_per_step=SIZE)
+    interval = TrainingLog(written(lines), examples_per_step=SIZE)
     interval.settle()
     assert interval.newest_figures() is None
     taken(interval, 1, loss=2.0)

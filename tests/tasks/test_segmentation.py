@@ -15,9 +15,9 @@ from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 from jaxcnn.errors import UserError
 from jaxcnn.metrics.confusion import from_words
 from jaxcnn.tasks.class_map import overlay_classes, palette
+from jaxcnn.tasks.losses import CrossEntropy
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.tasks.task import Task, score_of
-from jaxcnn.train.losses import CrossEntropy
 from jaxcnn.train.optimizers import SGD
 from tests.tasks import many_devices
 from tests.tasks.segmenters import Given, Pixelwise
@@ -207,7 +207,7 @@ def test_an_answer_says_what_covers_the_image_and_shows_it():
     (labels,) = np.asarray(task.predict(Given(CLASSES), {}, jnp.asarray(logits)))
     assert labels.dtype == np.uint8 and labels[0].tolist() == [3] * 10 and labels[3].tolist() == [1] * 4 + [2] * 6
     answer = task.answer(labels, image, FourClasses.classes, top=2)
-    assert answer.lines == ["road 60.0%", "tree 25.0%"]
+    assert answer.rows == [("road", "60.0%"), ("tree", "25.0%")]
     assert answer.values == {"coverage": {"road": 0.6, "tree": 0.25, "car": 0.15}}
     assert (answer.pictures["mask"] == labels).all()
     assert (answer.pictures["classes"] == palette()[labels]).all()

@@ -7,7 +7,8 @@ import pytest
 
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.models import GAP, create_model
-from jaxcnn.train.losses import CrossEntropy, make_classification_loss
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.objective import make_loss
 from jaxcnn.train.rematerialize import rematerialized
 
 NETS = {
@@ -23,8 +24,8 @@ def losses(name, batch):
     images = rng.integers(0, 256, (batch, 32, 32, 3), np.uint8)
     variables = jax.jit(lambda: model.init(jax.random.key(0), UNIT(images[:1]), train=False, method="outputs"))()
     stats = {name: value for name, value in variables.items() if name != "params"}
-    arguments = (variables["params"], stats, {"image": images, "label": jnp.arange(batch) % 4}, jax.random.key(1))
-    loss = make_classification_loss(model, UNIT, CrossEntropy())
+    arguments = (variables["params"], stats, {}, {"image": images, "label": jnp.arange(batch) % 4}, jax.random.key(1))
+    loss = make_loss(Classification(), model, UNIT)
     return (loss, rematerialized(loss)), arguments
 
 

@@ -105,7 +105,7 @@ def test_plateau_divides_the_rate_after_patience_evaluations_without_improvement
     schedule = Plateau(metric="accuracy", factor=0.1, patience=2, smallest=1e-3)
     state, scales = schedule.initial_state(), []
     for accuracy in [0.5, 0.6, 0.6, 0.6, 0.7, 0.7, 0.65, 0.6, 0.6, 0.6, 0.6, 0.6]:
-        state = schedule.observe(state, {"accuracy": accuracy, "loss": 0.0})
+        state = schedule.observe(state, accuracy, "higher")
         scales.append(float(state.scale))
     expected = [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-3, 1e-3]
     np.testing.assert_allclose(scales, expected, rtol=1e-5)
@@ -115,7 +115,7 @@ def test_plateau_on_the_loss():
     schedule = Plateau(metric="loss", patience=1)
     state = schedule.initial_state()
     for loss, scale in [(1.0, 1.0), (0.9, 1.0), (0.95, 0.1)]:
-        state = schedule.observe(state, {"accuracy": 0.0, "loss": loss})
+        state = schedule.observe(state, loss, "lower")
         assert float(state.scale) == pytest.approx(scale)
 
 

@@ -15,11 +15,13 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP, create_model
 from jaxcnn.runs.setup import initial_state
-from jaxcnn.train.losses import CrossEntropy, classification_sums, make_classification_loss
+from jaxcnn.tasks.classification import Classification, classification_sums
+from jaxcnn.tasks.losses import CrossEntropy
+from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import create_state
-from jaxcnn.train.step import EMA, make_evaluation_step, make_train_step
+from jaxcnn.train.step import EMA, make_train_step
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)
@@ -40,7 +42,7 @@ def batch(size=16, start=0):
 @functools.cache
 def program(experiment, log_every=1):
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0.1), experiment.clip_norm)
-    loss = make_classification_loss(experiment.model, UNIT, experiment.loss)
+    loss = make_loss(experiment.task, experiment.model, UNIT)
     step = make_train_step(
         loss,
         optimizer,
@@ -49,7 +51,13 @@ def program(experiment, log_every=1):
         ema=experiment.ema,
         log_every=log_every,
     )
-    return initial_state(experiment, optimizer), jax.jit(step)
+    return initial_state(experiment, optimizer), jax.jit(functools.partial(unfrozen, step))
+
+
+def unfrozen(step, state, batch):
+    """The step of a net of which nothing is frozen, its sums beside its scalars."""
+    state, metrics = step(state, {}, batch)
+    return state, metrics.pop("sums") | metrics
 
 
 def run(experiment, steps=10, log_every=1):
@@ -153,13 +161,14 @@ def test_the_first_step_that_is_not_finite_is_kept():
 def test_a_skipped_step_leaves_everything_but_its_number(skip):
     experiment = dataclasses.replace(EXPERIMENT, ema=EMA(decay=0.9))
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0.1), None)
-    plain = make_classification_loss(experiment.model, UNIT, experiment.loss)
+    plain = make_loss(experiment.task, experiment.model, UNIT)
 
-    def poisoned(params, stats, batch, key):
-        loss, aux = plain(params, stats, batch, key)
+    def poisoned(params, stats, frozen, batch, key):
+        loss, aux = plain(params, stats, frozen, batch, key)
         return loss * jnp.where(batch["label"][0] == 3, jnp.nan, 1.0), aux
 
-    step = jax.jit(make_train_step(poisoned, optimizer, lambda step: jnp.float32(0.1), ema=experiment.ema, skip=skip))
+    step = make_train_step(poisoned, optimizer, lambda step: jnp.float32(0.1), ema=experiment.ema, skip=skip)
+    step = jax.jit(functools.partial(unfrozen, step))
     good, bad = batch(), batch()
     good["label"], bad["label"] = good["label"].at[0].set(0), bad["label"].at[0].set(3)
     before, _ = step(initial_state(experiment, optimizer), good)
@@ -230,8 +239,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_loss_statistics_and_state_in_fl
         "image": jnp.stack([example["image"] for example in examples]),
         "label": jnp.array([example["label"] for example in examples]),
     }
-    loss = make_classification_loss(model, UNIT, CrossEntropy())
-    forward = str(jax.make_jaxpr(loss)(state.params, state.stats, images, state.key))
+    loss = make_loss(Classification(), model, UNIT)
+    forward = str(jax.make_jaxpr(loss)(state.params, state.stats, {}, images, state.key))
     assert re.search(r"bf16\[[^]]*\] = conv_general_dilated", forward)
     assert re.search(r"f32\[[^]]*\] = reduce_sum", forward)
     assert not re.search(r"bf16\[[^]]*\] = (reduce_sum|log|exp)\b", forward)  # no softmax, mean or statistic
@@ -247,7 +256,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_loss_statistics_and_state_in_fl
 
 def test_the_evaluation_step_ignores_rows_that_are_not_valid():
     state, _ = program(EXPERIMENT)
-    step = jax.jit(make_evaluation_step(EXPERIMENT.model, UNIT))
+    evaluation = make_evaluation_step(Classification(), EXPERIMENT.model, UNIT)
+    step = jax.jit(lambda params, stats, batch: evaluation(params, stats, {}, batch)[0])
     full = batch(8) | {"valid": jnp.arange(8) < 5}
     garbage = full | {"image": full["image"].at[5:].set(255), "label": full["label"].at[5:].set(3)}
     close(step(state.params, state.stats, full), step(state.params, state.stats, garbage), rtol=0)
@@ -265,13 +275,13 @@ def test_values_out_of_range_are_refused(make):
 def test_the_logged_rate_is_the_applied_one_after_skipped_steps():
     """Steps 3 and 4 of 8 are skipped; the schedule goes by the step, the average and Adam's correction by updates."""
 
-    def loss_fn(params, stats, batch, key):
+    def loss_fn(params, stats, frozen, batch, key):
         value = jnp.where(batch["bad"], jnp.nan, params["w"])  # its gradient is 1
         return value, (stats, {"loss": value, "count": jnp.int32(1)})
 
     rate = lambda step: 0.5 ** (step + 1).astype(jnp.float32)  # noqa: E731
     optimizer = build_optimizer(SGD(1.0, momentum=0.0), rate, None)
-    step = jax.jit(make_train_step(loss_fn, optimizer, rate, skip=3, ema=EMA(decay=0.9)))
+    step = jax.jit(functools.partial(unfrozen, make_train_step(loss_fn, optimizer, rate, skip=3, ema=EMA(decay=0.9))))
     sums = {"loss": jnp.float32(0), "count": jnp.int32(0)}
     state = create_state({"params": {"w": jnp.float32(4)}}, optimizer, True, None, sums, jax.random.key(0))
     for number in range(8):
@@ -281,3 +291,25 @@ def test_the_logged_rate_is_the_applied_one_after_skipped_steps():
         assert float(metrics["learning_rate"]) == 0.5 ** (number + 1)
         assert before - float(state.params["w"]) == (0 if bad else float(metrics["learning_rate"]))
     assert int(state.average.count) == 6 and int(state.bad_step) == 0
+
+
+def test_frozen_variables_take_part_and_are_not_in_the_state():
+    """A trunk whose kernel and statistics are frozen, and a teacher: the same loss as the whole net's, no gradient."""
+    state, _ = program(EXPERIMENT)
+    whole = {"params": state.params, **state.stats}
+    name = next(iter(state.params))
+    frozen = {"params": {name: state.params[name]}, "batch_stats": state.stats["batch_stats"], "teacher": {"w": 1.0}}
+    params = {key: value for key, value in state.params.items() if key != name}
+    loss = make_loss(EXPERIMENT.task, EXPERIMENT.model, UNIT)
+    of_all, (_, sums) = loss(whole["params"], state.stats, {}, batch(), state.key)
+    (of_some, (stats, same)), grads = jax.value_and_grad(loss, has_aux=True)(params, {}, frozen, batch(), state.key)
+    assert float(of_all) == float(of_some) and stats == {} and float(sums["loss"]) == float(same["loss"])
+    assert grads.keys() == params.keys()
+    optimizer = build_optimizer(EXPERIMENT.optimizer, lambda step: jnp.float32(0.1), None)
+    part = create_state({"params": params}, optimizer, False, None, jax.tree.map(jnp.zeros_like, sums), state.key)
+    step = jax.jit(make_train_step(loss, optimizer, lambda step: jnp.float32(0.1)), donate_argnums=0)
+    losses = []
+    for _ in range(8):
+        part, metrics = step(part, frozen, batch())
+        losses.append(float(metrics["step_loss"]))
+    assert losses[-1] < losses[0] and name not in part.params  # and frozen, which is not donated, is still there

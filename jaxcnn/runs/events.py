@@ -1,0 +1,23 @@
+"""Events: what the loop tells of its course to whoever watches a run from inside, such as the proof of resume."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+
+class Events:
+    """What the loop tells of its course; this one listens to nothing."""
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Around "compile", "step", "evaluation", "save" and "end"."""
+        return contextlib.nullcontext()
+
+    def read(self, step: int, examples: list[int]) -> None:
+        """The examples of this process's part of the batch that follows `step` steps, by their index."""
+
+    def saved(self, wait: Callable[[], None]) -> None:
+        """A save has begun; `wait` returns once it is committed."""
+
+
+SILENT = Events()

@@ -1,0 +1,188 @@
+"""Member: one run among those that a loop trains together; of most loops the only one."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.data.pipeline import TrainBatches
+from jaxcnn.errors import UserError
+from jaxcnn.runs import checkpoint
+from jaxcnn.runs.consensus import Consensus
+from jaxcnn.runs.evaluation import Metrics
+from jaxcnn.runs.quarantine import Quarantine
+from jaxcnn.runs.run_directory import RunDirectory, State, line_name
+from jaxcnn.runs.selection import Best, best_of, selection
+from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.training_log import Diverged
+from jaxcnn.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run, or this start of it, ended."""
+
+    state: State
+    step: int
+    message: str
+    result: Metrics
+
+
+class Member:
+    """Its run directory, checkpoints, evaluations and what is best of them.
+
+    Args:
+      plan: of the run.
+      record: its directory.
+      consensus: of the processes.
+      say: shows a line.
+    """
+
+    def __init__(self, plan: Plan, record: RunDirectory, consensus: Consensus, say: Callable[[str], None]):
+        self.plan, self.record, self.say = plan, record, say
+        experiment = plan.experiment
+        self.manager = checkpoint.open_manager(record.checkpoints, experiment)
+        self.quarantine = Quarantine(record, consensus, experiment.data.tolerate_broken, say)
+        self.best = Best(experiment)
+        self.evaluations: Metrics = {}
+        self.batches: TrainBatches | None = None
+        self.diverged: Diverged | None = None
+        self.board = _open_board(record) if experiment.tensorboard and record.process == 0 else None
+
+    def close(self) -> None:
+        self.manager.close()
+        if self.board is not None:
+            self.board.close()
+
+    def resume(self, note: Mapping[str, Any], step: int) -> None:
+        """Goes back to what a checkpoint notes."""
+        self.evaluations = note["evaluations"]
+        self.best = best_of(self.plan.experiment, note.get("best", []))
+        self.record.cut_metrics(note["metrics_size"])
+        self.record.write_status("running", step)
+
+    def evaluated(self, step: int, results: Metrics) -> bool:
+        """Takes the figures of an evaluation; whether it is among the best."""
+        self.evaluations = results
+        before, self.best = self.best, self.best.with_evaluation(step, next(iter(results.values())))
+        return self.best is not before
+
+    def save(self, step: int, state: Any, *, evaluated: bool, scored: bool, anew: bool) -> None:
+        """Saves a step; one of the best with its metrics, as the score by which these are kept.
+
+        `anew` replaces what is saved of this step: a stop cut its evaluation short, which is done now.
+        """
+        checkpoint.wait(self.manager)
+        if step in self.manager.all_steps():
+            if not anew:
+                return
+            self.manager.delete(step)
+        note = {
+            "evaluated": evaluated,
+            "evaluations": self.evaluations,
+            "best": self.best.note(),
+            **self.record.position(),
+        }
+        metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
+        checkpoint.save(self.manager, step, state, note, metrics)
+        self.record.write_status("running", step)
+
+    def finish(self, tested: Metrics) -> Metrics:
+        """Writes the result, of the test splits and the last evaluation."""
+        checkpoint.wait(self.manager)
+        result = tested | self.evaluations
+        self.record.write_result(result, selection(self.plan.experiment, self.best))
+        return result
+
+    def end(self, state: State, step: int, **more: Any) -> None:
+        """Writes how the run, or this start of it, ended; not on a full disk, where nothing can be written."""
+        with contextlib.suppress(UserError) if state == "failed" else contextlib.nullcontext():
+            self.record.write_status(state, step, **more)
+
+    def diverge(self, error: Diverged) -> str:
+        """Records that training cannot go on, and says so."""
+        self.diverged = error
+        skipped = self.plan.experiment.skip_bad_steps
+        message = (
+            f"{error.cause} was not finite at step {error.step:,}"
+            + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
+            + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
+            "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
+            + (" or --skip-bad-steps 3" if error.skippable else "")
+        )
+        self.record.write_status("diverged", error.step, message=message, **self.bad_step(error.step, error.figures))
+        return message
+
+    def skipped(self, step: int, loss: float, grad_norm: float) -> None:
+        """Records a step whose update was skipped."""
+        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
+            self.say(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
+
+    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
+        """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
+        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
+        return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
+
+    def log(self, line: dict[str, Any]) -> None:
+        """One line of figures: into metrics.jsonl, and to TensorBoard if it is on."""
+        self.record.log(line)
+        if self.board is not None:
+            for name, value in line.items():
+                if name not in ("step", "split") and value is not None:
+                    self.board.add_scalar(f"{line_name(line)}/{name}", value, line["step"])
+
+
+def training_line(
+    task: Task, line: dict[str, Any], metrics: Mapping[str, Any], times: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One interval of training for metrics.jsonl, from what one net's steps gave."""
+    found = task.metrics(metrics["sums"], {})
+    scalars = {name: metrics[name].item() for name in ("learning_rate", "grad_norm")}
+    line = line | ordered(task, found) | scalars | {"count": found["count"]} | dict(times)
+    # All steps of an interval may be skipped: a figure of nothing is null.
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
+
+
+def ordered(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics, without their count, in the order in which the task shows them; those that it does not name last."""
+    names = [name for name in task.directions if name in metrics]
+    names += [name for name in metrics if name not in task.directions and name != "count"]
+    return {name: metrics[name] for name in names}
+
+
+def evaluated_metrics(task: Task, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The metrics of a split in the task's order, with the count."""
+    found = task.metrics(sums, records)
+    return ordered(task, found) | {"count": found["count"]}
+
+
+def not_finite(sums: Mapping[str, np.ndarray]) -> str | None:
+    """The name of a sum that is not finite, if there is one: what a net of broken weights gives."""
+    return next((name for name, value in sums.items() if not np.isfinite(value).all()), None)
+
+
+def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> TrainBatches:
+    """This process's part of the training batches."""
+    data = plan.experiment.data
+    return TrainBatches(
+        examples,
+        transforms,
+        batch_fields(plan.experiment),
+        data.batch_size,
+        plan.experiment.seed,
+        data.tolerate_broken,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def _open_board(record: RunDirectory) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("tensorboard is on but not installed: pip install 'jaxcnn[tensorboard]'") from error
+    return SummaryWriter(str(record.path / "tensorboard"))

@@ -1,0 +1,188 @@
+"""Stepper: how the loop computes. One net, or the nets of several seeds as one program; the loop is the same for both.
+
+A state here is that of all nets; `member` gives one's, as a run of its own has it.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxcnn.errors import UserError
+from jaxcnn.runs.compilation import Compiled, compile_ahead
+from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
+from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
+from jaxcnn.runs.program import compile_train_step, train_step
+from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, initial_state
+from jaxcnn.train import mesh as meshes
+from jaxcnn.train.state import TrainState, all_finite
+from jaxcnn.train.xla_flags import compiler_options
+
+Batch = dict[str, np.ndarray]
+
+
+class Stepper(Protocol):
+    """What is computed for the loop."""
+
+    count: int
+    """Nets."""
+    abstract: Any
+    """One net's state, as shapes with shardings."""
+
+    def compile_train(self) -> Compiled:
+        """(state, frozen, placed batches) -> (state, metrics); the state is donated. Raises UserError on memory."""
+        ...
+
+    def compile_evaluation(self) -> Compiled:
+        """(params, stats, frozen, placed batch) -> (sums, records)."""
+        ...
+
+    def create(self) -> list[TrainState]:
+        """The initial state of each net."""
+        ...
+
+    def joined(self, states: Sequence[TrainState]) -> TrainState:
+        """The state of all nets, from theirs."""
+        ...
+
+    def member(self, tree: Any, number: int) -> Any:
+        """One net's part of a tree of arrays, of the device or the host."""
+        ...
+
+    def place(self, batches: Sequence[Batch]) -> Any:
+        """A batch of each net, on the devices."""
+        ...
+
+    def place_evaluation(self, batch: Batch) -> Any:
+        """An evaluation batch, which all nets share, on the devices."""
+        ...
+
+    def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
+        """The state with these states of the plateau schedule."""
+        ...
+
+
+class Single:
+    """One net, on the mesh of its plan."""
+
+    count = 1
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.abstract = abstract_state(plan.experiment, plan.mesh)
+
+    def compile_train(self) -> Compiled:
+        return compile_train_step(self.plan)
+
+    def compile_evaluation(self) -> Compiled:
+        return compile_evaluation_step(self.plan.experiment, self.plan.mesh)
+
+    def create(self) -> list[TrainState]:
+        # The seed is an argument and no constant: the compile cache then serves all seeds.
+        create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
+        seed = np.uint32(self.plan.experiment.seed)
+        return [jax.jit(create, out_shardings=meshes.shardings(self.abstract))(seed)]
+
+    def joined(self, states: Sequence[TrainState]) -> TrainState:
+        return states[0]
+
+    def member(self, tree: Any, number: int) -> Any:
+        return tree
+
+    def place(self, batches: Sequence[Batch]) -> Any:
+        return placed(batches[0], self.plan.experiment, self.plan.mesh, evaluated=False)
+
+    def place_evaluation(self, batch: Batch) -> Any:
+        return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
+
+    def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
+        return state.replace(plateau=jax.device_put(plateaus[0], meshes.replicated(self.plan.mesh)))
+
+
+class Stacked:
+    """The nets of several seeds of one experiment: arrays with the seeds in front, vmap over them.
+
+    For nets that leave a device idle. If there are several devices whose number divides that of the seeds, the seeds
+    are shared out over them. Results agree with those of single runs to rounding: vmap makes other convolutions of the
+    same sums. One process only.
+    """
+
+    def __init__(self, plans: Sequence[Plan]):
+        self.plans, self.plan, self.count = plans, plans[0], len(plans)
+        devices = jax.device_count() if len(plans) % jax.device_count() == 0 else 1
+        mesh = jax.make_mesh((devices,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+        self.over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
+        self.everywhere = NamedSharding(mesh, PartitionSpec())
+        self.abstract = abstract_state(self.plan.experiment, self.plan.mesh)
+
+    def compile_train(self) -> Compiled:
+        plan = self.plan
+        one = train_step(plan.experiment, plan.optimizer, plan.rate, plan.log_every)
+        step = jax.vmap(one, in_axes=(0, None, 0))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=self.over_seeds)
+        batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
+        try:
+            compiled = self._compiled(jitted, self._stacked(self.abstract), {}, self._stacked(batch))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise UserError(advice(plan.experiment, plan.mesh, None)) from error
+            raise
+        check_memory(plan.experiment, plan.mesh, compiled.memory)
+        return compiled
+
+    def compile_evaluation(self) -> Compiled:
+        experiment = self.plan.experiment
+        step = jax.vmap(evaluation_step(experiment), in_axes=(0, 0, None, None))
+        batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
+        shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), batch)
+        state = self._stacked(self.abstract)
+        return self._compiled(jax.jit(step), state.params, state.stats, {}, shared)
+
+    def create(self) -> list[TrainState]:
+        create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
+        return [create(np.uint32(plan.experiment.seed)) for plan in self.plans]
+
+    def joined(self, states: Sequence[TrainState]) -> TrainState:
+        local = [jax.device_put(state, jax.devices()[0]) for state in states]
+        return jax.device_put(jax.tree.map(lambda *seeds: jnp.stack(seeds), *local), self.over_seeds)
+
+    def member(self, tree: Any, number: int) -> Any:
+        return jax.tree.map(lambda x: x[number], tree)
+
+    def place(self, batches: Sequence[Batch]) -> Any:
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batch_fields(self.plan.experiment)}
+        return jax.device_put(stacked, self.over_seeds)
+
+    def place_evaluation(self, batch: Batch) -> Any:
+        names = (*batch_fields(self.plan.experiment), "valid")
+        return jax.device_put({name: batch[name] for name in names}, self.everywhere)
+
+    def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
+        stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
+        return state.replace(plateau=jax.device_put(stacked, self.over_seeds))
+
+    def _stacked(self, tree: Any) -> Any:
+        """Shapes of one net -> those of all."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self.count, *x.shape), x.dtype, sharding=self.over_seeds), tree
+        )
+
+    def _compiled(self, jitted: Any, *abstract: Any) -> Compiled:
+        experiment = self.plan.experiment
+        with jax.default_matmul_precision(experiment.precision):
+            options = compiler_options(experiment.xla_flags, experiment.deterministic)
+            return compile_ahead(jitted, *abstract, options=options)
+
+
+def stepper_for(plans: Sequence[Plan]) -> Stepper:
+    """One net as it is; several stacked."""
+    return Single(plans[0]) if len(plans) == 1 else Stacked(plans)
+
+
+def finite(stepper: Stepper, state: TrainState, number: int, plan: Plan) -> bool:
+    """Whether all that one net computes with is finite."""
+    return all_finite(stepper.member(state, number), plan.mesh)

@@ -1,0 +1,105 @@
+"""Classification: one label for an image."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn import parts
+from jaxcnn.data import imagenet
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import Field, Fields
+from jaxcnn.errors import UserError
+from jaxcnn.tasks.losses import CrossEntropy, Loss
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, means
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """The most probable class of an image, by a net whose outputs are logits [B, classes]."""
+
+    criterion: Loss = CrossEntropy()
+    """Of the logits and the labels: what training minimises the mean of. Evaluation reports the plain cross-entropy."""
+    auxiliary_weight: float = 0.3
+    """Weight of each auxiliary head's loss (GoogLeNet, section 5); without effect if the model has none."""
+
+    directions: ClassVar[Mapping[str, Direction]] = {"accuracy": "higher", "top5": "higher", "loss": "lower"}
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "top5")
+
+    def __post_init__(self):
+        parts.check_part("task.criterion", self.criterion, parts.LOSS)
+        if not 0 <= self.auxiliary_weight < float("inf"):
+            raise UserError(f"task.auxiliary_weight is {self.auxiliary_weight}; it must be at least 0, and finite")
+
+    def fields(self, image_shape: tuple[int, int, int]) -> Fields:
+        return {"label": Field((), "int32")}
+
+    def check(self, model: nn.Module, examples: Examples) -> None:
+        """Raises UserError if the model has another number of classes than the examples."""
+        if model.classes != len(examples.classes):
+            raise UserError(
+                f"the model has {model.classes} classes, but {examples.name}/{examples.split} has "
+                f"{len(examples.classes)}; create the model with classes={len(examples.classes)}"
+            )
+
+    def loss(
+        self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[jax.Array, Variables, Sums]:
+        """The mean of the criterion, with the weighted means of the auxiliary heads' added."""
+        outputs, updated = apply_training(model, variables, batch["image"], train=train, rngs=rngs)
+        losses = self.criterion(outputs.logits, batch["label"])
+        total = losses.mean()
+        for logits in outputs.aux.values():
+            total += self.auxiliary_weight * self.criterion(logits, batch["label"]).mean()
+        everything = jnp.ones(losses.shape, bool)
+        return total, updated, classification_sums(outputs.logits, batch["label"], losses, everything)
+
+    def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
+        """Sums by the plain cross-entropy, without label smoothing or auxiliary heads."""
+        logits = model.apply(variables, batch["image"], train=False)
+        losses = CrossEntropy()(logits, batch["label"])
+        return classification_sums(logits, batch["label"], losses, batch["valid"]), {}
+
+    def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Mean loss, accuracy (and top5, from six classes on) and the count."""
+        return means(sums)
+
+    def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+        """Probabilities [B, classes]."""
+        return jax.nn.softmax(model.apply(variables, images, train=False))
+
+    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
+        """The `top` most probable classes, the most probable first; WordNet ids with what they mean."""
+        found = most_probable(predicted, classes, top)
+        rows = [(imagenet.spoken(name), f"{score:.4f}") for name, score in found]
+        return Answer(("class", "probability"), rows, {"classes": found})
+
+
+def most_probable(scores: np.ndarray, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
+    """The names of the `top` largest of one image's scores [classes], with these, the largest first."""
+    order = np.argsort(-scores, kind="stable")[:top]
+    return [(classes[i], float(scores[i])) for i in order]
+
+
+def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array, valid: jax.Array) -> Sums:
+    """Sums over the examples whose `valid` [B] is true: loss, accuracy (top-1), top5 (from six classes on), count.
+
+    An example is right in the top k when fewer than k classes have a logit above the label's, or equal to it with a
+    lower index: a net whose logits are all equal does not score 100%.
+    """
+    logits = logits.astype(jnp.float32)
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    before = jnp.arange(logits.shape[-1]) < labels[:, None]
+    rank = jnp.sum((logits > own) | ((logits == own) & before) | jnp.isnan(logits), axis=-1)
+    # The loss of an example that is not valid may be anything, so it is selected away and not multiplied by zero.
+    sums = {
+        "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
+        "accuracy": jnp.sum(valid & (rank < 1)).astype(jnp.int32),
+    }
+    if logits.shape[-1] > 5:
+        sums["top5"] = jnp.sum(valid & (rank < 5)).astype(jnp.int32)
+    return sums | {"count": jnp.sum(valid).astype(jnp.int32)}
