@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -66,7 +66,8 @@ def preparation(
     """The preparation that the reference weights of this model were made for, changed where an argument is given."""
     known = PREPARATIONS.get(name, Preparation())
     normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
-    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+    chosen = known.method if method is None else cast(Method, method)  # Resize refuses another
+    return Preparation(resize or known.resize, crop or known.crop, chosen, normalize)
 
 
 def class_names(file: pathlib.Path | None) -> list[str]:
