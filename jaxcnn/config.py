@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def encode(value: Any, path: str = "") -> Any:
         }
     if isinstance(value, tuple | list):
         return [encode(item, f"{path}.{i}") for i, item in enumerate(value)]
-    if hasattr(value, "items"):
+    if isinstance(value, Mapping):
         return {str(key): encode(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, np.generic):
         return value.item()
