@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import Rotate as Rotate
     from jaxcnn.data.transforms import ScaleJitter as ScaleJitter
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
+    from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
@@ -119,6 +121,7 @@ _FROM = {
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
+    "jaxcnn.data.paired_folders": ("PairedFolders",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -137,6 +140,7 @@ _FROM = {
         "ScaleJitter",
         "VerticalFlip",
     ),
+    "jaxcnn.data.voc": ("VOCSegmentation",),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",

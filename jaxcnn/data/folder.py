@@ -6,6 +6,7 @@ import errno
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -57,7 +58,7 @@ class Folder:
         """
         return self._open(split) if os.path.isdir(os.path.join(self.path, split)) else sliced(self._open, split)
 
-    def _open(self, split: str) -> "FolderExamples":
+    def _open(self, split: str) -> Examples:
         root = self.path
         layout = (
             f"images are expected as {root}/SPLIT/CLASS/NAME.jpg, SPLIT being for example train or test, "
@@ -76,7 +77,7 @@ class Folder:
                     f"Folder: {root} has no split {split!r}: its folders ({some(names)}) are the classes of one split, "
                     f"'train' (`jaxcnn evaluate RUN --split train` takes all of it); {CUT}"
                 )
-            return FolderExamples(root, "", tuple(names), self.channels)
+            return FolderExamples(root, "", tuple(names), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
         if split not in names:
             try:
                 check_split(split, names, f"Folder {root}")
@@ -96,7 +97,7 @@ class Folder:
                     + f"; only in {split}: {some(extra)}"
                 )
             classes = train
-        return FolderExamples(root, split, tuple(classes), self.channels)
+        return FolderExamples(root, split, tuple(classes), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
 
 
 CUT = (
@@ -122,20 +123,12 @@ class FolderExamples:
     @functools.cached_property
     def version(self) -> str:
         """Of the names and sizes of the files, since reading all pixels would take hours: 12 hex digits."""
-        digest, chunk = hashlib.sha256(), 4096
-        with ThreadPoolExecutor(8) as pool:  # a network file system answers each question late
-            for start in range(0, len(self), chunk):
-                for line in pool.map(self._entry, range(start, min(start + chunk, len(self)))):
-                    digest.update(line)
-        return digest.hexdigest()[:12]
 
-    def _entry(self, i: int) -> bytes:
-        path = self.where(i)
-        try:
-            size = os.stat(path).st_size
-        except OSError:  # a link to nowhere is met again where it is read
-            size = -1
-        return os.fsencode(f"{self.classes[self.labels[i]]}/{os.path.basename(path)} {size}\n")
+        def entry(i: int) -> tuple[str, str]:
+            path = self.where(i)
+            return f"{self.classes[self.labels[i]]}/{os.path.basename(path)}", path
+
+        return digest_of_files(len(self), entry)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -150,6 +143,25 @@ class FolderExamples:
     def where(self, i: int) -> str:
         """The path of the file."""
         return os.path.join(self._folder, self.classes[self.labels[i]], os.fsdecode(self._files[i]))
+
+
+def digest_of_files(count: int, entry: Callable[[int], tuple[str, str]]) -> str:
+    """12 hex digits of the names and sizes of files; `entry` gives the name and the path of each."""
+
+    def line(i: int) -> bytes:
+        name, path = entry(i)
+        try:
+            size = os.stat(path).st_size
+        except OSError:  # a link to nowhere is met again where it is read
+            size = -1
+        return os.fsencode(f"{name} {size}\n")
+
+    digest, chunk = hashlib.sha256(), 4096
+    with ThreadPoolExecutor(8) as pool:  # a network file system answers each question late
+        for start in range(0, count, chunk):
+            for each in pool.map(line, range(start, min(start + chunk, count))):
+                digest.update(each)
+    return digest.hexdigest()[:12]
 
 
 def subfolders(path: str) -> list[str]:

@@ -79,7 +79,7 @@ class SyntheticExamples:
         self.classes = tuple(f"class{c:0{digits}}" for c in range(source.classes))
         self._first = 0  # class of an object
         if "mask" in (source.parts or ()):
-            self._first, self.classes = 1, ("background", *self.classes[1:])
+            self._first = 1
         size = source.classes * GRID * GRID * source.image_shape[2]
         levels = random_bytes(source.seed, 0, 0, size) * np.uint16(192) >> 8  # 0..191
         self.labels = self._first + np.arange(len(self)) % (source.classes - self._first)

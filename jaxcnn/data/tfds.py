@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jaxcnn.data.checks import check_label
+from jaxcnn.data.checks import IGNORED, check_label
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
 from jaxcnn.data.images import decode
+from jaxcnn.data.masks import MaskValues, decode_mask
 from jaxcnn.errors import UserError, did_you_mean
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -24,12 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tfds:
-    """A classification set under DATA_DIR/NAME/[CONFIG/]VERSION, for example `Tfds("imagenet2012")`.
+    """A set under DATA_DIR/NAME/[CONFIG/]VERSION, for example `Tfds("imagenet2012")`.
 
     `name` may carry a configuration, "imagenette/320px-v2"; `version` is exact ("3.0.1"), None the newest that is
     prepared. `image` and `label` are the names of the features. Splits follow TFDS: "train", "train[:90%]",
     "train+test". Images are decoded by `jaxcnn.data.images.decode` from the stored bytes, not by TFDS, so that a CMYK
     JPEG or a PNG in disguise comes out right and a damaged image is a BrokenExample.
+
+    With `mask` an example is an image and its mask, and the classes are those of its pixels:
+    `Tfds("oxford_iiit_pet", mask="segmentation_mask", classes=("pet", "ground", "border"), values=(1, 2, 3))`.
     """
 
     slices: ClassVar[bool] = True
@@ -38,6 +42,14 @@ class Tfds:
     version: str | None = None
     image: str = "image"
     label: str = "label"
+    mask: bool | str | None = None
+    """The feature with the class of each pixel; True: the only one that fits; None: labels are read, and no masks."""
+    classes: tuple[str, ...] | None = None
+    """Of the mask's pixels, in the order of their values; None: those that the set itself names."""
+    values: tuple[int, ...] | None = None
+    """The mask's value of each class, if it is not 0, 1, 2, ..."""
+    ignored: tuple[int, ...] | None = None
+    """The mask's values of pixels that count nowhere; None: 255."""
 
     def open(self, split: str, data_dir: str | None = None) -> "TfdsExamples":
         """The examples of one split under `data_dir`, else under TFDS_DATA_DIR, else under ~/tensorflow_datasets."""
@@ -45,30 +57,24 @@ class Tfds:
 
         folder = prepared(self.name, self.version, data_dir)
         builder = read_builder(self.name, folder)
-        info, features = builder.info, builder.info.features
+        info = builder.info
+        features: Any = info.features  # a FeaturesDict, which its stub does not say
         images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-        labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-        for field, key, fitting in (("image", self.image, images), ("label", self.label, labels)):
-            if key not in fitting:
-                kind = "is no feature of it" if key not in features else f"is of kind {type(features[key]).__name__}"
-                raise UserError(
-                    f"dataset {self.name!r} under {folder}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
-                    f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
-                )
+        part, classes, values = self._part(features, images, f"dataset {self.name!r} under {folder}")
         if str(features[self.image].np_dtype) != "uint8":
             raise UserError(
                 f"dataset {self.name!r}: the feature {self.image!r} is {features[self.image].np_dtype}; "
                 "only 8-bit images are read"
             )
 
-        for part in split.split("+"):
-            check_split(part.partition("[")[0].strip(), info.splits, f"dataset {self.name!r} under {folder}")
+        for each in split.split("+"):
+            check_split(each.partition("[")[0].strip(), info.splits, f"dataset {self.name!r} under {folder}")
         try:
             files = [instruction.filename for instruction in info.splits[split].file_instructions]
             if not files:
                 raise UserError(f"dataset {self.name!r}: split {split!r} has no examples; widen it")
             skip = tfds.decode.SkipDecoding()
-            records = builder.as_data_source(split, decoders={key: skip for key in images})
+            records = builder.as_data_source(split, decoders={key: skip for key in images})  # pyright: ignore[reportCallIssue]
         except (ValueError, AssertionError) as cause:
             raise UserError(
                 f"dataset {self.name!r}: split {split!r} cannot be read: {str(cause).splitlines()[0]} "
@@ -81,15 +87,54 @@ class Tfds:
                 f"the first is {missing[0]}; copy them again, or remove {folder} and "
                 f"run: jaxcnn data prepare {self.name} --data-dir {find_data_dir(data_dir)}"
             )
-        return TfdsExamples(
-            self, str(info.version), split, tuple(features[self.label].names), features[self.image].shape[-1], records
-        )
+        channels = features[self.image].shape[-1]
+        return TfdsExamples(self, str(info.version), split, classes, channels, records, part, values)
+
+    def _part(self, features, images: list[str], where: str) -> tuple[str, tuple[str, ...], MaskValues | None]:
+        """The feature that is read beside the image, its classes, and what the values mean if it is a mask."""
+        import tensorflow_datasets as tfds
+
+        labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+        masks = [key for key in images if key != self.image and features[key].shape[-1] == 1]
+        if self.mask is True and len(masks) != 1:
+            found = f"several: {', '.join(masks)}; name one" if masks else "none"
+            raise UserError(f"{where}: of features that can be a mask (images of one channel) it has {found}")
+        part = (masks[0] if self.mask is True else self.mask) or self.label
+        other = ("mask", part, masks) if self.mask else ("label", part, labels)
+        for field, key, fitting in (("image", self.image, images), other):
+            if key not in fitting:
+                kind = "is not a feature of it" if key not in features else f"is of kind {type(features[key]).__name__}"
+                raise UserError(
+                    f"{where}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
+                    f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
+                )
+        if not self.mask:
+            return part, tuple(features[part].names), None
+        classes = self.classes or tuple(getattr(features[part], "names", None) or ())  # TFDS's LabeledImage has them
+        if not classes:
+            raise UserError(
+                f"{where} does not name the classes of its masks; give classes=(...) in the order of their values"
+            )
+        ignored = (IGNORED,) if self.ignored is None else self.ignored
+        return part, classes, MaskValues(len(classes), self.values, ignored)
 
 
 class TfdsExamples:
-    def __init__(self, source: Tfds, version: str, split: str, classes: tuple[str, ...], channels: int | None, records):
+    """Images with labels, or, with `values`, with masks; `part` is the feature of these."""
+
+    def __init__(
+        self,
+        source: Tfds,
+        version: str,
+        split: str,
+        classes: tuple[str, ...],
+        channels: int | None,
+        records,
+        part: str,
+        values: MaskValues | None,
+    ):
         self.name, self.version, self.split, self.classes = source.name, version, split, classes
-        self._image, self._label, self._records = source.image, source.label, records
+        self._image, self._part, self._values, self._records = source.image, part, values, records
         self._channels = 1 if channels == 1 else 3
 
     def __len__(self) -> int:
@@ -99,15 +144,17 @@ class TfdsExamples:
         i = check_index(i, len(self))
         try:
             record = self._records[i]
-            label = record[self._label]
+            part = record[self._part]
             image = decode(record[self._image], self._channels)
+            if self._values is not None:
+                return {"image": image, "mask": self._values.to_classes(decode_mask(part))}
         except MemoryError:
             raise
         except (
             Exception
         ) as cause:  # a damaged file: RuntimeError of array_record, DecodeError of protobuf, ValueError of decode
             raise BrokenExample(i, self.where(i), str(cause) or type(cause).__name__) from cause
-        return {"image": image, "label": check_label(self, i, label)}
+        return {"image": image, "label": check_label(self, i, part)}
 
     def where(self, i: int) -> str:
         """The example's place in the split as asked for: "fashion_mnist/train[17]", "fashion_mnist/train[:90%][17]"."""

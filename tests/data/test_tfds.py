@@ -196,7 +196,7 @@ def test_versions_and_configurations(data_dir):
 
 def test_features_must_be_an_image_and_a_class(written):
     message = refused(Tfds("flowers", image="img"), "train", written)
-    assert "image='img' is no feature of it" in message and "all features: image, label, mask, name" in message
+    assert "image='img' is not a feature of it" in message and "all features: image, label, mask, name" in message
     assert "did you mean 'label'" in refused(Tfds("flowers", label="lable"), "train", written)
     assert "label='name' is of kind Text" in refused(Tfds("flowers", label="name"), "train", written)
 

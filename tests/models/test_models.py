@@ -47,8 +47,7 @@ INCEPTION_V4 = ("Mixed_3a", "Mixed_4a", "Mixed_5a", "Mixed_5b", "Mixed_6a", "Mix
 # on the CPU is very slow). The first pattern that matches a name counts.
 SMALL = {
     "linear_640x480": ({}, (16, 12, 1)),
-    "fcn*_vgg16*": ({"width": 0.03125, "classes": 7}, (9, 12, 3)),
-    "fcn_resnet*": ({**SHALLOW, "depth": (1, 1, 1, 1)}, (33, 40, 3)),
+    "fcn*_vgg16*": ({"width": 0.03125, "variant": "A", "classes": 7}, (9, 12, 3)),
     "lecture_flowers": ({}, (36, 36, 3)),
     "vgg*": ({"width": 0.0625, "head": FC_2X2}, (64, 64, 3)),
     "alexnet_owt": ({"width": 0.125, "head": FC_2X2.clone(dropout_first=True)}, (75, 75, 3)),
@@ -77,9 +76,9 @@ def small(name, **fields):
     return create_model(name, **fields), input_shape(name)
 
 
-# Nets that differ in depth or width only, such as ResNet-50 and 101, have one small form, which is tested once. These
-# have no layers but those of fcn8s_vgg16, vgg16_bn and resnet50.
-WITHIN_OTHERS = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16_bn", "fcn32s_resnet50", "fcn8s_resnet50")
+# Nets that differ in depth or width only, such as ResNet-50 and 101, have one small form, which is tested once. The
+# layers of these are in vgg16_bn, resnet50 and fcn8s_vgg16; the dilated ones are compared with torchvision's.
+WITHIN_OTHERS = {name for name in MODELS if name.startswith("fcn")} - {"fcn8s_vgg16"}
 DISTINCT = list({small(name): name for name in reversed(MODELS) if name not in WITHIN_OTHERS}.values())[::-1]
 
 
