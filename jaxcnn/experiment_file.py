@@ -75,7 +75,9 @@ class Folder(importlib.abc.MetaPathFinder):
             place, text = waiting.pop()
             for name in _imported(text, pathlib.PurePath(place)):
                 file = self.find(name)
-                key = None if file is None or file.is_dir() else self.place(file)
+                if file is None or file.is_dir():
+                    continue
+                key = self.place(file)
                 if key is not None and key not in self.sources:
                     self.sources[key] = file.read_bytes()
                     waiting.append((key, self.sources[key]))
@@ -127,10 +129,12 @@ def load_module(file: pathlib.Path, folder: pathlib.Path | None = None) -> Modul
     _folders[:] = [finder]
     _read[file.absolute()] = finder
     sys.meta_path.insert(0, finder)
-    spec = importlib.util.spec_from_file_location(MODULE, file, loader=_Loader(MODULE, file, finder, FILE))
+    loader = _Loader(MODULE, file, finder, FILE)
+    spec = importlib.util.spec_from_file_location(MODULE, file, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 

@@ -142,7 +142,7 @@ def _disk(workdir: pathlib.Path) -> tuple[str, str]:
 
 
 def _cache() -> tuple[str, str]:
-    folder = jax.config.jax_compilation_cache_dir
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if not folder:
         return "warning", "none: every start compiles anew; set JAX_COMPILATION_CACHE_DIR"
     if not os.access(folder, os.W_OK):

@@ -7,7 +7,7 @@ images of 13 writers, pixels 0..16.
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def load() -> tuple[np.ndarray, np.ndarray, str]:
     """Images uint8 [1797, 8, 8, 1], labels int64 [1797], and the first 12 hex digits of their sha256 as the version."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int64)
     return images, labels, hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()[:12]

@@ -36,7 +36,7 @@ class Draws:
     def at(self, place: int) -> np.random.Generator:
         """The generator of this place, before its first draw. It serves until the next call."""
         self._key[1] = place
-        self._bits.state = self._state
+        self._bits.state = self._state  # pyright: ignore[reportAttributeAccessIssue]  # its stub asks for arrays
         return self._generator
 
 

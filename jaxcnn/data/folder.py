@@ -58,7 +58,7 @@ class Folder:
         """
         return self._open(split) if os.path.isdir(os.path.join(self.path, split)) else sliced(self._open, split)
 
-    def _open(self, split: str) -> "FolderExamples":
+    def _open(self, split: str) -> Examples:
         root = self.path
         layout = (
             f"images are expected as {root}/SPLIT/CLASS/NAME.jpg, SPLIT being for example train or test, "
@@ -77,7 +77,7 @@ class Folder:
                     f"Folder: {root} has no split {split!r}: its folders ({some(names)}) are the classes of one split, "
                     f"'train' (`jaxcnn evaluate RUN --split train` takes all of it); {CUT}"
                 )
-            return FolderExamples(root, "", tuple(names), self.channels)
+            return FolderExamples(root, "", tuple(names), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
         if split not in names:
             try:
                 check_split(split, names, f"Folder {root}")
@@ -97,7 +97,7 @@ class Folder:
                     + f"; only in {split}: {some(extra)}"
                 )
             classes = train
-        return FolderExamples(root, split, tuple(classes), self.channels)
+        return FolderExamples(root, split, tuple(classes), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
 
 
 CUT = (

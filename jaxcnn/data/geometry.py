@@ -112,7 +112,8 @@ def move_boxes(boxes: np.ndarray, geometry: Geometry, size: tuple[int, int]) -> 
         x = 1 - geometry.mirror  # axis 1 of an array is the first coordinate
         low[:, x], high[:, x] = size[1 - x] - high[:, x], size[1 - x] - low[:, x]
     if geometry.angle is not None:
-        turned = [_around_turned(*box, geometry.angle, size) for box in np.concatenate([low, high], 1).tolist()]
+        boxes = np.concatenate([low, high], 1).tolist()
+        turned = [_around_turned(x1, y1, x2, y2, geometry.angle, size) for x1, y1, x2, y2 in boxes]
         low, high = np.split(np.array(turned, np.float64).reshape(-1, 4), 2, axis=1)
     return np.concatenate([low, high], 1).astype(np.float32)
 
@@ -121,7 +122,8 @@ def move_points(points: np.ndarray, geometry: Geometry, size: tuple[int, int]) -
     """Points float32 [N, 2] of an image of this size; NaN if the image does not show them any more."""
     moved = points.astype(np.float64)
     if geometry.window is not None:
-        top, left, *size = geometry.window
+        top, left, height, width = geometry.window
+        size = (height, width)
         moved = _seen(moved - (left, top), size)
     if geometry.size is not None:
         moved, size = moved * (np.array(geometry.size[::-1]) / size[::-1]), geometry.size

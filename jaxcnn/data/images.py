@@ -126,6 +126,8 @@ def to_eight_bits(image, data: bytes):
 
         # Pillow has dropped the low bytes.
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if samples is None:
+            raise ValueError("OpenCV cannot read its 16-bit samples")
         return Image.fromarray(np.where(samples[..., 3:] == 0, 255, np.asarray(image)).astype(np.uint8))
     # Pillow opens 16-bit PGM as "I", and before 11.3 16-bit PNG too.
     if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format in ("PNG", "PPM")):

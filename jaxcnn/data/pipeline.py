@@ -12,7 +12,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any, cast
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class TrainBatches:
         first = self.process * part
         indices = self.indices(step)[first : first + part]
         if self.resident:
-            batch = _gather(self.examples, self.fields, indices)
+            batch = _gather(cast(Memory, self.examples), self.fields, indices)
         else:
             batch = _empty(part, self.fields, indices)
             draws = Draws(self.seed ^ AUGMENTATION)
@@ -156,7 +157,7 @@ class EvaluationBatches:
         indices = np.arange(first, min(first + part, len(self.examples)), dtype=np.int64)
         batch = _empty(part, self.fields, indices)
         if self.resident:
-            for name, rows in _gather(self.examples, self.fields, indices).items():
+            for name, rows in _gather(cast(Memory, self.examples), self.fields, indices).items():
                 batch[name][: len(indices)] = rows
             return batch
         draws = Draws(EVALUATION)
@@ -206,7 +207,9 @@ class Rounds:
         return self.batches[k % len(self.batches)]
 
 
-def iterate(batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
+def iterate(
+    batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, *, workers: int = 0
+) -> Generator[Batch, None, None]:
     """Batches start, start + 1, ..., read ahead by Grain. Close it when done.
 
     In threads, one per processor but 2 to 8, or in `workers` processes; what is resident needs none of these, for a
@@ -217,7 +220,8 @@ def iterate(batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, 
     workers = 0 if batches.resident else workers
     threads = 2 if workers or batches.resident else min(8, max(2, os.cpu_count() or 2))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 if workers else threads + 2)
-    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
+    source: Any = batches  # it asks for more of a sequence than it uses
+    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
     if workers:
         from absl import flags
 

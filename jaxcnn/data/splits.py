@@ -48,8 +48,8 @@ def sliced(open_whole: Callable[[str], Examples], split: str) -> Examples:
     parts = split.split("+")
     if "[" not in split and len(parts) == 1:
         return open_whole(split)
-    read = [_PART.fullmatch(part) for part in parts]
-    if not all(read):
+    read = [match for part in parts if (match := _PART.fullmatch(part))]
+    if len(read) < len(parts):
         raise UserError(f"split {split!r} cannot be read; {SYNTAX}")
     cut = []
     for part, match in zip(parts, read, strict=True):
@@ -74,8 +74,9 @@ class Sliced:
         self.parts = [examples for examples, _ in parts]
         self._part = np.repeat(np.arange(len(parts), dtype=np.int32), [len(index) for _, index in parts])
         self._index = np.concatenate([index for _, index in parts]).astype(np.int64)
-        if all(labels_of(examples) is not None for examples in self.parts):
-            self.labels = np.concatenate([labels_of(examples)[index] for examples, index in parts])
+        known = [labels[index] for examples, index in parts if (labels := labels_of(examples)) is not None]
+        if len(known) == len(parts):
+            self.labels = np.concatenate(known)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxcnn.data.checks import IGNORED, check_label
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
@@ -57,7 +57,8 @@ class Tfds:
 
         folder = prepared(self.name, self.version, data_dir)
         builder = read_builder(self.name, folder)
-        info, features = builder.info, builder.info.features
+        info = builder.info
+        features: Any = info.features  # a FeaturesDict, which its stub does not say
         images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
         part, classes, values = self._part(features, images, f"dataset {self.name!r} under {folder}")
         if str(features[self.image].np_dtype) != "uint8":
@@ -73,7 +74,7 @@ class Tfds:
             if not files:
                 raise UserError(f"dataset {self.name!r}: split {split!r} has no examples; widen it")
             skip = tfds.decode.SkipDecoding()
-            records = builder.as_data_source(split, decoders={key: skip for key in images})
+            records = builder.as_data_source(split, decoders={key: skip for key in images})  # pyright: ignore[reportCallIssue]
         except (ValueError, AssertionError) as cause:
             raise UserError(
                 f"dataset {self.name!r}: split {split!r} cannot be read: {str(cause).splitlines()[0]} "

@@ -12,7 +12,7 @@ output may be a view of it. Sizes are in pixels, as (height, width). An augmenta
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, get_args, runtime_checkable
+from typing import Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 
@@ -188,7 +188,7 @@ class RandomResizedCrop(Geometric):
         check_method(self)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        return Geometry(window=self.box(*shape[:2], rng), size=pair(self.size), method=self.method)
+        return Geometry(window=self.box(shape[0], shape[1], rng), size=pair(self.size), method=self.method)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) of the crop in an image of height x width."""
@@ -353,7 +353,7 @@ def sizes(shape: tuple[int, ...]) -> str:
 
 def levels(transform, field: str, values: int | tuple[int, ...], shape: tuple[int, ...]) -> int | tuple[int, ...]:
     """A level, or one for each channel of an image of this shape. UserError for another number of them."""
-    return values if isinstance(values, int) else per_channel(transform, field, values, shape[2])
+    return values if isinstance(values, int) else cast(tuple[int, ...], per_channel(transform, field, values, shape[2]))
 
 
 def per_channel(transform, field: str, values: float | tuple[float, ...], channels: int) -> tuple[float, ...]:

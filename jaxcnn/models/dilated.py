@@ -9,7 +9,7 @@ drawn as the kernels). Departure: the running variance is the biased one (models
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +114,6 @@ def torchvision_name(model: Segmenter, path: str) -> str:
     """
     part, layer = path.split("/", 1)
     if part == "backbone":
-        return f"backbone.{resnet_name(model, path)}"
+        return f"backbone.{resnet_name(cast(Any, model), path)}"
     number = {"conv": 0, "bn": 1, "score": 4}[layer]
     return f"{'classifier' if part == 'head' else 'aux_classifier'}.{number}"

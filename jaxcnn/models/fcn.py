@@ -258,7 +258,8 @@ def from_vgg16(variables: Mapping[str, Any], vgg16: Mapping[str, Any]) -> tuple[
     Raises:
       UserError: an array of the backbone is missing, has no place in the FCN, or does not fit; the message lists them.
     """
-    ours, theirs = flatten_dict(dict(variables), sep="/"), flatten_dict(dict(vgg16), sep="/")
+    ours: dict[str, Any] = flatten_dict(dict(variables), sep="/")
+    theirs: dict[str, Any] = flatten_dict(dict(vgg16), sep="/")
     taken = {path for path in theirs if not path.startswith("params/head/") or path in ours}
     missing = sorted(path for path in ours if "/backbone/" in path and path not in taken)
     problems = [f"  {path}: not in VGG's weights" for path in missing]

@@ -20,6 +20,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.files import check_regular
 from jaxcnn.models import (
     MODELS,
+    Model,
     alexnet,
     create_model,
     densenet,
@@ -33,11 +34,10 @@ from jaxcnn.models import (
     vgg,
 )
 from jaxcnn.models.catalogue import CATALOGUE
-from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.heads import FC
 
 # (model, path of one of our layers, such as "backbone/layer1_0/conv1") -> the reference's name of it, "layer1.0.conv1".
-Naming = Callable[[Classifier, str], str]
+Naming = Callable[[Any, str], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
     return _own_fields(fitting, weights, fields)
 
 
-def _fitting(name: str, model: Classifier, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
+def _fitting(name: str, model: Model, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
     """The shapes of our leaves, and the references by whose naming these are exactly the keys of `model`."""
     known = REFERENCES.get(type(model.backbone), {})
     if not known:
@@ -193,13 +193,13 @@ def _written(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{field}={value!r}" for field, value in fields.items())
 
 
-def _choices(model: Classifier, wanted: Iterable[str], naming: Naming) -> list[dict[str, str]]:
+def _choices(model: Model, wanted: Iterable[str], naming: Naming) -> list[dict[str, str]]:
     """{our leaf: the reference's key} with auxiliary heads and without them."""
     main = [path for path in wanted if not path.split("/")[1].startswith("aux_")]
     return [{path: _torch_key(model, path, naming) for path in paths} for paths in (wanted, main)]
 
 
-def _best_names(model: Classifier, wanted: Iterable[str], given: Set[str]) -> dict[str, str]:
+def _best_names(model: Model, wanted: Iterable[str], given: Set[str]) -> dict[str, str]:
     """{our leaf: the reference's key}, by the naming, with or without auxiliary heads, that fits `given` best."""
     choices = [
         names
@@ -209,7 +209,7 @@ def _best_names(model: Classifier, wanted: Iterable[str], given: Set[str]) -> di
     return min(choices, key=lambda names: len(set(names.values()) ^ given))
 
 
-def _whose(model: Classifier, given: Set[str]) -> str:
+def _whose(model: Model, given: Set[str]) -> str:
     """A hint for a message: the models of the same family that have exactly these keys."""
     fitting = []
     for name, other in MODELS.items():
@@ -220,7 +220,7 @@ def _whose(model: Classifier, given: Set[str]) -> str:
     return f" (the keys are those of {' or '.join(fitting)})" if fitting else ""
 
 
-def leaves(model: Classifier, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+def leaves(model: Model, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """{"params/backbone/conv1/kernel": shape, ...} of a model's variables, auxiliary heads included."""
     images = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
@@ -295,14 +295,14 @@ def _read_file(file: pathlib.Path) -> Any:
         raise UserError(f"{file} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
-def _torch_key(model: Classifier, path: str, naming: Naming) -> str:
+def _torch_key(model: Model, path: str, naming: Naming) -> str:
     """The reference's key of one of our leaves."""
     _, layer = path.split("/", 1)
     layer, leaf = layer.rsplit("/", 1)
     return f"{naming(model, layer)}.{LEAVES[leaf]}"
 
 
-def _convert(model: Classifier, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _convert(model: Model, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """One array in our layout. Raises ValueError where it does not fit."""
     if len(shape) == 4:
         array = array.transpose(2, 3, 1, 0)
@@ -317,7 +317,7 @@ def _convert(model: Classifier, path: str, array: np.ndarray, shape: tuple[int, 
     return np.array(array, order="C", copy=True)  # torch trains on in the memory that it gave
 
 
-def _flattened_grid(model: Classifier, path: str) -> tuple[int, int] | None:
+def _flattened_grid(model: Model, path: str) -> tuple[int, int] | None:
     """(height, width) that was flattened into this layer's inputs, where it is the first of an FC head."""
     part, layer = path.split("/")[1:3]
     head = model.head if part == "head" else model.aux[part.removeprefix("aux_")] if part != "backbone" else None

@@ -42,7 +42,8 @@ class Segmenter(nn.Module):
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Images [B, H, W, C] -> logits [B, H, W, classes] float32."""
-        return self.segment(self.features(images, train=train), images.shape[1:3], train=train)
+        _, height, width, _ = images.shape
+        return self.segment(self.features(images, train=train), (height, width), train=train)
 
     def features(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """The backbone's maps by name, "final" among them.
@@ -64,7 +65,7 @@ class Segmenter(nn.Module):
         Raises:
           UserError: an auxiliary head reads an endpoint that the backbone, with these fields, does not make.
         """
-        ends, size = self.features(images, train=train), images.shape[1:3]
+        ends, size = self.features(images, train=train), (images.shape[1], images.shape[2])
         for name in self.aux:
             check_endpoint(self, name, ends, "aux")
         aux: dict[str, jax.Array] = {}

@@ -129,7 +129,7 @@ def explain_run(
         raise UserError(f"--method {question.method} needs at least one image file")
     files = listed(images)
     if question.box is not None:
-        _check_box(question, files)
+        _check_box(question.method, question.box, files)
     net = load_net(run, which, averaged=averaged)
     out = out or run / "explain"
     draw = _Draw(net, question, out)
@@ -335,10 +335,9 @@ class _Draw:
         return Picture(png(picture, caption), caption, file)
 
 
-def _check_box(question: Question, images: list[pathlib.Path]) -> None:
-    box = question.box
+def _check_box(method: str, box: tuple[float, ...], images: list[pathlib.Path]) -> None:
     text = ",".join(f"{edge:g}" for edge in box)
-    if question.method not in MAPS:
+    if method not in MAPS:
         raise UserError(f"--box goes with a map of one class: --method {', '.join(MAPS)}")
     if len(images) != 1:
         raise UserError(f"--box is the box of one image, and there are {len(images)}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,8 @@ class Segmentation:
             "frequency_weighted_iou": "higher",
             "loss": "lower",
         }
-        return means | {f"iou_{name}": "higher" for name in self.classes}
+        classes: dict[str, Direction] = {f"iou_{name}": "higher" for name in self.classes}
+        return means | classes
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
         """A mask of the image's height and width; what is padded is ignored."""
@@ -123,7 +124,7 @@ class Segmentation:
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without class weights, label smoothing or auxiliary heads."""
-        logits = model.apply(variables, batch["image"], train=False)
+        logits = cast(jax.Array, model.apply(variables, batch["image"], train=False))
         truth = jnp.where(batch["valid"][:, None, None], batch["mask"], UNLABELED)
         plain = dataclasses.replace(self, criterion=CrossEntropy(), class_weights=None)
         losses, weights = plain._weighted(logits, truth)
@@ -146,7 +147,7 @@ class Segmentation:
 
     def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """The class of each pixel, uint8 [B, H, W]."""
-        return model.apply(variables, images, train=False).argmax(-1).astype(jnp.uint8)
+        return cast(jax.Array, model.apply(variables, images, train=False)).argmax(-1).astype(jnp.uint8)
 
     def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """The `top` classes that cover most of the image, and three pictures: "overlay", the classes over the image
