@@ -350,8 +350,8 @@ def test_every_choice_of_every_experiment_has_a_train_step_with_debug(file):
         state = abstract_state(experiment, plan.mesh)
         step = program.train_step(experiment, plan.optimizer, plan.rate, plan.log_every)
         batch = abstract_batch(experiment, plan.mesh, experiment.data.batch_size, evaluated=False)
-        after, figures = jax.eval_shape(step, state, batch)
+        after, figures = jax.eval_shape(step, state, {}, batch)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), state
         ), chosen
-        assert figures["loss"].shape == () and plan.total == 6
+        assert figures["step_loss"].shape == () and plan.total == 6
