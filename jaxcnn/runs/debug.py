@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.preparation import transformed
-from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
@@ -30,7 +30,11 @@ def debug(experiment: Experiment) -> Experiment:
     large = data.image_shape[0] * data.image_shape[1] > 128 * 128
     batch = unit * -(-(2 if large else 8) // unit)
     source = Synthetic(
-        image_shape=_source_shape(data), classes=experiment.model.classes, train=6 * batch, test=2 * batch + 1
+        image_shape=_source_shape(data),
+        classes=experiment.model.classes,
+        train=6 * batch,
+        test=2 * batch + 1,
+        parts=parts_of(experiment.task.fields(data.image_shape)),
     )
     data = dataclasses.replace(
         data,
