@@ -29,12 +29,13 @@ def debug(experiment: Experiment) -> Experiment:
     unit = experiment.accumulate * jax.device_count()
     large = data.image_shape[0] * data.image_shape[1] > 128 * 128
     batch = unit * -(-(2 if large else 8) // unit)
+    fields = experiment.task.fields(data.image_shape)
     source = Synthetic(
         image_shape=_source_shape(data),
         classes=experiment.model.classes,
         train=6 * batch,
         test=2 * batch + 1,
-        parts=parts_of(experiment.task.fields(data.image_shape)),
+        parts=parts_of(fields),
     )
     data = dataclasses.replace(
         data,
