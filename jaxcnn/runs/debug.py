@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.preparation import transformed
-from jaxcnn.data.synthetic import PARTS, Synthetic
+from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
@@ -35,7 +35,7 @@ def debug(experiment: Experiment) -> Experiment:
         classes=experiment.model.classes,
         train=6 * batch,
         test=2 * batch + 1,
-        parts=tuple(part for part in PARTS if part in fields) or None,
+        parts=parts_of(fields),
     )
     data = dataclasses.replace(
         data,
