@@ -27,6 +27,13 @@ FREE = (
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
 
+# Of sources whose versions are digests of their files.
+FOLDER_FIELDS = {
+    "jaxcnn:Folder": ("path",),
+    "jaxcnn:PairedFolders": ("images", "masks"),
+    "jaxcnn:VOCSegmentation": ("path",),
+}
+
 # What was called so in the config of an older run, and is called otherwise now: fields' values, and classes.
 RENAMED = {("kernel_init", "he_normal"): "he_fan_out"}
 RENAMED_CLASSES = {
@@ -202,15 +209,21 @@ def fixed(encoded: Any) -> dict[str, Any]:
 
 
 def free(encoded: Any) -> tuple[str, ...]:
-    """FREE, and the path of a Folder: its images are compared by their names and sizes (plan.dataset), not by place."""
+    """FREE, and where the images of a source lie that are compared by their names and sizes (plan.dataset)."""
+    return (*FREE, *(f"data.source.{field}" for field in folder_fields(encoded)))
+
+
+def folder_fields(encoded: Any) -> tuple[str, ...]:
+    """The fields of an encoded config's source that say where its files lie, and nothing of what they are."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return (*FREE, "data.source.path") if source.get("class") == "jaxcnn:Folder" else FREE
+    return FOLDER_FIELDS.get(source.get("class"), ())
 
 
 def place_data(encoded: Any, values: dict[str, Any]) -> None:
     """Puts the places of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
     data = encoded.get("data", {})
-    for path, part, field in (("data.data_dir", data, "data_dir"), ("data.source.path", data.get("source"), "path")):
+    of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
+    for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):
         if path in values and path in free(encoded):
             part[field] = values[path]
 

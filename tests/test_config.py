@@ -8,9 +8,24 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import MODELS, create_model
-from jaxcnn.config import class_name, classes, decode, differences, encode, flatten, upgraded, upgraded_flat
+from jaxcnn.config import (
+    changes,
+    class_name,
+    classes,
+    decode,
+    differences,
+    encode,
+    flatten,
+    place_data,
+    upgraded,
+    upgraded_flat,
+)
 from jaxcnn.data import transforms
+from jaxcnn.data.digits import Digits
+from jaxcnn.data.folder import Folder
+from jaxcnn.data.paired_folders import PairedFolders
 from jaxcnn.data.transforms import HorizontalFlip, Pad
+from jaxcnn.data.voc import VOCSegmentation
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
@@ -48,6 +63,25 @@ def test_differences_name_the_field_and_both_values():
     assert found["seed"] == (1, 2)
     assert found["schedule.class"] == ("jaxcnn:Constant", "jaxcnn:StepDecay")
     assert differences(old, old) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "moved"),
+    [
+        (Folder("a"), Folder("b")),
+        (VOCSegmentation("a"), VOCSegmentation("b")),
+        (PairedFolders("a/x", "a/y", ("one",)), PairedFolders("b/x", "c/y", ("one",))),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_where_the_files_of_a_source_lie_may_change_between_starts_and_nothing_else_of_it(source, moved):
+    old, new = (encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=each))) for each in (source, moved))
+    assert differences(old, new) and changes(old, new) == {}
+    assert changes(old, encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=Digits()))))
+    grey = encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=dataclasses.replace(moved, channels=1))))
+    assert changes(old, grey) == {"data.source.channels": (3, 1)}
+    place_data(old, flatten(new))
+    assert decode(old).data.source == moved
 
 
 def test_flatten_numbers_what_is_in_a_tuple():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.preparation import transformed
-from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
@@ -30,8 +30,13 @@ def debug(experiment: Experiment) -> Experiment:
     unit = experiment.accumulate * jax.device_count()
     large = data.image_shape[0] * data.image_shape[1] > 128 * 128
     batch = unit * -(-(2 if large else 8) // unit)
+    fields = experiment.task.fields(data.image_shape)
     source = Synthetic(
-        image_shape=_source_shape(data), classes=experiment.model.classes, train=6 * batch, test=2 * batch + 1
+        image_shape=_source_shape(data),
+        classes=experiment.model.classes,
+        train=6 * batch,
+        test=2 * batch + 1,
+        parts=parts_of(fields),
     )
     data = dataclasses.replace(
         data,

@@ -98,4 +98,4 @@ def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] |
         ]
         for split, metrics in result.items()
     ]
-    return text.table(["split", *names], rows)
+    return text.table(["split", *(name.replace("_", " ") for name in names)], rows)

@@ -86,8 +86,9 @@ class Plan:
                     found.append(
                         f"{both:,} of the {len(test):,} images of {other} are also in {name}, evaluated in training"
                     )
+        labeled = "label" in batch_fields(self.experiment)
         for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
-            missing = classes_without_images(examples)
+            missing = classes_without_images(examples) if labeled else ()
             if missing:
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 found.append(f"{name} has no image of {', '.join(missing[:5])}{more}")

@@ -179,7 +179,7 @@ def _same_config(record: RunDirectory, encoded: dict[str, Any]) -> None:
 
 def _same_data(record: RunDirectory, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
     before = record.environment()["dataset"]
-    moved = "data.source.path" in config.free(encoded)  # a folder's name is where it lies, and not what is in it
+    moved = bool(config.folder_fields(encoded))  # a folder's name is where it lies, and not what is in it
     for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)
         if old != new:
