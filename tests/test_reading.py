@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from jaxcnn.data.folder import Folder
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
 from jaxcnn.files import read_bytes
 from jaxcnn.models.pretrained import from_torch
