@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ def debug(experiment: Experiment) -> Experiment:
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
     )
-    schedule = experiment.schedule
+    schedule: Any = experiment.schedule
     if isinstance(schedule, StepDecay):
         schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
     if isinstance(schedule, OneCycle):  # of six steps a smaller part is none
@@ -55,7 +56,7 @@ def debug(experiment: Experiment) -> Experiment:
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group
-    optimizer = experiment.optimizer
+    optimizer: Any = experiment.optimizer
     rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
     every = steps(6 if large else 3)
     return dataclasses.replace(

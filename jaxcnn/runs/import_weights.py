@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -88,7 +88,8 @@ def preparation(
     """
     known = PREPARATIONS.get(name, Preparation())
     normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
-    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+    chosen = known.method if method is None else cast(Method, method)  # Resize refuses another
+    return Preparation(resize or known.resize, crop or known.crop, chosen, normalize)
 
 
 def is_trunk(file: pathlib.Path) -> bool:
