@@ -120,7 +120,7 @@ class Experiment:
     optimizer: Optimizer = SGD()
     """Or any optax transformation, such as optax.adam(1e-3): the schedule then multiplies its updates."""
     schedule: Schedule = Constant()
-    task: Task = Classification()
+    task: Task = Classification()  # pyright: ignore[reportAssignmentType]  # ClassVars serve as its properties
     """What a batch means: the loss, the metrics, and what is shown."""
     duration: Duration = epochs(5)
     """The length of the whole run."""
@@ -187,4 +187,5 @@ class Experiment:
     def score(self, metrics: Mapping[str, float]) -> float:
         """By checkpoints.metric; higher is better."""
         metric = self.checkpoints.metric
+        assert metric is not None  # __post_init__ has filled it in
         return better(self.task.directions[metric], metrics[metric])

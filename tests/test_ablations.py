@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,13 @@ from jaxcnn import config
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import check_figures
 from jaxcnn.studies.study import Study, Untrained, folder, shrunk
+from jaxcnn.tasks.segmentation import Segmentation
 from tests.tiny_runs import ROOT, finish, read
 
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 NAMES = [file.stem for file in FILES]
 WITHOUT_DOWNLOADS = ["depth", "degradation", "fc_vs_gap", "initialisation", "paths"]
-CLASSES = {"Digits": 10, "fashion_mnist": 10, "cifar10": 10, "imagenet2012": 1000}
+CLASSES = {"Digits": 10, "fashion_mnist": 10, "cifar10": 10, "imagenet2012": 1000, "camvid": 11, "VOC2012": 21}
 
 
 def load(name):
@@ -28,7 +30,7 @@ def load(name):
 
 def test_there_is_a_file_for_every_claim():
     claims = {load(name).__doc__.split(":")[0] for name in NAMES}
-    assert claims == {f"C{number}" for number in [*range(1, 18), *range(24, 27)]}
+    assert claims == {f"C{number}" for number in [*range(1, 18), 22, *range(24, 27)]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,13 +60,15 @@ def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
         if not isinstance(arm, Experiment):
             assert isinstance(arm, Untrained)
             continue
-        source = getattr(arm.data.source, "name", type(arm.data.source).__name__)
+        source = pathlib.Path(getattr(arm.data.source, "path", "")).name
+        source = source or getattr(arm.data.source, "name", type(arm.data.source).__name__)
         assert arm.model.classes == CLASSES[source]
         images = jnp.zeros((1, *arm.data.image_shape))
         logits = jax.eval_shape(
             lambda arm=arm, images=images: arm.model.init_with_output(jax.random.key(0), images, train=False)[0]
         )
-        assert logits.shape == (1, arm.model.classes)
+        of_pixels = arm.data.image_shape[:2] if isinstance(arm.task, Segmentation) else ()
+        assert logits.shape == (1, *of_pixels, arm.model.classes)
         if quick and name in WITHOUT_DOWNLOADS:
             assert source == "Digits"
 

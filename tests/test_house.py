@@ -163,3 +163,36 @@ def test_files_are_short_and_have_names_of_their_own():
     assert all(count <= LONGER[name] for name, count in long.items()), long
     words = re.compile(r"(^|/|_)(utils?|common|helpers?|misc|core|base)(_|/|\.|$)")
     assert not [name for name in lines if words.search(name)]
+
+
+METRIC = re.compile(r"(?<![a-z])(accurac(y|ies)|top[-_ ]?[15])(?![a-z0-9])", re.I)
+
+
+def words(tree: ast.AST) -> Iterator[str]:
+    """The identifiers and strings of a file, without its docstrings and without paragraphs of prose."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
+            yield node.value
+        yield from (getattr(node, field) for field in ("id", "attr", "arg", "name") if hasattr(node, field))
+        yield from words(node)
+
+
+@pytest.mark.parametrize("room", ["train", "experiment", "runs", "report", "studies", "prove", "launch", "commands"])
+def test_no_metric_of_classification_is_named_outside_its_task(room):
+    """Names, order and direction of the metrics come from the task: the loop, displays, checkpoints know none."""
+    named = {
+        f"{module}: {word}"
+        for module, file in FILES.items()
+        if room_of(module) == room
+        for word in words(ast.parse(file.read_text()))
+        if isinstance(word, str) and METRIC.search(word)
+    }
+    named |= {
+        f"{page.relative_to(PACKAGE)}: {line.strip()}"
+        for page in (PACKAGE / room).rglob("*.html")
+        for line in page.read_text().splitlines()
+        if METRIC.search(line)
+    }
+    assert not named, "\n".join(sorted(named))

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from jaxcnn.data.folder import Folder
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
 from jaxcnn.files import read_bytes
 from jaxcnn.models.pretrained import from_torch
@@ -65,7 +65,7 @@ def test_weights_and_class_names_are_regular_files(strange):
         with pytest.raises(UserError, match=f"(?i){kind}"):
             from_torch("vgg11", path)
         with pytest.raises(UserError, match=f"class names cannot be read: .*{kind}"):
-            class_names(path)
+            class_names(path, "vgg16")
 
 
 def test_a_folder_reports_them_as_broken_examples(strange, tmp_path):

@@ -24,7 +24,8 @@ def prepare(name: Annotated[str, tyro.conf.Positional], /, data_dir: str | None 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Read every example that an experiment uses, take it through its transforms, and list the broken ones.
+    """Read every example that an experiment uses and take it through its transforms; list the broken ones, and the
+    classes of which a split has nothing.
 
     All other flags are the experiment's.
     """
@@ -37,24 +38,26 @@ class Check:
 
 def check(arguments: list[str]) -> None:
     """Runs `jaxcnn data check`; UserError if an example is broken."""
-    from jaxcnn.data.fields import LABEL, with_image
-    from jaxcnn.data.preparation import check as broken_in
-    from jaxcnn.data.splits import classes_without_images, open_split
+    from jaxcnn.data.splits import open_split
+    from jaxcnn.data.survey import survey
     from jaxcnn.flags import parse, with_flags
+    from jaxcnn.runs.setup import batch_fields
 
     chosen, flags = with_flags(Check, "jaxcnn data check", arguments)
-    data = parse(chosen.file, flags).experiment.data
+    experiment = parse(chosen.file, flags).experiment
+    data, fields = experiment.data, batch_fields(experiment)
     found = 0
     held_out = dict.fromkeys((*data.evaluation_splits, *data.test_splits))
     uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
     for split, transforms in dict.fromkeys(uses):
         examples = open_split(data.source, split, chosen.data_dir or data.data_dir)
-        broken = broken_in(examples, transforms, with_image(data.image_shape, LABEL))
+        surveyed = survey(examples, transforms, fields)
+        broken = surveyed.broken
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
             *(f"  {error.where}: {error.cause}" for error in broken),
-            *(f"  no image of {name}" for name in classes_without_images(examples)),
+            *(f"  {line}" for line in surveyed.absent(examples)),
         )
     if found:
         raise UserError(f"{found} broken images")

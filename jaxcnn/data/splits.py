@@ -13,6 +13,7 @@ class. Where `shuffled` says that a split's own order tells nothing of the class
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def open_split(source: Source, split: str, data_dir: str | None = None) -> Examp
     return open_whole(split) if getattr(source, "slices", False) else sliced(open_whole, split)
 
 
-def sliced(open_whole: Callable[[str], Examples], split: str) -> Examples:
+def sliced(open_whole: Callable[[str], Any], split: str) -> Examples:
     """The same, by a function that opens a whole split."""
     parts = split.split("+")
     if "[" not in split and len(parts) == 1:

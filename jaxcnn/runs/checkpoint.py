@@ -252,6 +252,7 @@ def restore_latest(
     failures: dict[int, str] = {}
     for step in reversed(manager.all_steps()):
         cause, good, sealed = "another process failed", True, True
+        state, note = None, {}
         if jax.process_index() == 0:
             try:
                 sealed = check(manager, step, recognize)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn.data.preparation import transformed
-from jaxcnn.data.synthetic import PARTS, Synthetic
+from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
@@ -35,7 +36,7 @@ def debug(experiment: Experiment) -> Experiment:
         classes=experiment.model.classes,
         train=6 * batch,
         test=2 * batch + 1,
-        parts=tuple(part for part in PARTS if part in fields) or None,
+        parts=parts_of(fields),
     )
     data = dataclasses.replace(
         data,
@@ -47,7 +48,7 @@ def debug(experiment: Experiment) -> Experiment:
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
     )
-    schedule = experiment.schedule
+    schedule: Any = experiment.schedule
     if isinstance(schedule, StepDecay):
         schedule = dataclasses.replace(schedule, milestones=(steps(3), steps(5)))
     if isinstance(schedule, OneCycle):  # of six steps a smaller part is none
@@ -55,7 +56,7 @@ def debug(experiment: Experiment) -> Experiment:
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
     group = experiment.bn_group
-    optimizer = experiment.optimizer
+    optimizer: Any = experiment.optimizer
     rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
     every = steps(6 if large else 3)
     return dataclasses.replace(

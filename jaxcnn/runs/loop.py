@@ -137,7 +137,7 @@ class _Loop:
         self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
         self.step = 0
         self.train_step: Compiled | None = None
-        self.state: TrainState | None = None
+        self.state: TrainState
         self.frozen: dict[str, Any] = {}  # variables that training does not change; no experiment has any yet
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
@@ -275,6 +275,7 @@ class _Loop:
         for member, own in zip(self.members, batch, strict=True):
             if own["broken"].any():
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+        assert self.train_step is not None
         self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.place(batch))
         self.step += 1
         self.log.took(self.step, metrics)

@@ -49,7 +49,7 @@ class Member:
         self.quarantine = Quarantine(record, consensus, experiment.data.tolerate_broken, say)
         self.best = Best(experiment)
         self.evaluations: Metrics = {}
-        self.batches: TrainBatches | None = None
+        self.batches: TrainBatches
         self.diverged: Diverged | None = None
         self.board = _open_board(record) if experiment.tensorboard and record.process == 0 else None
 

@@ -110,8 +110,9 @@ def _meaning(text: bytes) -> str | bytes:
 
 
 def _difference(old: bytes, new: bytes, most: int = 8) -> list[str]:
-    lines = [text.decode(errors="replace").splitlines() for text in (old, new)]
-    found = [line for line in difflib.unified_diff(*lines, n=0, lineterm="") if not line.startswith(("---", "+++"))]
+    before, now = (text.decode(errors="replace").splitlines() for text in (old, new))
+    changed = difflib.unified_diff(before, now, n=0, lineterm="")
+    found = [line for line in changed if not line.startswith(("---", "+++"))]
     return [f"    {line}" for line in found[:most]] + ["    ..."] * (len(found) > most)
 
 

@@ -1,7 +1,5 @@
 """Program: the train step of an experiment, compiled ahead of time for its mesh, with the memory that it needs."""
 
-from collections.abc import Callable
-
 import jax
 import optax
 from jax.sharding import Mesh
@@ -21,7 +19,7 @@ from jaxcnn.train.xla_flags import compiler_options
 def train_step(
     experiment: Experiment,
     optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array], jax.Array],
+    rate: optax.Schedule,
     log_every: int,
 ) -> TrainStep:
     """The pure train step of an experiment."""
@@ -57,7 +55,7 @@ def compile_step(
     experiment: Experiment,
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array], jax.Array],
+    rate: optax.Schedule,
     log_every: int,
 ) -> Compiled:
     """The train step of an experiment on a mesh, compiled from shapes alone."""

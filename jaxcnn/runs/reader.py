@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from jaxcnn.data.pipeline import Batch, EvaluationBatches, Rounds, TrainBatches, iterate
 from jaxcnn.errors import UserError
@@ -19,17 +19,17 @@ class Reader:
 
     def __init__(self, workers: int, stopping: Callable[[], bool] = lambda: False):
         self.workers, self.stopping = workers, stopping
-        self._kept: dict[str, Iterator[Batch]] = {}
+        self._kept: dict[str, Generator[Batch, None, None]] = {}
         self._open = contextlib.ExitStack()
 
     def close(self) -> None:
         self._open.close()
 
-    def training(self, batches: TrainBatches, start: int) -> Iterator[Batch]:
+    def training(self, batches: TrainBatches, start: int) -> Generator[Batch, None, None]:
         """The batches from step `start` on, without an end."""
         return self._until_closed(batches, start)
 
-    def evaluation(self, split: str, batches: EvaluationBatches) -> Iterator[Batch]:
+    def evaluation(self, split: str, batches: EvaluationBatches) -> Generator[Batch, None, None]:
         """The batches of one evaluation, to be taken to their end.
 
         Worker processes start at the first evaluation of a split and stay for the next: their start takes seconds.
@@ -42,10 +42,10 @@ class Reader:
             self._kept[split] = self._until_closed(Rounds(batches), 0)
         yield from itertools.islice(self._kept[split], len(batches))
 
-    def _until_closed(self, batches: TrainBatches | Rounds, start: int) -> Iterator[Batch]:
+    def _until_closed(self, batches: TrainBatches | Rounds, start: int) -> Generator[Batch, None, None]:
         return self._open.enter_context(contextlib.closing(self._batches(batches, start)))
 
-    def _batches(self, batches: TrainBatches | EvaluationBatches | Rounds, start: int) -> Iterator[Batch]:
+    def _batches(self, batches: TrainBatches | EvaluationBatches | Rounds, start: int) -> Generator[Batch, None, None]:
         while True:
             with contextlib.closing(iterate(batches, start, workers=self.workers)) as iterator:
                 try:

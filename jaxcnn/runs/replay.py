@@ -59,6 +59,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
         state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
     first = before[-1] if before else 0
     batches = train_batches(plan, plan.train, experiment.data.augment)
+    metrics: dict[str, Any] = {}
     for number in range(first, step):
         if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):
             state = _evaluated(state, plan, record.metrics(), number)

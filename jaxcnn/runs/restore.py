@@ -123,9 +123,10 @@ def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any
     expected = abstract_state(experiment, mesh)
     if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
         return expected
-    there = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata["opt_state"]
+    stored: Any = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata
+    there = stored["opt_state"]
     leaf = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=meshes.replicated(mesh))  # noqa: E731
-    return expected.replace(opt_state=jax.tree.map(leaf, there))
+    return dataclasses.replace(expected, opt_state=jax.tree.map(leaf, there))
 
 
 def check_init_from(experiment: Experiment, mesh: Mesh) -> None:

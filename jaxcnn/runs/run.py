@@ -69,23 +69,19 @@ class Run:
         Raises:
           UserError: an image cannot be read, is not uint8, or does not get the size that the net takes; there is none.
         """
-        several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
-        if several and not len(images):
-            raise UserError("the list of images is empty: give at least one path or array")
-        return self.net.probabilities(np.stack([self._prepared(image) for image in (images if several else [images])]))
+        return self.net.probabilities(np.stack([self._prepared(image) for image in _several(images)]))
 
     def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
         """What the net says about each image; a classifier names the `top` most probable classes.
 
         Raises UserError as `probabilities`.
         """
-        several = images if isinstance(images, list | tuple | np.ndarray) else [images]
-        named = [
-            str(image) if isinstance(image, str | pathlib.Path) else f"image {i}" for i, image in enumerate(several)
-        ]
         return [
-            Prediction(name, self.net.answer(self._prepared(image), top))
-            for name, image in zip(named, several, strict=True)
+            Prediction(
+                str(image) if isinstance(image, str | pathlib.Path) else f"image {number}",
+                self.net.answer(self._prepared(image), top),
+            )
+            for number, image in enumerate(_several(images))
         ]
 
     def _prepared(self, image: Image) -> np.ndarray:
@@ -99,6 +95,15 @@ class Run:
                 f"the image is {image.dtype} {list(image.shape)}, but an image is uint8 [H, W, {channels}], in 0..255"
             )
         return prepare(image, self.net.data, pathlib.Path("the image"))
+
+
+def _several(images: Image | Sequence[Image]) -> list[Image]:
+    """The images, one or several: an array [B, H, W, C] is several. Raises UserError if there is none."""
+    if isinstance(images, str | pathlib.Path) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        return [images]
+    if not len(images):
+        raise UserError("the list of images is empty: give at least one path or array")
+    return list(images)
 
 
 def load_run(path: str | pathlib.Path, checkpoint: str = "latest", *, averaged: bool = False) -> Run:

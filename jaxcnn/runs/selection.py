@@ -64,4 +64,5 @@ def selection(experiment: Experiment, best: Best) -> dict[str, Any]:
 def observe(experiment: Experiment, plateau: Any, metrics: dict[str, float]) -> Any:
     """The plateau schedule's state after one evaluation of the first split."""
     schedule = experiment.schedule
+    assert isinstance(schedule, Plateau) and schedule.metric is not None  # Experiment has filled it in
     return schedule.observe(plateau, metrics[schedule.metric], experiment.task.directions[schedule.metric])

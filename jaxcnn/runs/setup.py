@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ class Plan:
     evaluate_every: int
     log_every: int
     checkpoint_every: int
-    rate: Callable[[jax.Array], jax.Array]
+    rate: optax.Schedule
     optimizer: optax.GradientTransformation
 
     @property

@@ -3,6 +3,7 @@
 A state here is that of all nets; `member` gives one's, as a run of its own has it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -100,7 +101,7 @@ class Single:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
 
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
-        return state.replace(plateau=jax.device_put(plateaus[0], meshes.replicated(self.plan.mesh)))
+        return dataclasses.replace(state, plateau=jax.device_put(plateaus[0], meshes.replicated(self.plan.mesh)))
 
 
 class Stacked:
@@ -163,7 +164,7 @@ class Stacked:
 
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
-        return state.replace(plateau=jax.device_put(stacked, self.over_seeds))
+        return dataclasses.replace(state, plateau=jax.device_put(stacked, self.over_seeds))
 
     def _stacked(self, tree: Any) -> Any:
         """Shapes of one net -> those of all."""

@@ -143,6 +143,7 @@ class TrainingLog:
 
     def end(self, line: dict[str, Any]) -> None:
         """The interval ends at the newest step; its figures are written with the next `end` or `settle`."""
+        assert self._newest is not None
         completion = self._end_stretch()
         stretches, self._stretches = self._stretches, []
         self._write_pending()
@@ -164,10 +165,14 @@ class TrainingLog:
 
     def newest_figures(self, number: int = 0) -> tuple[float, float] | None:
         """Loss and gradient's norm of a net's newest step; None before the first."""
-        return self._newest and tuple(float(_each(self._newest[name])[number]) for name in ("step_loss", "grad_norm"))
+        if self._newest is None:
+            return None
+        loss, norm = (float(_each(self._newest[name])[number]) for name in ("step_loss", "grad_norm"))
+        return loss, norm
 
     def _end_stretch(self) -> Callable[[], float]:
         """Ends the stretch at the newest step; returns what gives the time of its completion."""
+        assert self._newest is not None and self._start is not None  # a step was taken
         completion = self.completed(self._newest["bad_step"])
         self._stretches.append(Stretch(self._steps, self._start, completion))
         self._steps = 0

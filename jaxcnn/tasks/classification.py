@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ class Classification:
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without label smoothing or auxiliary heads."""
-        logits = model.apply(variables, batch["image"], train=False)
+        logits = cast(jax.Array, model.apply(variables, batch["image"], train=False))
         losses = CrossEntropy()(logits, batch["label"])
         return classification_sums(logits, batch["label"], losses, batch["valid"]), {}
 
@@ -70,7 +70,7 @@ class Classification:
 
     def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Probabilities [B, classes]."""
-        return jax.nn.softmax(model.apply(variables, images, train=False))
+        return jax.nn.softmax(cast(jax.Array, model.apply(variables, images, train=False)))
 
     def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """The `top` most probable classes, the most probable first; WordNet ids with what they mean."""

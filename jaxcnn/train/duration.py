@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Literal
+from typing import Literal, cast
 
 from jaxcnn.errors import UserError
 
@@ -51,9 +51,8 @@ def parse(text: str) -> Duration:
     """'5 epochs', '200steps' or '1e6 examples' -> Duration. Raises ValueError that shows the form."""
     match = re.fullmatch(r"\s*([-+.\deE]+?)\s*(epoch|step|example)s?\s*", text)
     try:
-        amount = float(match[1]) if match else None
+        if match:
+            return Duration(float(match[1]), cast(Unit, f"{match[2]}s"))
     except ValueError:
-        amount = None
-    if amount is None:
-        raise ValueError(f"{text!r} is not a duration; write 5epochs, 200steps or 1e6examples")
-    return Duration(amount, f"{match[2]}s")
+        pass
+    raise ValueError(f"{text!r} is not a duration; write 5epochs, 200steps or 1e6examples")

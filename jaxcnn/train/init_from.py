@@ -54,13 +54,13 @@ def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[
     params = trees.pop("params")
     average = state.average
     if average is not None:  # copies: a donated buffer must not appear in the state twice
-        average = Average(*jax.tree.map(jnp.copy, (params, trees)), average.count)
+        average = Average(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, trees), average.count)
     report = [
         _line(f"loaded from {init_from.run}", sorted(loaded), ours),
         _line("skipped there", sorted(theirs.keys() - loaded.keys()), theirs),
         _line("fresh", sorted(ours.keys() - loaded.keys()), ours),
     ]
-    return state.replace(params=params, stats=trees, average=average), report
+    return dataclasses.replace(state, params=params, stats=trees, average=average), report
 
 
 def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[str]:

@@ -35,7 +35,7 @@ class Parallel:
             raise UserError(f"parallel.data is {self.data} and parallel.fsdp {self.fsdp}; at least 1, or data -1")
 
 
-def make_mesh(parallel: Parallel = Parallel(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(parallel: Parallel = Parallel(), devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over `devices`, default all of all processes. Auto axes, for dropout does not trace under Explicit ones.
 
     Raises:

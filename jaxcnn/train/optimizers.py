@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import optax
 from jaxcnn.errors import UserError
 
 Decay = Literal["kernels", "all"]
-Rate = Callable[[jax.Array], jax.Array]
+Rate = optax.Schedule
 LIBRARIES = {"optax", "jax", "jaxlib", "flax", "chex", "numpy", "jaxcnn"}
 """Functions of these are told by their names, all others by what they do as well."""
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
@@ -233,12 +233,15 @@ def _absent(described: str) -> optax.GradientTransformation:
             f"file goes on with it: python -m jaxcnn.launch FILE.py --workdir RUN ({described[:200]})"
         )
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), cast(Any, update))
 
 
 @runtime_checkable
 class Optimizer(Protocol):
     """A frozen dataclass with `learning_rate`, the peak, that builds an optax transformation, as SGD and Adam do."""
+
+    @property
+    def learning_rate(self) -> float: ...
 
     def build(self, rate: Rate) -> optax.GradientTransformation:
         """From step -> learning rate."""

@@ -93,7 +93,7 @@ class OneCycle:
             )
         start, end = 1 / self.start_divisor, 1 / self.start_divisor / self.end_divisor
 
-        def schedule(step: jax.Array) -> jax.Array:
+        def schedule(step: Any) -> jax.Array:
             rise = _half_cosine(start, 1.0, step / top)
             return jnp.where(step <= top, rise, _half_cosine(1.0, end, (step - top) / (last - top)))
 
@@ -149,7 +149,7 @@ class Schedule(Protocol):
         ...
 
 
-def make_rate(schedule: Schedule, peak: float, total: int, to_steps: ToSteps) -> Callable[[jax.Array], jax.Array]:
+def make_rate(schedule: Schedule, peak: float, total: int, to_steps: ToSteps) -> optax.Schedule:
     """step -> learning rate, before any plateau multiplier. `total` is the run's number of optimizer steps.
 
     Raises:
@@ -168,7 +168,7 @@ def _warmed(schedule: optax.Schedule, warmup: int, total: int) -> optax.Schedule
     return optax.join_schedules([lambda step: (step + 1) / jnp.float32(warmup), schedule], [warmup])
 
 
-def _half_cosine(start: float, end: float, part: jax.Array) -> jax.Array:
+def _half_cosine(start: float, end: float, part: Any) -> jax.Array:
     """From `start` at 0 to `end` at 1. As a squared sine: small values near the end keep their digits in float32."""
     return end + (start - end) * jnp.square(jnp.sin(jnp.pi / 2 * (1 - part)))
 

@@ -49,7 +49,8 @@ def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, s
     stats = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     # Copies: a donated buffer must not appear in the state twice.
-    average = Average(*jax.tree.map(jnp.copy, (params, stats)), jnp.int32(0)) if averaged else None
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731
+    average = Average(copy(params), copy(stats), jnp.int32(0)) if averaged else None
     return TrainState(
         step=jnp.int32(0),
         params=params,

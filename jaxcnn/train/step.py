@@ -51,7 +51,7 @@ class EMA:
 def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array], jax.Array],
+    rate: optax.Schedule,
     *,
     accumulate: int = 1,
     ema: EMA = EMA(),
@@ -101,7 +101,8 @@ def make_train_step(
             sums = keep(sums, jax.tree.map(jnp.zeros_like, sums))
         fresh = state.step % log_every == 0
         sums = jax.tree.map(lambda old, new: jnp.where(fresh, 0, old) + new, state.sums, sums)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=now,
             params=params,
             stats=stats,

@@ -8,7 +8,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxcnn.data.digits import Digits
-from jaxcnn.data.examples import Examples, Source, check, label_hash
+from jaxcnn.data.examples import Examples, Source, label_hash
+from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
 
 

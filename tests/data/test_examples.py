@@ -11,7 +11,7 @@ from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, PadAndCrop, RandomCrop, Resize
 from jaxcnn.errors import UserError
 

@@ -9,7 +9,7 @@ from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.fields import Field, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
 
 SIZE = (6, 9)

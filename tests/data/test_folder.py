@@ -15,8 +15,8 @@ from PIL import Image
 from jaxcnn import config
 from jaxcnn.data.examples import BrokenExample, Examples, Source
 from jaxcnn.data.folder import Folder
-from jaxcnn.data.preparation import check
 from jaxcnn.data.splits import classes_without_images
+from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data
 

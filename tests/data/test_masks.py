@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.commands.data import check as check_command
 from jaxcnn.data.examples import BrokenExample, Examples, Source
 from jaxcnn.data.fields import Field, with_image
 from jaxcnn.data.masks import MaskValues, decode_mask
 from jaxcnn.data.paired_folders import PairedFolders
 from jaxcnn.data.pipeline import EvaluationBatches
-from jaxcnn.data.preparation import check
 from jaxcnn.data.splits import open_split
+from jaxcnn.data.survey import check
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import PadTo
 from jaxcnn.data.voc import CLASSES, VOCSegmentation
@@ -267,6 +268,26 @@ def test_damaged_masks_are_listed_by_the_check(voc):
     assert "JPEGImages/000.jpg: the mask has the value 3 (first in row 0, column 2)" in str(broken[0])
     assert "JPEGImages/002.jpg: the mask has 2 x 4 (height x width) pixels, the image 3 x 4" in str(broken[1])
     assert "SegmentationClass/001.png: " in str(broken[2])
+
+
+FILE = """import jaxcnn as jc
+
+def experiment():
+    data = jc.Data((6, 6, 3), SOURCE, "train", (), ("val",), (jc.PadTo(6), jc.HorizontalFlip()), (jc.PadTo(6),))
+    return jc.Experiment(jc.create_model("fcn32s_vgg16", classes=3), data, task=jc.Segmentation())
+"""
+
+
+def test_data_check_lists_masks_that_cannot_be_used_and_classes_without_a_pixel(voc, tmp_path, capsys):
+    put(voc / "SegmentationClass/000.png", palette(MASK[:2]))
+    put(voc / "SegmentationClass/003.png", palette(np.where(MASK == 2, 255, MASK).astype(np.uint8)))
+    put(voc / "SegmentationClass/005.png", palette(MASK // 2 * 0))
+    (tmp_path / "scenes.py").write_text(FILE.replace("SOURCE", f"jc.VOCSegmentation({str(voc)!r}, {NAMES})"))
+    with pytest.raises(UserError, match="1 broken images"):
+        check_command([str(tmp_path / "scenes.py")])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "tiny train: 4 images, 1 broken" and "000.jpg: the mask has 2 x 4" in lines[1]
+    assert lines[2:] == ["tiny val: 2 images, 0 broken", "no pixel of house"]
 
 
 def test_images_of_several_sizes_share_a_batch_at_their_own(voc):

@@ -13,8 +13,8 @@ from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import Memory, load
-from jaxcnn.data.preparation import check
 from jaxcnn.data.splits import classes_without_images, open_split, shared
+from jaxcnn.data.survey import check
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
 

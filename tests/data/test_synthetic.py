@@ -9,7 +9,7 @@ import pytest
 
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.fields import LABEL, Field, with_image
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.errors import UserError
 

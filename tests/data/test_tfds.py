@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.examples import BrokenExample, Examples, Source
-from jaxcnn.data.preparation import check
+from jaxcnn.data.survey import check
 from jaxcnn.data.tfds import Tfds, prepare
 from jaxcnn.errors import UserError
 

