@@ -115,7 +115,7 @@ def _launch(
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
             if company.watch is not None:
-                facts = {"the config": config.fixed(encoded), "the data set": plan.dataset()}
+                facts = {"the config": config.identity(encoded), "the data set": plan.dataset()}
                 check_equal(
                     company,
                     facts | {"the experiment file": own_code.digests(experiment_file.sources(file))},

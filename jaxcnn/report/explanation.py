@@ -177,7 +177,7 @@ class _Draw:
         model, shape = self.model, self.net.data.image_shape
         if self.question.method == "templates":
             weights = filters.templates(model, self.net.variables, shape)
-            captions = [imagenet.spoken(label) for label in self.net.classes]
+            captions = [imagenet.described(label) for label in self.net.classes]
             section = Section(name, lines=[f"{len(weights)} templates of {shape[0]}x{shape[1]}x{shape[2]}"])
             largest = float(np.abs(weights).max())  # one scale for all, so that classes can be compared
         else:
@@ -244,7 +244,7 @@ class _Draw:
         """A map of one class over the image, with its box and scores."""
         chosen = self.question.chosen
         target = int(scores.argmax()) if self.target is None else self.target
-        label = imagenet.spoken(self.net.classes[target])
+        label = imagenet.described(self.net.classes[target])
         section.lines.append(f"{label}, probability {scores[target]:.4f}{' (predicted)' if chosen is None else ''}")
 
         def probability(images: np.ndarray) -> np.ndarray:
