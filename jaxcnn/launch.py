@@ -147,7 +147,8 @@ def _launch(
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
                 company.part(DONE, outcome.message)  # no other process has to wait for the page
-                _report(workdir, console, errors, stop)
+                if not command.no_report:
+                    _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state], outcome.message
 
 
