@@ -270,8 +270,9 @@ class _Loop:
         """One optimizer step, dispatched; and its interval ended if it is the last of one."""
         plan = self.plan
         batch = self.log.wait_for(batches)
+        indices = [index for own in batch for index in own["index"].tolist()]
+        self.events.read(self.members[0].record.path, self.step, indices)
         for member, own in zip(self.members, batch, strict=True):
-            self.events.read(self.step, own["index"].tolist())
             if own["broken"].any():
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
         assert self.train_step is not None

@@ -5,11 +5,13 @@ import re
 import numpy as np
 import pytest
 
+from jaxcnn.data.colors import Noise
 from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.fields import Field, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches
 from jaxcnn.data.survey import check
+from jaxcnn.data.transforms import HorizontalFlip, PadTo, RandomCrop
 from jaxcnn.errors import UserError
 
 SIZE = (6, 9)
@@ -85,6 +87,29 @@ def test_memory_gives_back_what_it_was_given_without_the_padding():
             np.testing.assert_array_equal(memory[i][name], Scenes()[i][name])
             assert memory[i][name].dtype == Scenes()[i][name].dtype
         assert memory[i]["difficult"].tolist() == [False] * (i % 4)
+
+
+def test_memory_changes_no_batch_whatever_is_drawn():
+    transforms = (PadTo((8, 12)), HorizontalFlip(), RandomCrop(SIZE), Noise(3.0))
+    memory, rest = load(Scenes(), transforms, FIELDS, 2**20)
+    assert isinstance(memory, Memory) and rest == transforms[1:] and memory.arrays["mask"].shape == (10, 8, 12)
+    left = 0
+    for step in range(5):
+        one, other = (TrainBatches(*made, FIELDS, 10, 3)[step] for made in ((memory, rest), (Scenes(), transforms)))
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+        left += (one["classes"] >= 0).sum()
+        assert (one["mask"] == 255).any()
+    assert 0 < left < 5 * sum(i % 4 for i in range(10))  # some boxes were cropped away
+
+
+def test_an_image_with_more_boxes_than_a_batch_takes_may_still_be_cropped():
+    many = Scenes({"boxes": np.array([[0, 0, 1, 1]] * 4 + [[7, 3, 9, 6]], np.float32), "classes": np.ones(5, np.int32)})
+    cut = (RandomCrop((3, 4)),)
+    fields = FIELDS | {"image": Field((3, 4, 3), "uint8"), "mask": Field((3, 4), "uint8", 255)}
+    assert not isinstance(load(many, cut, fields, 2**20)[0], Memory)
+    with pytest.raises(BrokenExample, match="5 boxes, and a batch takes 3"):
+        load(many, (), FIELDS, 2**20)
 
 
 def test_memory_counts_every_array():
