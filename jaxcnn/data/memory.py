@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcnn.data.checks import check_example
+from jaxcnn.data.checks import Checked, check_example
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.preparation import padded, transform_example
@@ -18,15 +18,12 @@ OF_IMAGE = ("image", "mask")
 """The parts whose size is the image's, and so not yet a batch's while transforms are to follow."""
 
 
-class Memory:
+class Memory(Checked):
     """Examples as arrays, one for each field: "image" uint8 [N, H, W, C], "label" int32 [N].
 
     A part of varying length (boxes) is padded at its end; `lengths` has its own, int32 [N]. A broken example keeps its
     place: reading it raises what reading it from its source raised.
     """
-
-    checked = True
-    """`read` (data/preparation.py) need not check them again."""
 
     def __init__(
         self,

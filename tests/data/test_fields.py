@@ -17,7 +17,10 @@ from jaxcnn.errors import UserError
 SIZE = (6, 9)
 SHAPE = (*SIZE, 3)
 BOXES = {"boxes": Field((3, 4), "float32"), "classes": Field((3,), "int32", -1), "difficult": Field((3,), "bool", True)}
-FIELDS = with_image(SHAPE, {"mask": Field(SIZE, "uint8", 255), **BOXES, "depth": Field((2,), "float32", -7)})
+FIELDS = with_image(
+    SHAPE,
+    {"mask": Field(SIZE, "uint8", 255), **BOXES, "depth": Field((2,), "float32", -7), "weight": Field((), "float32")},
+)
 IMAGE = np.zeros(SHAPE, np.uint8)
 BOX = np.array([[1, 2, 5, 6]], np.float32)
 
@@ -40,7 +43,7 @@ class Scenes:
         mask = np.full(SIZE, i % 2, np.uint8)
         mask[0, :2] = 255
         example = {"image": image, "mask": mask, "boxes": boxes, "classes": np.arange(len(boxes), dtype=np.int32) % 2}
-        example |= {"depth": depth, "never asked for": object()} | (self.changed if i == 1 else {})
+        example |= {"depth": depth, "weight": i / 2, "never asked for": object()} | (self.changed if i == 1 else {})
         return {name: part for name, part in example.items() if part is not None}
 
     def where(self, i):
@@ -56,6 +59,7 @@ def right(batch, row, i):
     np.testing.assert_array_equal(batch["boxes"][row], np.concatenate([example["boxes"], np.zeros((3 - count, 4))]))
     assert batch["classes"][row].tolist() == [*(k % 2 for k in range(count)), *[-1] * (3 - count)]
     assert batch["difficult"][row].tolist() == [False] * count + [True] * (3 - count)
+    assert batch["weight"][row] == i / 2
     assert batch["depth"][row].tolist() == ([i, 2 * i] if i % 2 else [i, -7])
 
 
@@ -86,6 +90,7 @@ def test_memory_gives_back_what_it_was_given_without_the_padding():
         for name in ("image", "mask", "boxes", "classes", "depth"):
             np.testing.assert_array_equal(memory[i][name], Scenes()[i][name])
             assert memory[i][name].dtype == Scenes()[i][name].dtype
+        assert memory[i]["weight"] == i / 2
         assert memory[i]["difficult"].tolist() == [False] * (i % 4)
 
 
@@ -113,7 +118,7 @@ def test_an_image_with_more_boxes_than_a_batch_takes_may_still_be_cropped():
 
 
 def test_memory_counts_every_array():
-    size = 10 * (6 * 9 * 3 + 6 * 9 + 3 * 16 + 3 * 4 + 3 + 8)
+    size = 10 * (6 * 9 * 3 + 6 * 9 + 3 * 16 + 3 * 4 + 3 + 8 + 4)
     assert load(Scenes(), (), FIELDS, size)[0].nbytes == size
     assert not isinstance(load(Scenes(), (), FIELDS, size - 1)[0], Memory)
 
