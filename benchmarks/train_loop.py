@@ -95,7 +95,7 @@ def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[fl
     """Images per second of the compiled step on one batch that stays on the device."""
     data = plan.experiment.data
     batch = train_batches(plan, plan.train, data.augment)[0]
-    placed = meshes.place(batch, ("image", "label"), meshes.split(plan.mesh))
+    placed = meshes.put_batch(batch, ("image", "label"), meshes.split(plan.mesh))
     state = jax.device_put(initial_state(plan.experiment, plan.optimizer), meshes.replicated(plan.mesh))
     rates = []
     for _ in range(count + 1):
@@ -128,7 +128,7 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     step = compile_evaluation_step(made, mesh).call
     state = jax.device_put(initial_state(made, plan.optimizer), meshes.replicated(mesh))
     batches = evaluation_batches(made.data, examples, transforms)
-    placed = meshes.place(batches[0], BATCH_FIELDS, meshes.split(mesh))
+    placed = meshes.put_batch(batches[0], BATCH_FIELDS, meshes.split(mesh))
     times: dict[str, list[float]] = {"bare": [], "whole": []}
     for _ in range(rounds + 1):
         start = time.perf_counter()

@@ -33,6 +33,11 @@ _RUN_FIELDS: list[tuple[str, Any, Any]] = [
         Annotated[bool, tyro.conf.arg(help="Run the own code of the run that --init-from.run names.")],
         False,
     ),
+    (
+        "no_report",
+        Annotated[bool, tyro.conf.arg(help="Write no report.html at the end; `jaxcnn report RUN` writes it later.")],
+        False,
+    ),
     ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
 ]
 _PROCESS_FIELDS: list[tuple[str, Any, Any]] = [
@@ -57,6 +62,7 @@ class Command:
     debug: bool
     accept_code: bool = False
     trust: bool = False
+    no_report: bool = False
 
 
 def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
@@ -110,7 +116,14 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
     chosen = everything.experiment
     experiment = debug(chosen) if everything.debug else chosen
-    return Command(experiment, everything.workdir, everything.debug, everything.accept_code, everything.trust)
+    return Command(
+        experiment,
+        everything.workdir,
+        everything.debug,
+        everything.accept_code,
+        everything.trust,
+        everything.no_report,
+    )
 
 
 def with_flags(command: type[T], program: str, arguments: Sequence[str]) -> tuple[T, list[str]]:

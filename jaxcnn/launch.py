@@ -116,7 +116,7 @@ def _launch(
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
             if group.heartbeat is not None:
-                facts = {"the config": config.fixed(encoded), "the data set": plan.dataset()}
+                facts = {"the config": config.identity(encoded), "the data set": plan.dataset()}
                 check_equal(
                     group,
                     facts | {"the experiment file": own_code.digests(experiment_file.sources(file))},
@@ -148,7 +148,8 @@ def _launch(
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
                 group.disconnect(DONE, outcome.message)  # no other process has to wait for the page
-                _report(workdir, console, errors, stop)
+                if not command.no_report:
+                    _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state], outcome.message
 
 

@@ -47,6 +47,17 @@ def test_every_table_shows_a_name_as_it_is(name):
         assert name in printed(each)
 
 
+@pytest.mark.parametrize("classes", [3, 20])
+def test_the_figures_of_many_metrics_fit_a_terminal(classes):
+    result = {split: {f"iou_class{i}": i / 100 for i in range(classes)} | {"count": 1234} for split in ("test", "val")}
+    file = io.StringIO()
+    Console(file=file, width=80).print(result_table(result, {"val": "validation"}))
+    shown = file.getvalue()
+    for i in range(classes):
+        assert f"iou class{i}" in shown and f"{i / 100:.4f}" in shown
+    assert "1,234" in shown and "val (validation)" in shown
+
+
 def test_a_summary_shows_an_endpoint_as_it_is():
     counted = summarize(create_model("linear"), (8, 8, 1))
     (first, *_) = counted.endpoints.values()

@@ -12,6 +12,9 @@ from rich.table import Table
 from jaxcnn import text
 from jaxcnn.runs.run_directory import labeled, metrics_of
 
+MANY = 8
+"""Metrics that a row has room for."""
+
 
 class Display:
     """Shows the run's lines and its position. A context manager, so that the bar is always taken down.
@@ -89,13 +92,17 @@ def result_names(result: dict[str, dict[str, float]]) -> list[str]:
 
 
 def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] | None = None) -> Table:
-    """The final metrics, a row per split, with its role (RunDirectory.roles) where the name does not say it."""
+    """The final metrics, a row per split, with its role (RunDirectory.roles) if the name does not say it.
+
+    Of a task with many, such as the IoU of each class, a row per metric: a terminal has 80 columns.
+    """
     names = result_names(result)
-    rows = [
-        [
-            labeled(split, roles or {}),
-            *(f"{metrics[name]:,}" if name == "count" else figure(metrics.get(name)) for name in names),
-        ]
-        for split, metrics in result.items()
+    spelled = [name.replace("_", " ") for name in names]
+    splits = [labeled(split, roles or {}) for split in result]
+    cells = [
+        [f"{found[name]:,}" if name == "count" else figure(found.get(name)) for name in names]
+        for found in result.values()
     ]
-    return text.table(["split", *(name.replace("_", " ") for name in names)], rows)
+    if len(names) > MANY:
+        return text.table(["metric", *splits], [list(row) for row in zip(spelled, *cells, strict=True)])
+    return text.table(["split", *spelled], [[split, *row] for split, row in zip(splits, cells, strict=True)])

@@ -36,7 +36,7 @@ from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
-from jaxcnn.runs.stepper import finite, stepper_for
+from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
@@ -270,8 +270,9 @@ class _Loop:
         """One optimizer step, dispatched; and its interval ended if it is the last of one."""
         plan = self.plan
         batch = self.log.wait_for(batches)
+        indices = [index for own in batch for index in own["index"].tolist()]
+        self.events.read(self.members[0].record.path, self.step, indices)
         for member, own in zip(self.members, batch, strict=True):
-            self.events.read(self.step, own["index"].tolist())
             if own["broken"].any():
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
         assert self.train_step is not None
@@ -376,7 +377,7 @@ class _Loop:
         with self.events.phase("save"):
             for number, member in enumerate(self.members):
                 member.quarantine.share()
-                if member.diverged is None and not finite(self.stepper, self.state, number, member.plan):
+                if member.diverged is None and not self.stepper.finite(self.state, number):
                     self._broken(number, "a parameter or a running statistic, after the update,")
                 if member.diverged is None:
                     state = self.stepper.member(self.state, number)
