@@ -79,14 +79,23 @@ def test_the_wait_for_exits_ends_once_all_have_announced_theirs(three):
 
 
 def test_a_process_whose_connection_ends_is_lost_at_once_unless_it_had_announced_its_exit(three):
-    three[0].heartbeat.deadline = three[1].heartbeat.deadline = 60  # so that no silence counts
-    three[2].heartbeat.announce_exit(0, "done")
-    three[0].heartbeat.store.set("process/closed/2", "")
-    three[0].heartbeat.store.set("process/closed/1", "")
+    three[0].heartbeat.deadline = 60  # so that no silence counts
+    three[1].heartbeat.announce_exit(0, "done")
+    for index in (1, 2):
+        three[0].heartbeat.store.set(f"process/closed/{index}", "")
     assert three[0].ended.wait(10)
     ((code, message),) = three[0].left
-    assert code == LOST and message.startswith("process 1 (b) is lost: its connection ended")
-    assert three[0].heartbeat.first_survivor() == 0 and not three[2].left
+    assert code == LOST and message.startswith("process 2 (c) is lost: its connection ended") and not three[1].left
+
+
+def test_the_end_of_the_connection_to_process_0_is_its_loss_and_another_one_writes_the_status():
+    store = LocalStore({})
+    store.closed = True
+    process = Process(store, 1, 60)
+    assert process.ended.wait(30)
+    ((code, message),) = process.left
+    assert code == LOST and message.startswith("process 0 (a) is lost: its connection ended")
+    assert process.heartbeat.first_survivor() == 1
 
 
 ABORT = f"""{LIGHT}
