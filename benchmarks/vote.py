@@ -1,6 +1,6 @@
 """What the vote behind each step costs: two processes on this machine, with the vote, without, and with JAX's own way.
 
-python benchmarks/vote.py [--rounds 15]
+python benchmarks/vote.py [--rounds 50]
 
 The three sides take blocks of steps in turn, in an order that changes. Figures are medians over all blocks: by the
 clock those of the slower process, on the CPU of both, which other work on the machine moves less. JAX's own way is
@@ -36,15 +36,17 @@ from jaxcnn.train.optimizers import SGD
 
 PROCESSES = 2
 NETS = {
-    "linear, 8x8, batch 64": ("linear", 8, 64, 40),
-    "LeNet-5, 32x32, batch 128": ("lenet5", 32, 128, 15),
+    "linear, 8x8, batch 64": ("linear", 8, 64, 20),
+    "LeNet-5, 32x32, batch 128": ("lenet5", 32, 128, 10),
 }
 """Model, side in pixels, global batch, steps of a block."""
 SIDES = ("without", "vote", "sync point")
 
 
-def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Of each block, on this process: by the clock, and of all its threads on the CPU."""
+def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, float, float]]]:
+    """Of each block, on this process: by the clock, of all its threads on the CPU, and the median of what a call of the
+    vote, or of JAX's function, holds up the thread that dispatches the steps.
+    """
     model, side, batch_size, length = NETS[name]
     source = Synthetic((side, side, 1), classes=10, train=batch_size)
     data = Data((side, side, 1), source=source, train_split="train", evaluation_splits=(), batch_size=batch_size)
@@ -69,23 +71,26 @@ def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, floa
         "vote": lambda: consensus.soon("a step"),
         "sync point": sync_point,
     }
-    times: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+    times: dict[str, list[tuple[float, float, float]]] = {side: [] for side in SIDES}
     for number in range(rounds + 1):
         for turn in range(len(SIDES)):
             chosen = SIDES[(number + turn) % len(SIDES)]
             in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
             multihost_utils.sync_global_devices(f"{name} {number} {turn}")
             start, used = time.perf_counter(), time.process_time()
+            calls = []
             for _ in range(length):
+                asked = time.perf_counter()
                 asks[chosen]()
+                calls.append(time.perf_counter() - asked)
                 state, metrics = step(state, {}, placed)
                 if len(in_flight) == 2:  # as the loop waits
                     jax.block_until_ready(in_flight[0])
                 in_flight.append(metrics["bad_step"])
             jax.block_until_ready(state)
             if number:  # the first round compiles the vote
-                taken = time.perf_counter() - start, time.process_time() - used
-                times[chosen].append((taken[0] / length, taken[1] / length))
+                taken, used = time.perf_counter() - start, time.process_time() - used
+                times[chosen].append((taken / length, used / length, statistics.median(calls)))
     return times
 
 
@@ -95,14 +100,14 @@ def work(index: int, port: int, rounds: int, out: pathlib.Path) -> None:
     out.write_text(json.dumps({name: seconds_per_step(name, rounds) for name in NETS}))
 
 
-def summary(found: list[dict[str, list[tuple[float, float]]]]) -> dict[str, object]:
+def summary(found: list[dict[str, list[tuple[float, float, float]]]]) -> dict[str, object]:
     """Medians in milliseconds, and of the ratios of blocks that stood side by side, with their quartiles.
 
-    By the clock it is the slower process that counts; on the CPU both together.
+    By the clock, and of calls, it is the slower process that counts; on the CPU both together.
     """
-    pairs = {side: list(zip(*(each[side] for each in found), strict=True)) for side in SIDES}
-    clock = {side: [max(taken for taken, _ in pair) for pair in blocks] for side, blocks in pairs.items()}
-    cpu = {side: [sum(used for _, used in pair) for pair in blocks] for side, blocks in pairs.items()}
+    blocks = {side: list(zip(*(each[side] for each in found), strict=True)) for side in SIDES}
+    clock = {side: [max(taken for taken, _, _ in block) for block in blocks[side]] for side in SIDES}
+    cpu = {side: [sum(used for _, used, _ in block) for block in blocks[side]] for side in SIDES}
     report: dict[str, object] = {}
     for kind, times in (("clock", clock), ("CPU", cpu)):
         for side in SIDES:
@@ -111,12 +116,15 @@ def summary(found: list[dict[str, list[tuple[float, float]]]]) -> dict[str, obje
                 ratios = [a / b for a, b in zip(times[side], times["without"], strict=True)]
                 low, middle, high = statistics.quantiles(ratios, n=4)
                 report[f"{side} over without, {kind}"] = {"median": middle, "quartiles": [low, high]}
+    for side in SIDES[1:]:
+        calls = [max(call for _, _, call in block) for block in blocks[side]]
+        report[f"{side}, ms a call"] = 1000 * statistics.median(calls)
     return report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--worker", nargs=3, metavar=("INDEX", "PORT", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
