@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One run on all workers of a Cloud TPU slice, over gcloud. Each worker finds its place from the TPU's metadata.
+# One run on all workers of a Cloud TPU slice, over gcloud. Each worker finds out which it is from the TPU's metadata.
 #
 #   launch/tpu_pod.sh my-tpu us-central2-b experiments/vgg_imagenet.py --workdir gs-mount/runs/vgg [flags]
 #
