@@ -180,9 +180,10 @@ class Heartbeat:
                 return announced["code"], f"{self.names[index]} stopped: {announced['message']}"
         if self.store.closed:
             self._cut.add(0)
-        for index in sorted(self._cut - self._exits.keys() - {self.index}):
-            self.mark_lost(index)
-            return LOST, self._lost(index, "its connection ended")
+        if cut := sorted(self._cut - self._exits.keys() - {self.index}):
+            for index in cut:
+                self.mark_lost(index)
+            return LOST, self._lost(cut[0], "its connection ended")
         if now - self._round > self.deadline:
             return LOST, self._lost(0, f"it holds the store, which has not answered for {self._s()}")
         others = {index: seen for index, seen in self._seen.items() if index not in self._exits}

@@ -98,6 +98,14 @@ def test_the_end_of_the_connection_to_process_0_is_its_loss_and_another_one_writ
     assert process.heartbeat.first_survivor() == 1
 
 
+def test_of_two_whose_connections_end_neither_is_the_one_to_write_the_status():
+    store = LocalStore({})
+    for index in (0, 1):
+        store.set(f"process/closed/{index}", "")
+    process = Process(store, 2, 10)
+    assert process.ended.wait(30) and process.heartbeat.first_survivor() == 2
+
+
 ABORT = f"""{LIGHT}
 import os, sys, threading
 from jaxcnn.cluster.heartbeat import Heartbeat, exit_at_once, exit_on_abort
