@@ -49,6 +49,8 @@ class Consensus:
     ):
         self.mesh, self.asked, self.report_progress = mesh, asked, report_progress
         self._votes: collections.deque[jax.Array] = collections.deque()
+        self._placed: dict[int, jax.Array] = {}
+        """What this process votes, on its devices."""
         self._count = jax.jit(jnp.max, out_shardings=meshes.replicated(mesh))
 
     def soon(self, where: str, news: bool = False) -> Vote:
@@ -81,5 +83,7 @@ class Consensus:
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
     def _cast(self, value: bool | Vote) -> jax.Array:
-        local = np.full(jax.local_device_count(), value, np.int8)
-        return self._count(jax.make_array_from_process_local_data(meshes.split(self.mesh), local))
+        if value not in self._placed:  # to place one anew takes longer than all else that a vote costs this thread
+            local = np.full(jax.local_device_count(), value, np.int8)
+            self._placed[value] = jax.make_array_from_process_local_data(meshes.split(self.mesh), local)
+        return self._count(self._placed[value])
