@@ -76,7 +76,8 @@ def survey(
         finally:
             pool.shutdown(cancel_futures=True)
     masked = fields is not None and "mask" in fields
-    pixels = sum((each.pixels for each in found), np.zeros(256, np.int64)) if masked else None
+    counted = [each.pixels for each in found if each.pixels is not None]
+    pixels = np.array(counted, np.int64).reshape(-1, 256).sum(axis=0) if masked else None
     return Survey([error for each in found for error in each.broken], pixels)
 
 
