@@ -113,11 +113,11 @@ def step_time(batch: int, fsdp: int, rounds: int = 7) -> dict[str, object]:
         "image": rng.integers(0, 256, (batch, 32, 32, 3), np.uint8),
         "label": np.arange(batch, dtype=np.int32) % 10,
     }
-    placed = meshes.place(fields, ("image", "label"), meshes.split(mesh))
+    placed = meshes.put_batch(fields, ("image", "label"), meshes.split(mesh))
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        state, metrics = compiled.call(state, placed)
+        state, metrics = compiled.call(state, {}, placed)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - start)
     found = collectives(compiled.call.as_text())

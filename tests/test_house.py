@@ -55,7 +55,6 @@ MAY_IMPORT = {
 
 EXCEPTIONS = {
     ("jaxcnn.train", "jaxcnn.runs"): "jaxcnn.train(...) can be called: the package hands the call on to runs/run.py",
-    ("jaxcnn.cluster.initialize", "jaxcnn.runs"): "to go: the exit codes of a lost process",
 }
 """(module, room it imports): why. A line that is not needed any more fails the test."""
 
@@ -156,6 +155,11 @@ def test_train_models_and_ops_know_no_files_clocks_or_data(module):
     assert found == allowed
 
 
+def test_nothing_of_jax_is_used_that_is_private():
+    private = {module: names for module, names in IMPORTS.items() if any(name.startswith("jax._src") for name in names)}
+    assert not private
+
+
 def test_files_are_short_and_have_names_of_their_own():
     lines = {str(file.relative_to(PACKAGE)): len(file.read_text().splitlines()) for file in FILES.values()}
     long = {name: count for name, count in lines.items() if count > LONG}
@@ -196,3 +200,39 @@ def test_no_metric_of_classification_is_named_outside_its_task(room):
         if METRIC.search(line)
     }
     assert not named, "\n".join(sorted(named))
+
+
+NAMELESS = {"runs", "train", "studies", "report", "prove", "experiment", "launch", "flags", "commands", "cluster"}
+METRICS = re.compile(r"\b(accuracy|top5|mean_iou)\b")
+
+
+def code_strings(tree: ast.AST) -> Iterator[str]:
+    """The strings of a file that are no docstrings, and the names of attributes and arguments."""
+    documents = {
+        id(node.body[at].value)
+        for node in ast.walk(tree)
+        if isinstance(getattr(node, "body", None), list)
+        for at in range(len(node.body))
+        if isinstance(node.body[at], ast.Expr) and isinstance(node.body[at].value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            yield node.value
+        yield from (
+            value for value in (getattr(node, "attr", None), getattr(node, "arg", None)) if isinstance(value, str)
+        )
+
+
+def test_no_metric_is_named_outside_of_tasks():
+    """A task brings the names, order and direction of its metrics, and no list of them is anywhere else."""
+    assert METRICS.search(" ".join(code_strings(ast.parse((PACKAGE / "tasks/classification.py").read_text()))))
+    named = {
+        module: sorted(
+            {text for text in code_strings(ast.parse(file.read_text())) if len(text) < 200 and METRICS.search(text)}
+        )  # longer ones are prose
+        for module, file in FILES.items()
+        if module.split(".")[1:2] and module.split(".")[1] in NAMELESS
+    }
+    assert {module: texts for module, texts in named.items() if texts} == {}
+    for page in sorted((PACKAGE / "report/templates").glob("*.html")):
+        assert not METRICS.search(page.read_text()), page.name

@@ -44,6 +44,24 @@ def experiment():
     assert "1 of 1 interruptions changed the run" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_seeds_that_train_as_one_program_are_interrupted_too(tmp_path):
+    file = tmp_path / "arms.py"
+    file.write_text("""
+import dataclasses
+import jaxcnn as jc
+from tests.experiments.tiny import experiment as tiny
+
+def study(quick: bool = False) -> jc.Study:
+    made = dataclasses.replace(tiny(), duration=jc.steps(9), checkpoints=jc.Checkpoints(every=jc.steps(4)))
+    arms = {"fast": made, "slow": dataclasses.replace(made, optimizer=jc.SGD(0.01))}
+    return jc.Study(question="?", arms=arms, claims=(), seeds=(0, 1))
+""")
+    flags = ("--kills", 1, "--devices", 1, "--seed", 1, "--workdir", tmp_path / "proof", "--", "--together", "yes")
+    out = finish("prove-resume", file, *flags, module="jaxcnn").stdout
+    assert "1/1" in out and "equal" in out and "FAIL" not in out
+    assert not (tmp_path / "proof" / "0_0").exists() and len([*(tmp_path / "proof/whole").glob("cells/*/*")]) == 4
+
+
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "mine").write_text("")
     done = call("prove-resume", TINY, "--workdir", tmp_path, module="jaxcnn")

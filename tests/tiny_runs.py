@@ -21,8 +21,13 @@ sys.modules["jaxcnn"].__path__ = ["jaxcnn"]
 TIMES = ("examples_per_second", "data_wait")
 
 
-def start(*arguments, module="jaxcnn.launch", devices=1, **options) -> subprocess.Popen:
-    """A command of the project in a process of its own, on `devices` fake devices."""
+def start(*arguments, module="jaxcnn.launch", devices=1, report=False, **options) -> subprocess.Popen:
+    """A command of the project in a process of its own, on `devices` fake devices.
+
+    A run writes its page only with `report`: that takes as long as a short run.
+    """
+    if module == "jaxcnn.launch" and not report and is_experiment(arguments):
+        arguments = (*arguments, "--no-report")
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
@@ -32,6 +37,12 @@ def start(*arguments, module="jaxcnn.launch", devices=1, **options) -> subproces
         text=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
+
+
+def is_experiment(arguments) -> bool:
+    """Whether the first of them is an experiment's file, and no study's."""
+    file = ROOT / str(arguments[0]) if arguments else ROOT
+    return file.is_file() and "def study(" not in file.read_text()
 
 
 def call(*arguments, **options) -> subprocess.CompletedProcess:

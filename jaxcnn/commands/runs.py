@@ -13,7 +13,9 @@ from jaxcnn.text import table
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
 Trust = Annotated[bool, tyro.conf.arg(help="Run the own code of a run that you did not start here; look at it first.")]
-ExplainMethod = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
+ExplainMethod = Literal[
+    "prediction", "cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"
+]
 
 
 def evaluate(

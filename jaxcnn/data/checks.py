@@ -29,6 +29,10 @@ FLAGS = ("difficult", "crowd")
 """Parts of boxes that a source may leave out: no box is so."""
 
 
+class Checked:
+    """Examples that hold what has been checked, so that nobody need check it again each time that it is read."""
+
+
 def check_example(examples: Examples, i: int, example: Any, names: Iterable[str]) -> Example:
     """The parts of example `i` that are named, if they are what `Example` (data/examples.py) says.
 

@@ -43,15 +43,18 @@ class BrokenExample(UserError):
 class Examples(Protocol):
     """Random access to one split. Objects pickle, because Grain's worker processes receive them.
 
-    Two attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
-    without reading an image, so that slices are stratified; and `shuffled`, True where the order tells nothing of the
-    classes.
+    Three attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
+    without reading an image, so that slices are stratified; `shuffled`, True where the order tells nothing of the
+    classes; and `files`, bytes [N], the path of each image, where splits can have images in common.
     """
 
     name: str  # "fashion_mnist"
-    version: str  # "3.0.1"
     split: str  # "train"
     classes: tuple[str, ...]  # class names in label order
+
+    @property
+    def version(self) -> str:  # "3.0.1"; a plain attribute will do
+        ...
 
     def __len__(self) -> int: ...
 

@@ -23,6 +23,8 @@ class Field:
 
     def empty(self, rows: int) -> np.ndarray:
         """[rows, *shape], filled with `fill`."""
+        if not self.fill:
+            return np.zeros((rows, *self.shape), self.dtype)  # memory that is not touched before it is written
         return np.full((rows, *self.shape), self.fill, self.dtype)
 
 

@@ -77,7 +77,7 @@ class Folder:
                     f"Folder: {root} has no split {split!r}: its folders ({some(names)}) are the classes of one split, "
                     f"'train' (`jaxcnn evaluate RUN --split train` takes all of it); {CUT}"
                 )
-            return FolderExamples(root, "", tuple(names), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
+            return FolderExamples(root, "", tuple(names), self.channels)
         if split not in names:
             try:
                 check_split(split, names, f"Folder {root}")
@@ -97,7 +97,7 @@ class Folder:
                     + f"; only in {split}: {some(extra)}"
                 )
             classes = train
-        return FolderExamples(root, split, tuple(classes), self.channels)  # pyright: ignore[reportReturnType]  # cached_property
+        return FolderExamples(root, split, tuple(classes), self.channels)
 
 
 CUT = (
@@ -120,10 +120,13 @@ class FolderExamples:
         # Bytes of one width, not a list of str: a million names pickle to each worker in milliseconds.
         self._files, self.labels = np.array([os.fsencode(name) for name in files]), np.array(labels, np.int32)
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """Of the names and sizes of the files, since reading all pixels would take hours: 12 hex digits."""
+        return self._digest
 
+    @functools.cached_property
+    def _digest(self) -> str:
         def entry(i: int) -> tuple[str, str]:
             path = self.where(i)
             return f"{self.classes[self.labels[i]]}/{os.path.basename(path)}", path

@@ -11,6 +11,6 @@ def names() -> dict[str, str]:
     return dict(line.split("\t") for line in text.splitlines())
 
 
-def spoken(name: str) -> str:
+def described(name: str) -> str:
     """A WordNet id followed by what it means, "n02123045 tabby, tabby cat"; any other class name as it is."""
     return " ".join(filter(None, (name, names().get(name))))

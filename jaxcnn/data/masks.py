@@ -124,19 +124,23 @@ class MaskedExamples:
     ):
         self.name, self.split, self.classes = name, split, classes
         # Bytes of one width, not lists of str: they pickle to each worker in milliseconds.
-        self._images, self._masks = (np.array([os.fsencode(path) for path in paths]) for paths in (images, masks))
+        self.files, self._masks = (np.array([os.fsencode(path) for path in paths]) for paths in (images, masks))
         self._values, self._channels = values, channels
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """Of the names and sizes of the files: 12 hex digits."""
-        paths = [os.fsdecode(path) for pair in zip(self._images, self._masks, strict=True) for path in pair]
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        paths = [os.fsdecode(path) for pair in zip(self.files, self._masks, strict=True) for path in pair]
         # The name of its folder too: an image and its mask may have one name.
         names = [os.sep.join(path.rsplit(os.sep, 2)[-2:]) for path in paths]
         return digest_of_files(len(paths), lambda i: (names[i], paths[i]))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.files)
 
     def __getitem__(self, i: int) -> Example:
         i = check_index(i, len(self))
@@ -150,4 +154,4 @@ class MaskedExamples:
 
     def where(self, i: int) -> str:
         """The path of the image."""
-        return os.fsdecode(self._images[i])
+        return os.fsdecode(self.files[i])

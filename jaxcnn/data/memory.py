@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcnn.data.checks import check_example
+from jaxcnn.data.checks import Checked, check_example
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.preparation import padded, transform_example
@@ -18,15 +18,12 @@ OF_IMAGE = ("image", "mask")
 """The parts whose size is the image's, and so not yet a batch's while transforms are to follow."""
 
 
-class Memory:
+class Memory(Checked):
     """Examples as arrays, one for each field: "image" uint8 [N, H, W, C], "label" int32 [N].
 
     A part of varying length (boxes) is padded at its end; `lengths` has its own, int32 [N]. A broken example keeps its
     place: reading it raises what reading it from its source raised.
     """
-
-    checked = True
-    """`read` (data/preparation.py) need not check them again."""
 
     def __init__(
         self,
@@ -75,7 +72,8 @@ def load(
     """`examples` decoded into Memory, with the transforms that are still to be applied to each.
 
     The deterministic transforms at the front are applied here, once. If the arrays would take more than `limit` bytes,
-    or the images differ in shape, both come back as they are.
+    the images differ in shape, or one has more boxes than a batch takes and a crop may change that, both come back as
+    they are.
 
     Args:
       examples: any random-access split.
@@ -91,6 +89,7 @@ def load(
     """
     unchanged = (examples, transforms)
     first = tuple(itertools.takewhile(lambda transform: isinstance(transform, DETERMINISTIC), transforms))
+    rest = transforms[len(first) :]
     rng = np.random.default_rng(0)  # which deterministic transforms do not use
 
     def prepared(i: int) -> Example:
@@ -110,12 +109,16 @@ def load(
     broken: dict[int, BrokenExample] = {}
 
     def decode(part: range) -> bool:
-        """Whether all images of this part have the shape of the first."""
+        """Whether the examples of this part fit: images have the shape of the first, and of no part there is more than
+        a batch takes, unless no transform follows that may take some away.
+        """
         for i in part:
             try:
                 example = prepared(i)
                 for name in lengths:
                     lengths[name][i] = len(example[name])
+                    if rest and lengths[name][i] > fields[name].shape[0]:
+                        return False
                     example[name] = padded(examples, i, name, example[name], fields[name])
             except BrokenExample as error:
                 broken[i] = error
@@ -137,7 +140,7 @@ def load(
                 advance(part.stop)
         finally:
             pool.shutdown(cancel_futures=True)
-    return Memory(examples, arrays, lengths, broken), transforms[len(first) :]
+    return Memory(examples, arrays, lengths, broken), rest
 
 
 def _first_shape(prepared: Callable[[int], Example], tries: int) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcnn.data.checks import check_example, described, image_wanted
+from jaxcnn.data.checks import Checked, check_example, described, image_wanted
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Field, Fields
 from jaxcnn.data.geometry import MOVED, move
@@ -32,7 +32,7 @@ def read(
       UserError: the source or a transform returns something else than images of uint8 and the parts of these fields.
     """
     given = examples[i]
-    example = given if hasattr(examples, "checked") else check_example(examples, i, given, fields)
+    example = given if isinstance(examples, Checked) else check_example(examples, i, given, fields)
     example = transform_example(examples, i, example, transforms, rng)
     for name, part in example.items():
         if name == "image":

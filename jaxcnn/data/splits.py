@@ -78,6 +78,9 @@ class Sliced:
         known = [labels[index] for examples, index in parts if (labels := labels_of(examples)) is not None]
         if len(known) == len(parts):
             self.labels = np.concatenate(known)
+        files = [each[index] for examples, index in parts if (each := getattr(examples, "files", None)) is not None]
+        if len(files) == len(parts):
+            self.files = np.concatenate(files)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -127,9 +130,15 @@ def classes_without_images(examples: Examples) -> list[str]:
 
 
 def shared(one: Examples, other: Examples) -> int:
-    """How many images are in both, as far as can be told: slices that TFDS has cut count as splits of their own."""
+    """How many images are in both, as far as can be told: slices that TFDS has cut count as splits of their own.
+
+    Splits that are lists of files, such as VOC's trainval and val, are compared by these.
+    """
     if (one.name, one.split) == (other.name, other.split):
         return len(one)
+    mine, theirs = getattr(one, "files", None), getattr(other, "files", None)
+    if mine is not None and theirs is not None:
+        return len(np.intersect1d(mine, theirs))
     if not isinstance(one, Sliced) and not isinstance(other, Sliced):
         return 0
     return len(_places(one) & _places(other))

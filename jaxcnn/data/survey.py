@@ -53,7 +53,7 @@ def survey(
       UserError: as `read` (data/preparation.py).
     """
 
-    def survey_of(part: range) -> Survey:
+    def survey_of(part: range) -> tuple[list[BrokenExample], np.ndarray]:
         draws, broken, pixels = Draws(EVALUATION), [], np.zeros(256, np.int64)
         for i in part:
             try:
@@ -67,7 +67,7 @@ def survey(
                     read(examples, i, transforms, draws.at(i), fields)
             except BrokenExample as error:
                 broken.append(error)
-        return Survey(broken, pixels)
+        return broken, pixels
 
     parts = [range(start, min(start + PART, len(examples))) for start in range(0, len(examples), PART)]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -76,9 +76,8 @@ def survey(
         finally:
             pool.shutdown(cancel_futures=True)
     masked = fields is not None and "mask" in fields
-    counted = [each.pixels for each in found if each.pixels is not None]
-    pixels = np.array(counted, np.int64).reshape(-1, 256).sum(axis=0) if masked else None
-    return Survey([error for each in found for error in each.broken], pixels)
+    pixels = np.sum([pixels for _, pixels in found], axis=0) if masked else None
+    return Survey([error for broken, _ in found for error in broken], pixels)
 
 
 def check(

@@ -59,7 +59,8 @@ class Tfds:
         builder = read_builder(self.name, folder)
         info = builder.info
         features: Any = info.features  # a FeaturesDict, which its stub does not say
-        images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        # Sorted, for TFDS gives them in another order each time.
+        images = [key for key, feature in sorted(features.items()) if isinstance(feature, tfds.features.Image)]
         part, classes, values = self._part(features, images, f"dataset {self.name!r} under {folder}")
         if str(features[self.image].np_dtype) != "uint8":
             raise UserError(
@@ -94,7 +95,7 @@ class Tfds:
         """The feature that is read beside the image, its classes, and what the values mean if it is a mask."""
         import tensorflow_datasets as tfds
 
-        labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+        labels = [key for key, feature in sorted(features.items()) if isinstance(feature, tfds.features.ClassLabel)]
         masks = [key for key in images if key != self.image and features[key].shape[-1] == 1]
         if self.mask is True and len(masks) != 1:
             found = f"several: {', '.join(masks)}; name one" if masks else "none"

@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.heads import GAP
+from jaxcnn.models.segmenter import Segmenter
 
 
 def cam(model: nn.Module, variables: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
@@ -49,8 +50,10 @@ def gradcam(
 ) -> jax.Array:
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) at any endpoint.
 
+    Of a segmenter the logit of a class is its mean over all pixels (Vinogradova et al. 2020: a sum over chosen ones).
+
     Args:
-      model: a Classifier.
+      model: a Classifier or a Segmenter.
       variables: of the model.
       images: normalised, [B, H, W, C].
       classes: indices [B].
@@ -70,7 +73,8 @@ def gradcam(
 
 
 def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> tuple[jax.Array, Any]:
-    """The map [B, H', W', C] of an endpoint, and the net behind it: a function from such a map to logits [B, classes].
+    """The map [B, H', W', C] of an endpoint, and the net behind it: a function from such a map to logits [B, classes],
+    of a segmenter the mean ones of all pixels.
 
     The net is cut in its jaxpr, at the value that `features()` returns, so that a family need not be able to start in
     the middle. What reaches the logits beside the endpoint, as through a shortcut, is held as it is.
@@ -79,7 +83,10 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
 
     def forward(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
-        logits = model.apply(variables, ends["final"], train=False, method="classify")
+        if isinstance(model, Segmenter):
+            logits = model.apply(variables, ends, images.shape[1:3], train=False, method="segment").mean((1, 2))
+        else:
+            logits = model.apply(variables, ends["final"], train=False, method="classify")
         return ends[endpoint], cast(jax.Array, logits)
 
     arguments = jax.tree.leaves((variables, images))

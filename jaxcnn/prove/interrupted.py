@@ -74,8 +74,8 @@ class Interrupted(Events):
     def phase(self, name: str) -> AbstractContextManager[Any]:
         return self.journal.phase(name)
 
-    def read(self, step: int, examples: list[int]) -> None:
-        place = {"start": self.interruption.start, "processes": jax.process_count()}
+    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
+        place = {"run": str(run.absolute()), "start": self.interruption.start, "processes": jax.process_count()}
         self.journal.write(step=step, examples=examples, **place)
 
     def saved(self, wait: Callable[[], None]) -> None:

@@ -61,8 +61,8 @@ class Ended:
     metrics: list[dict[str, Any]]
     state: str
     """sha256 of every array of the final checkpoint, by path."""
-    examples: dict[int, list[int]]
-    """The examples of each step, in the order of the global batch."""
+    examples: dict[str, list[int]]
+    """The examples of each step in the order of the global batch: {"step 1": ...}; of a study by its cells."""
 
     def hash(self) -> str:
         """Of result, metrics, final checkpoint and batches."""
@@ -78,7 +78,9 @@ class Prover:
     """Runs one experiment many times in `folder`."""
 
     def __init__(self, file: pathlib.Path, flags: Sequence[str], folder: pathlib.Path, seed: int, console: Console):
-        self.file, self.flags, self.folder, self.console = file, list(flags), folder, console
+        # A page takes longer than a short run, and is no part of what must be equal.
+        own = [] if _is_study(file) else ["--no-report"]
+        self.file, self.flags, self.folder, self.console = file, [*flags, *own], folder, console
         self.draw = random.Random(seed)
         self.seconds: dict[str, list[float]] = {}
         self.starts = 0
@@ -125,15 +127,16 @@ class Prover:
         moment = f"{phase if phase == 'start' else f'{phase} {call + 1}'} + {1000 * delay:,.0f} ms"
         # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
         expected = {-int(chosen)} if chosen == signal.SIGKILL else {-int(chosen), 75}
-        status = RunDirectory(path).status()
-        if phase in ("start", "save", "end") and status.get("state") == "done" and chosen != signal.SIGKILL:
+        statuses = [RunDirectory(run).status() for run in _runs(path)]
+        done = bool(statuses) and all(status.get("state") == "done" for status in statuses)
+        if phase in ("start", "save", "end") and done and chosen != signal.SIGKILL:
             # These moments can lie behind the last step, where nothing is left to be stopped. In the other phases a
             # process that goes on to its end has ignored the signal.
             expected.add(0)
         if chosen == signal.SIGINT:
             expected |= {1, 130}  # Python's own KeyboardInterrupt, while it imports
         problem = "" if code in expected else f"exit code {code}: {text.strip()[-300:]}"
-        saved = status.get("step", 0)
+        saved = min((status.get("step", 0) for status in statuses), default=0)
         again, text = self._wait(self._start(path, then))
         if not problem:
             problem = (
@@ -182,7 +185,7 @@ class Prover:
         run, whole = _read(path), self.whole
         if run.examples != whole.examples:
             steps = [step for step in whole.examples if run.examples.get(step) != whole.examples[step]]
-            return f"other examples at step {steps[0] + 1 if steps else len(whole.examples) + 1}"
+            return f"other examples at {steps[0] if steps else 'a step more'}"
         if exact:
             if run.hash() == whole.hash():
                 return ""
@@ -240,7 +243,7 @@ def prove_resume(
     """Interrupts the experiment `kills` times and resizes it `resizes` times; prints as it goes, and a table.
 
     Args:
-      file: the experiment file.
+      file: the experiment file, or that of a study, whose seeds can train as one program (--together yes).
       flags: for it, such as --debug.
       folder: where the runs are made; it must be empty or not exist.
       kills: interruptions, each of a fresh run, the phases in turn.
@@ -305,16 +308,29 @@ def _environment(devices: int) -> dict[str, str]:
     return os.environ | changed | {"CUDA_VISIBLE_DEVICES": ",".join(visible[:devices])}
 
 
+def _is_study(file: pathlib.Path) -> bool:
+    return file.is_file() and "\ndef study(" in file.read_text(errors="replace")
+
+
+def _runs(path: pathlib.Path) -> list[pathlib.Path]:
+    """The run directories of a start: its own, or those of a study's cells."""
+    return [path] if (path / "config.json").exists() else sorted(path.glob("cells/*/*"))
+
+
 def _read(path: pathlib.Path) -> Ended:
-    record = open_run(path)
-    metrics = [{name: value for name, value in line.items() if name not in TIMES} for line in record.metrics()]
-    digest = hashlib.sha256()
-    leaves, _ = jax.tree_util.tree_flatten_with_path(load_run(path).state)
-    for place, leaf in leaves:
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}".encode() + array.tobytes())
-    return Ended(record.result(), metrics, digest.hexdigest(), _examples(path))
+    """What a run left, or the runs of a study's cells, one after another."""
+    results, metrics, digest = {}, [], hashlib.sha256()
+    for run in _runs(path):
+        record, name = open_run(run), "" if run == path else f"{run.parent.name}/{run.name} "
+        results |= {f"{name}{split}": each for split, each in record.result().items()}
+        lines = record.metrics()
+        metrics += [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+        leaves, _ = jax.tree_util.tree_flatten_with_path(load_run(run).state)
+        for place, leaf in leaves:
+            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+            digest.update(f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return Ended(results, metrics, digest.hexdigest(), _examples(path))
 
 
 def _journal(path: pathlib.Path, process: int = 0) -> list[dict[str, Any]]:
@@ -327,17 +343,18 @@ def _steps(path: pathlib.Path) -> int:
     return max((event["step"] + 1 for event in _journal(path) if "step" in event), default=0)
 
 
-def _examples(path: pathlib.Path) -> dict[int, list[int]]:
+def _examples(path: pathlib.Path) -> dict[str, list[int]]:
     """The examples of each step: those of every start that ran it, one after another where they are not the same."""
-    parts: dict[int, dict[int, dict[int, list[int]]]] = {}
+    parts: dict[tuple[str, int], dict[int, dict[int, list[int]]]] = {}
     count: dict[int, int] = {}
     for process in range(len(list(path.parent.glob(f"{path.name}.journal.*")))):
         for event in _journal(path, process):
             if "step" in event:
                 count[event["start"]] = event["processes"]
-                parts.setdefault(event["step"], {}).setdefault(event["start"], {})[process] = event["examples"]
+                key = os.path.relpath(event["run"], path.absolute()), event["step"]
+                parts.setdefault(key, {}).setdefault(event["start"], {})[process] = event["examples"]
     examples = {}
-    for step, starts in sorted(parts.items()):
+    for (run, step), starts in sorted(parts.items()):
         # A start that was killed in this step may have noted it on some of its processes only.
         whole = [
             [index for _, rows in sorted(part.items()) for index in rows]
@@ -345,5 +362,6 @@ def _examples(path: pathlib.Path) -> dict[int, list[int]]:
             if len(part) == count[start]
         ]
         distinct = [batch for place, batch in enumerate(whole) if batch not in whole[:place]]
-        examples[step] = [index for batch in distinct for index in batch]
+        name = f"step {step + 1}" if run == "." else f"{run}, step {step + 1}"
+        examples[name] = [index for batch in distinct for index in batch]
     return examples

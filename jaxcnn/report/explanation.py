@@ -23,16 +23,17 @@ from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
 from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
 from jaxcnn.runs.prediction import Net, decode_file, listed, load_net, prepare
-from jaxcnn.tasks.classification import most_probable
+from jaxcnn.tasks.task import Answer
 from jaxcnn.text import plain
 
-Method = Literal["cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
+Method = Literal["prediction", "cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"]
 MAPS = ("cam", "gradcam", "occlusion")
 OF_THE_NET = ("filters", "templates")
 """Methods that need no image."""
 OF_AN_ENDPOINT = ("gradcam", "features", "receptive-field")
 """Methods that look at the map that --endpoint names."""
 TITLES = {
+    "prediction": "Predictions",
     "cam": "Class activation maps",
     "gradcam": "Grad-CAM",
     "occlusion": "Occlusion",
@@ -42,6 +43,7 @@ TITLES = {
     "templates": "Templates",
 }
 SOURCES = {
+    "prediction": "What the net says of each image, as its task draws it.",
     "cam": "The final map weighted by the class's row of the last layer (Zhou et al. 2016). What is not above 0 is not "
     "drawn.",
     "gradcam": "The maps of an endpoint weighted by the mean gradient of the class's logit, cut off at 0 (Selvaraju et "
@@ -79,7 +81,7 @@ class Section:
     title: str
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     lines: list[str] = dataclasses.field(default_factory=list)
-    classes: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    answer: Answer | None = None
     curves: markupsafe.Markup | None = None
 
 
@@ -175,7 +177,7 @@ class _Draw:
         model, shape = self.model, self.net.data.image_shape
         if self.question.method == "templates":
             weights = filters.templates(model, self.net.variables, shape)
-            captions = [imagenet.spoken(label) for label in self.net.classes]
+            captions = [imagenet.described(label) for label in self.net.classes]
             section = Section(name, lines=[f"{len(weights)} templates of {shape[0]}x{shape[1]}x{shape[2]}"])
             largest = float(np.abs(weights).max())  # one scale for all, so that classes can be compared
         else:
@@ -205,22 +207,27 @@ class _Draw:
             pixels = prepare(source, data, path)
         except UserError as error:
             raise _NotShown(str(error)) from error
-        scores = self.net.probabilities(pixels[None])[0]
-        section = Section(name)
-        section.classes = [
-            (imagenet.spoken(label), score) for label, score in most_probable(scores, self.net.classes, 5)
-        ]
+        section = Section(name, answer=self.net.answer(pixels))
         factor = overlay.zoom(min(pixels.shape[:2]))
         large = overlay.rgb(overlay.enlarge(pixels, factor))
         section.pictures.append(Picture(png(large, f"{name}, as the net sees it"), "as the net sees it"))
         section.pictures.append(self._normalized(name, pixels, factor))
         if self.question.method in MAPS:
+            scores = self.net.probabilities(pixels[None])[0]
             self._map(section, pixels, scores, large, self._known_box(source, path))
+        elif self.question.method == "prediction":
+            self._prediction(section, factor)
         elif self.question.method == "features":
             self._features(section, pixels)
         else:
             self._receptive_field(section, pixels, large)
         return section
+
+    def _prediction(self, section: Section, factor: int) -> None:
+        section.lines += [f"{name} {value}" for name, value in section.answer.rows]
+        for kind, picture in section.answer.pictures.items():
+            large = overlay.rgb(overlay.enlarge(picture if picture.ndim == 3 else picture[..., None], factor))
+            section.pictures.append(self._picture(large, kind, save_png(self.out, f"{section.title}_{kind}", picture)))
 
     def _normalized(self, name: str, pixels: np.ndarray, factor: int) -> Picture:
         """The numbers that enter the first layer, in which an image that is darker or lighter than those of the
@@ -237,7 +244,7 @@ class _Draw:
         """A map of one class over the image, with its box and scores."""
         chosen = self.question.chosen
         target = int(scores.argmax()) if self.target is None else self.target
-        label = imagenet.spoken(self.net.classes[target])
+        label = imagenet.described(self.net.classes[target])
         section.lines.append(f"{label}, probability {scores[target]:.4f}{' (predicted)' if chosen is None else ''}")
 
         def probability(images: np.ndarray) -> np.ndarray:

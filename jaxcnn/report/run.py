@@ -69,7 +69,7 @@ def write_report(
     record = open_run(path)
     experiment, lines = load_experiment(record), record.metrics()
     environment = record.environment()
-    classes = [imagenet.spoken(name) for name in environment["dataset"]["classes"]]
+    classes = [imagenet.described(name) for name in environment["dataset"]["classes"]]
     answers, shown, missing = _answers(record, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
     page = record.path / REPORT

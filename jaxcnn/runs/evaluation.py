@@ -148,7 +148,7 @@ def placed(
 ) -> dict[str, jax.Array]:
     """This process's rows of a batch as part of the global arrays that the steps read."""
     names = batch_fields(experiment).keys() | ({"valid"} if evaluated else set())
-    return meshes.place(batch, tuple(sorted(names)), meshes.split(mesh))
+    return meshes.put_batch(batch, tuple(sorted(names)), meshes.split(mesh))
 
 
 def evaluation_batches(

@@ -1,6 +1,7 @@
 """Events: what the loop tells of its course to whoever watches a run from inside, such as the proof of resume."""
 
 import contextlib
+import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +14,11 @@ class Events:
         """Around "compile", "step", "evaluation", "save" and "end"."""
         return contextlib.nullcontext()
 
-    def read(self, step: int, examples: list[int]) -> None:
-        """The examples of this process's part of the batch that follows `step` steps, by their index."""
+    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
+        """The examples, by index, of the batch that follows `step` steps: of this process's part.
+
+        `run` is the run directory; of several seeds that of the first, and the examples are those of all.
+        """
 
     def saved(self, wait: Callable[[], None]) -> None:
         """A save has begun; `wait` returns once it is committed."""

@@ -95,7 +95,9 @@ class Net:
                 words.setdefault(word.lower(), []).append(index)
         found = words.get(name.lower(), [])
         if len(found) > 1:
-            raise UserError(f"{name!r} is {' and '.join(imagenet.spoken(self.classes[i]) for i in found)}; give its id")
+            raise UserError(
+                f"{name!r} is {' and '.join(imagenet.described(self.classes[i]) for i in found)}; give its id"
+            )
         if not found:
             hint = "" if name.isdigit() else did_you_mean(name.lower(), words)
             hint = hint or f"; it has {len(self.classes)} classes, from 0"

@@ -1,5 +1,6 @@
 """Resume: the states with which a loop begins: those of checkpoints, or new ones with the weights of another run."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -23,15 +24,18 @@ def newest_common(
     Raises:
       UserError: as checkpoint.restore_latest.
     """
+    damaged: list[list[str]] = [[] for _ in members]
     while True:
         found = [
             checkpoint.restore_latest(member.manager, stepper.abstract, member.record.recognize, agree)
             for member in members
         ]
+        for lines, each in zip(damaged, found, strict=True):
+            lines += each.damaged if each is not None else ()
         steps = [0 if each is None else each.step for each in found]
         if min(steps) == max(steps):
-            whole = [each for each in found if each is not None]
-            return whole or None
+            both = zip(found, damaged, strict=True)
+            return [dataclasses.replace(each, damaged=tuple(lines)) for each, lines in both if each is not None] or None
         for member in members:
             for step in member.manager.all_steps():
                 if step > min(steps):

@@ -140,7 +140,7 @@ class RunDirectory:
 
     def recognize(self, note: dict[str, Any]) -> None:
         """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
-        flat, free = config.flatten(self.config()), config.free(self.config())
+        flat, free = config.flatten(self.config()), config.run_only_fields(self.config())
         for field, value in config.upgraded_flat(note["config"]).items():
             now = flat.get(field)
             if field not in free and now != value:
@@ -168,7 +168,7 @@ class RunDirectory:
 
     @functools.cached_property
     def _fixed(self) -> dict[str, Any]:
-        return config.fixed(self.config())
+        return config.identity(self.config())
 
     def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
         """Records an example that was passed over; false if it is recorded already."""

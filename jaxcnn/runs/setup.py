@@ -121,7 +121,7 @@ def initial_state(
 
 def zero_sums(experiment: Experiment) -> Any:
     """The task's sums over no example."""
-    _, sums = _shapes(_Itself(experiment))
+    _, sums = _shapes(_ByIdentity(experiment))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
 
@@ -140,34 +140,34 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
 
     An experiment is traced once: deep nets take seconds, and a start asks several times.
     """
-    return _abstract_state(_Itself(experiment), mesh)
+    return _abstract_state(_ByIdentity(experiment), mesh)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Itself:
+class _ByIdentity:
     """An experiment as a key: the same object, since parts of a user's own may not be hashable."""
 
     experiment: Experiment
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.experiment is other.experiment
+        return isinstance(other, _ByIdentity) and self.experiment is other.experiment
 
     def __hash__(self) -> int:
         return id(self.experiment)
 
 
 @functools.lru_cache(maxsize=4)
-def _abstract_state(key: _Itself, mesh: Mesh) -> Any:
+def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
     experiment = key.experiment
     optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
     variables, sums = _shapes(key)
     dropout = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(functools.partial(_state, experiment, optimizer), variables, sums, dropout)
-    return meshes.laid_out(shapes, mesh, experiment.parallel.shard_above)
+    return meshes.with_shardings(shapes, mesh, experiment.parallel.shard_above)
 
 
 @functools.lru_cache(maxsize=4)
-def _shapes(key: _Itself) -> tuple[Any, Any]:
+def _shapes(key: _ByIdentity) -> tuple[Any, Any]:
     """Shapes of the variables and of the task's sums, traced once for an experiment."""
     experiment = key.experiment
     data, random_key = experiment.data, jax.eval_shape(lambda: jax.random.key(0))

@@ -137,7 +137,9 @@ def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, A
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
-        "free": {field: value for field, value in config.flatten(encoded).items() if field in config.free(encoded)},
+        "free": {
+            field: value for field, value in config.flatten(encoded).items() if field in config.run_only_fields(encoded)
+        },
         "dataset": dataset,
     }
 

@@ -62,6 +62,10 @@ class Stepper(Protocol):
         """An evaluation batch, which all nets share, on the devices."""
         ...
 
+    def finite(self, state: TrainState, number: int) -> bool:
+        """Whether all that one net computes with is finite, as all processes know."""
+        ...
+
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         """The state with these states of the plateau schedule."""
         ...
@@ -99,6 +103,9 @@ class Single:
 
     def place_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
+
+    def finite(self, state: TrainState, number: int) -> bool:
+        return all_finite(state, self.plan.mesh)
 
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         return dataclasses.replace(state, plateau=jax.device_put(plateaus[0], meshes.replicated(self.plan.mesh)))
@@ -162,6 +169,9 @@ class Stacked:
         names = (*batch_fields(self.plan.experiment), "valid")
         return jax.device_put({name: batch[name] for name in names}, self.everywhere)
 
+    def finite(self, state: TrainState, number: int) -> bool:
+        return all_finite(self.member(state, number))
+
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
         return dataclasses.replace(state, plateau=jax.device_put(stacked, self.over_seeds))
@@ -182,8 +192,3 @@ class Stacked:
 def stepper_for(plans: Sequence[Plan]) -> Stepper:
     """One net as it is; several stacked."""
     return Single(plans[0]) if len(plans) == 1 else Stacked(plans)
-
-
-def finite(stepper: Stepper, state: TrainState, number: int, plan: Plan) -> bool:
-    """Whether all that one net computes with is finite."""
-    return all_finite(stepper.member(state, number), plan.mesh)

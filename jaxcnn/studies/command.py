@@ -15,7 +15,7 @@ from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.studies.cell import cells, check_figures, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
-from jaxcnn.studies.runner import FINISHED, Conducted, check, conduct
+from jaxcnn.studies.runner import FINISHED, CellsEnded, check, run_cells
 from jaxcnn.studies.study import Study, shrunk
 from jaxcnn.studies.table import rows
 from jaxcnn.studies.write import write_study
@@ -104,7 +104,7 @@ def run_study(
     path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
-    done = Conducted(True, (), ())
+    done = CellsEnded(True, (), ())
     if flags.report_only and not (path.is_dir() and any(path.iterdir())):
         raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
     if not flags.report_only:
@@ -114,7 +114,7 @@ def run_study(
     if not flags.report_only:
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
         together = _together(flags, study)
-        done = conduct(study, share, file, console, stop, pinned, together, flags.accept_code, events)
+        done = run_cells(study, share, file, console, stop, pinned, together, flags.accept_code, events)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""

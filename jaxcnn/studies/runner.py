@@ -29,7 +29,7 @@ FINISHED = ("done", "diverged")  # a run that diverged would diverge again
 
 
 @dataclasses.dataclass(frozen=True)
-class Conducted:
+class CellsEnded:
     """What became of the cells of one start."""
 
     finished: bool
@@ -67,7 +67,7 @@ def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) 
                 raise UserError(f"arm {cell.arm_name!r}: {error}") from error
 
 
-def conduct(
+def run_cells(
     study: Study,
     cells: Sequence[Cell],
     file: pathlib.Path,
@@ -77,7 +77,7 @@ def conduct(
     together: bool = False,
     accept_code: bool = False,
     events: Events = SILENT,
-) -> Conducted:
+) -> CellsEnded:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
     With `together` the seeds of an arm are trained as one program if that is possible (runs/stepper.py: Stacked).
@@ -89,7 +89,7 @@ def conduct(
     for number, cell in enumerate(cells, 1):
         place = f"[{number}/{len(cells)}] {cell.name}"
         if stop():
-            return Conducted(False, (*failed,), (*elsewhere,))
+            return CellsEnded(False, (*failed,), (*elsewhere,))
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
@@ -100,13 +100,13 @@ def conduct(
                 and fits(of_arm)
                 and not _run_together(of_arm, file, console, stop, pinned, accept_code, events)
             ):
-                return Conducted(False, (*failed,), (*elsewhere,))
+                return CellsEnded(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
             state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code, events)
             if state == "preempted":
-                return Conducted(False, (*failed,), (*elsewhere,))
+                return CellsEnded(False, (*failed,), (*elsewhere,))
             if state == "done":
                 probe(cell, study)
         except InUse:
@@ -127,7 +127,7 @@ def conduct(
         print_plain(
             console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
         )
-    return Conducted(True, (*failed,), (*elsewhere,))
+    return CellsEnded(True, (*failed,), (*elsewhere,))
 
 
 def fits(cells: Sequence[Cell]) -> bool:

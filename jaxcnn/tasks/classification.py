@@ -80,7 +80,7 @@ class Classification:
     def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """The `top` most probable classes, the most probable first; WordNet ids with what they mean."""
         found = most_probable(predicted, classes, top)
-        rows = [(imagenet.spoken(name), f"{score:.4f}") for name, score in found]
+        rows = [(imagenet.described(name), f"{score:.4f}") for name, score in found]
         return Answer(("class", "probability"), rows, {"classes": found})
 
 

@@ -33,7 +33,7 @@ class Answer:
     rows: list[tuple[str, str]]
     values: dict[str, Any]
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """uint8 [H, W, 3] or [H, W], at the size of the image that was asked about."""
+    """uint8 [H, W, 3] or [H, W], at the size of the image that was asked about, unless a legend stands beneath."""
 
 
 @runtime_checkable

@@ -60,7 +60,7 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def laid_out(tree: Any, mesh: Mesh, above: int) -> Any:
+def with_shardings(tree: Any, mesh: Mesh, above: int) -> Any:
     """The shapes of a state, each with its sharding: arrays of at least `above` elements are split over `fsdp`.
 
     They are split along the largest axis that divides, of equal ones the last, which are a kernel's output channels.
@@ -82,7 +82,7 @@ def shardings(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def place(batch: dict[str, np.ndarray], names: tuple[str, ...], sharding: NamedSharding) -> dict[str, jax.Array]:
+def put_batch(batch: dict[str, np.ndarray], names: tuple[str, ...], sharding: NamedSharding) -> dict[str, jax.Array]:
     """This process's rows of `batch`, those fields only, as part of the global arrays."""
     local = {name: batch[name] for name in names}
     if jax.process_count() == 1:  # one call for all of them, which costs a third less

@@ -65,18 +65,19 @@ def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, s
     )
 
 
-def all_finite(state: TrainState, mesh: Mesh) -> bool:
+def all_finite(state: TrainState, mesh: Mesh | None = None) -> bool:
     """Whether all that a net of this state computes with is finite: parameters, statistics and their averages.
 
-    A step's loss and gradient are those of the parameters before its update, which may overflow all the same.
+    A step's loss and gradient are those of the parameters before its update, which may overflow all the same. `mesh` is
+    that of the state, if all processes are to know.
     """
     average = state.average and (state.average.params, state.average.stats)
     return bool(_on_all_processes(mesh)((state.params, state.stats, average)))
 
 
 @functools.cache
-def _on_all_processes(mesh: Mesh) -> Callable[[Any], jax.Array]:
+def _on_all_processes(mesh: Mesh | None) -> Callable[[Any], jax.Array]:
     def finite(tree: Any) -> jax.Array:
         return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
-    return jax.jit(finite, out_shardings=meshes.replicated(mesh))
+    return jax.jit(finite, out_shardings=None if mesh is None else meshes.replicated(mesh))

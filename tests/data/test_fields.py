@@ -5,17 +5,22 @@ import re
 import numpy as np
 import pytest
 
+from jaxcnn.data.colors import Noise
 from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.fields import Field, with_image
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches, TrainBatches
 from jaxcnn.data.survey import check
+from jaxcnn.data.transforms import HorizontalFlip, PadTo, RandomCrop
 from jaxcnn.errors import UserError
 
 SIZE = (6, 9)
 SHAPE = (*SIZE, 3)
 BOXES = {"boxes": Field((3, 4), "float32"), "classes": Field((3,), "int32", -1), "difficult": Field((3,), "bool", True)}
-FIELDS = with_image(SHAPE, {"mask": Field(SIZE, "uint8", 255), **BOXES, "depth": Field((2,), "float32", -7)})
+FIELDS = with_image(
+    SHAPE,
+    {"mask": Field(SIZE, "uint8", 255), **BOXES, "depth": Field((2,), "float32", -7), "weight": Field((), "float32")},
+)
 IMAGE = np.zeros(SHAPE, np.uint8)
 BOX = np.array([[1, 2, 5, 6]], np.float32)
 
@@ -38,7 +43,7 @@ class Scenes:
         mask = np.full(SIZE, i % 2, np.uint8)
         mask[0, :2] = 255
         example = {"image": image, "mask": mask, "boxes": boxes, "classes": np.arange(len(boxes), dtype=np.int32) % 2}
-        example |= {"depth": depth, "never asked for": object()} | (self.changed if i == 1 else {})
+        example |= {"depth": depth, "weight": i / 2, "never asked for": object()} | (self.changed if i == 1 else {})
         return {name: part for name, part in example.items() if part is not None}
 
     def where(self, i):
@@ -54,6 +59,7 @@ def right(batch, row, i):
     np.testing.assert_array_equal(batch["boxes"][row], np.concatenate([example["boxes"], np.zeros((3 - count, 4))]))
     assert batch["classes"][row].tolist() == [*(k % 2 for k in range(count)), *[-1] * (3 - count)]
     assert batch["difficult"][row].tolist() == [False] * count + [True] * (3 - count)
+    assert batch["weight"][row] == i / 2
     assert batch["depth"][row].tolist() == ([i, 2 * i] if i % 2 else [i, -7])
 
 
@@ -84,11 +90,35 @@ def test_memory_gives_back_what_it_was_given_without_the_padding():
         for name in ("image", "mask", "boxes", "classes", "depth"):
             np.testing.assert_array_equal(memory[i][name], Scenes()[i][name])
             assert memory[i][name].dtype == Scenes()[i][name].dtype
+        assert memory[i]["weight"] == i / 2
         assert memory[i]["difficult"].tolist() == [False] * (i % 4)
 
 
+def test_memory_changes_no_batch_whatever_is_drawn():
+    transforms = (PadTo((8, 12)), HorizontalFlip(), RandomCrop(SIZE), Noise(3.0))
+    memory, rest = load(Scenes(), transforms, FIELDS, 2**20)
+    assert isinstance(memory, Memory) and rest == transforms[1:] and memory.arrays["mask"].shape == (10, 8, 12)
+    left = 0
+    for step in range(5):
+        one, other = (TrainBatches(*made, FIELDS, 10, 3)[step] for made in ((memory, rest), (Scenes(), transforms)))
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+        left += (one["classes"] >= 0).sum()
+        assert (one["mask"] == 255).any()
+    assert 0 < left < 5 * sum(i % 4 for i in range(10))  # some boxes were cropped away
+
+
+def test_an_image_with_more_boxes_than_a_batch_takes_may_still_be_cropped():
+    many = Scenes({"boxes": np.array([[0, 0, 1, 1]] * 4 + [[7, 3, 9, 6]], np.float32), "classes": np.ones(5, np.int32)})
+    cut = (RandomCrop((3, 4)),)
+    fields = FIELDS | {"image": Field((3, 4, 3), "uint8"), "mask": Field((3, 4), "uint8", 255)}
+    assert not isinstance(load(many, cut, fields, 2**20)[0], Memory)
+    with pytest.raises(BrokenExample, match="5 boxes, and a batch takes 3"):
+        load(many, (), FIELDS, 2**20)
+
+
 def test_memory_counts_every_array():
-    size = 10 * (6 * 9 * 3 + 6 * 9 + 3 * 16 + 3 * 4 + 3 + 8)
+    size = 10 * (6 * 9 * 3 + 6 * 9 + 3 * 16 + 3 * 4 + 3 + 8 + 4)
     assert load(Scenes(), (), FIELDS, size)[0].nbytes == size
     assert not isinstance(load(Scenes(), (), FIELDS, size - 1)[0], Memory)
 

@@ -16,7 +16,7 @@ from jaxcnn.data.fields import Field, with_image
 from jaxcnn.data.masks import MaskValues, decode_mask
 from jaxcnn.data.paired_folders import PairedFolders
 from jaxcnn.data.pipeline import EvaluationBatches
-from jaxcnn.data.splits import open_split
+from jaxcnn.data.splits import open_split, shared
 from jaxcnn.data.survey import check
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import PadTo
@@ -186,6 +186,16 @@ def test_splits_are_cut_and_joined(voc, pairs):
         f"{n:03}.jpg" for n in (0, 1, 2, 4)
     ]
     assert [len(part) for part in cut] == [3, 1] and len(open_split(pairs, "train+test")) == 6
+
+
+def test_images_that_two_lists_share_are_counted(voc):
+    """VOC's trainval holds val: to choose by what is trained on is warned of (runs/setup.py)."""
+    source = VOCSegmentation(str(voc))
+    (voc / "ImageSets/Segmentation/trainval.txt").write_text("000\n001\n002\n003\n004\n005\n")
+    val, both = source.open("val"), source.open("trainval")
+    assert shared(val, both) == shared(both, val) == 2 and shared(source.open("train"), val) == 0
+    assert shared(open_split(source, "trainval[:50%]"), val) + shared(open_split(source, "trainval[50%:]"), val) == 2
+    assert shared(open_split(source, "train+val"), both) == 6
 
 
 def test_paired_folders(pairs, tmp_path):

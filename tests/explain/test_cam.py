@@ -9,7 +9,8 @@ import pytest
 from jaxcnn import create_model
 from jaxcnn.errors import UserError
 from jaxcnn.explain.cam import cam, cut, gradcam, upsample
-from jaxcnn.models import FC, GAP, Classifier
+from jaxcnn.models import FC, GAP, Classifier, Segmenter
+from jaxcnn.models.fcn import SkipHead
 from tests.nets import TinyNet
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -134,3 +135,16 @@ def test_what_cannot_be_explained_is_refused():
         gradcam(linear, linear.init(jax.random.key(0), IMAGES, train=False), IMAGES, CLASSES)
     with pytest.raises(UserError, match="TinyNet has no feature maps"):
         cut(TinyNet(), {}, IMAGES, "final")
+
+
+def test_gradcam_of_a_segmenter_is_of_its_mean_logit():
+    """With one score map the mean logit of a class is linear in it: its weights are those of the class, all scaled."""
+    model = Segmenter(Two(), SkipHead(4, (("final", 2, 0.5),)))
+    variables = model.init(jax.random.key(1), IMAGES, train=False)
+    score = jax.random.normal(jax.random.key(2), (1, 1, 5, 4))
+    variables["params"]["head"]["score_final"]["kernel"] = score
+    final = model.apply(variables, IMAGES, train=False, method="features")["final"]
+    # The bilinear weights of a pixel add up to 1, so that the gradients of all 8x8 positions together are the kernel.
+    expected = nn.relu(jnp.einsum("bhwc,cb->bhw", final, score[0, 0][:, CLASSES])) / 64
+    assert expected.max() > 0
+    np.testing.assert_allclose(gradcam(model, variables, IMAGES, CLASSES), expected, rtol=1e-4, atol=1e-6)

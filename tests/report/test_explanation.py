@@ -82,7 +82,7 @@ def test_the_front_door_writes_an_overlay_and_a_page(run, photo, tmp_path):
     page = (tmp_path / "gradcam.html").read_text()
     # The prepared image, the same normalized, and the map.
     assert f'href="a%20{picture.name[2:]}"' in page and page.count("data:image/png") == 3 and "<svg" in page
-    assert "most probable classes" in page and not re.search('(src|href)="http', page)
+    assert "<th>probability</th>" in page and not re.search('(src|href)="http', page)
 
 
 def test_the_commands_choices_are_those_of_the_page():

@@ -23,7 +23,7 @@ from tests.tiny_runs import TINY, finish, read
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "run"
-    assert f"page {folder / 'report.html'}" in finish(TINY, "--workdir", folder).stdout
+    assert f"page {folder / 'report.html'}" in finish(TINY, "--workdir", folder, report=True).stdout
     return folder
 
 
