@@ -145,7 +145,8 @@ def experiment():
     head = ["--init-from.exclude", "params/head/*", "params/backbone/conv[345]*"]  # and the stages that it has not
     out = finish(file, "--workdir", tmp_path / "run", "--init-from.run", folder / "run", *head).stdout
     assert "loaded from" in out and "4 arrays" in out and "fresh: 2 arrays" in out
-    done = call(file, "--workdir", tmp_path / "strict", "--init-from.run", folder / "run")
+    stages = ["--init-from.exclude", "params/backbone/conv[345]*"]
+    done = call(file, "--workdir", tmp_path / "strict", "--init-from.run", folder / "run", *stages)
     assert done.returncode == 2 and "params/head/fc6/bias: not in this experiment's model" in done.stderr
 
 
