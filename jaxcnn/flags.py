@@ -1,4 +1,4 @@
-"""Flags: an experiment file and the command line -> the experiment; and this process's place among the others."""
+"""Flags: an experiment file and the command line -> the experiment; and which process of how many this one is."""
 
 import dataclasses
 import inspect
@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from jaxcnn import config, experiment_file
-from jaxcnn.cluster.environment import Flags
+from jaxcnn.cluster.environment import ProcessFlags
 from jaxcnn.cluster.initialize import Deadlines
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
@@ -40,7 +40,7 @@ _RUN_FIELDS: list[tuple[str, Any, Any]] = [
     ),
     ("debug", Annotated[bool, tyro.conf.arg(help="A few steps on synthetic images, in seconds.")], False),
 ]
-_PLACE_FIELDS: list[tuple[str, Any, Any]] = [
+_PROCESS_FIELDS: list[tuple[str, Any, Any]] = [
     ("coordinator", Annotated[str | None, tyro.conf.arg(help="HOST:PORT of process 0; a scheduler tells it.")], None),
     ("processes", Annotated[int | None, tyro.conf.arg(help="How many processes; 1 ignores the scheduler.")], None),
     ("process", Annotated[int | None, tyro.conf.arg(help="Which of them this is, from 0.")], None),
@@ -100,7 +100,7 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
     fields = [
         ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
         *_RUN_FIELDS,
-        *_PLACE_FIELDS,
+        *_PROCESS_FIELDS,
         *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
     ]
     everything, unknown = tyro.cli(
@@ -137,17 +137,17 @@ def with_flags(command: type[T], program: str, arguments: Sequence[str]) -> tupl
     )
 
 
-def place_flags(flags: list[str]) -> tuple[Flags, Deadlines, list[str]]:
-    """What the flags say of this process's place, and the flags without it: it is needed before the file is run."""
+def process_flags(flags: list[str]) -> tuple[ProcessFlags, Deadlines, list[str]]:
+    """Which process this is, and the other flags: the first is needed before the file is run."""
     chosen, rest = tyro.cli(
-        dataclasses.make_dataclass("Place", _PLACE_FIELDS),
+        dataclasses.make_dataclass("Processes", _PROCESS_FIELDS),
         args=flags,
         prog="python -m jaxcnn.launch",
         return_unknown_args=True,
         add_help=False,
     )
     deadlines = Deadlines(chosen.start_timeout, chosen.lost_after)
-    return Flags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
+    return ProcessFlags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
 
 
 def _spelled_out(argument: str) -> str:
@@ -159,7 +159,7 @@ def _spelled_out(argument: str) -> str:
 def _choices(function: Callable[..., Any], file: pathlib.Path) -> list[tuple[str, Any, Any]]:
     """(name, type, default) of the arguments of experiment(...), as dataclass fields."""
     taken = {field.name for field in dataclasses.fields(Experiment)}
-    taken |= {name for name, *_ in (*_RUN_FIELDS, *_PLACE_FIELDS)}
+    taken |= {name for name, *_ in (*_RUN_FIELDS, *_PROCESS_FIELDS)}
     choices = []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if parameter.default is parameter.empty:

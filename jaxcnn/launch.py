@@ -1,6 +1,6 @@
 """python -m jaxcnn.launch EXPERIMENT.py [flags]: the front door, and the only module with process-wide effects.
 
-Under Slurm, Kubernetes, Cloud TPU and Open MPI it finds its place among the processes of a run by itself
+Under Slurm, Kubernetes, Cloud TPU and Open MPI it finds out by itself which process of a run it is
 (docs/clusters.md); --coordinator HOST:PORT --processes N --process I say it elsewhere.
 
 Exit codes: 0 done, 1 failed or diverged, 2 wrong file or flags, 75 stopped with everything saved, 69 another process
@@ -20,17 +20,18 @@ import jax
 from rich.console import Console
 
 from jaxcnn import config, experiment_file
-from jaxcnn.cluster.heartbeat import LOST
-from jaxcnn.cluster.initialize import Deadlines, ProcessGroup, join
+from jaxcnn.cluster.heartbeat import LOST, is_loss
+from jaxcnn.cluster.initialize import Deadlines, ProcessGroup, initialize
 from jaxcnn.cluster.preflight import check_collective, check_equal
-from jaxcnn.cluster.rendezvous import Missing, Stopped
+from jaxcnn.cluster.rendezvous import ProcessMissing, Stopped
 from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
-from jaxcnn.flags import parse, place_flags
+from jaxcnn.flags import parse, process_flags
 from jaxcnn.runs import checkpoint, own_code
 from jaxcnn.runs.display import Display, result_table
 from jaxcnn.runs.events import SILENT, Events
+from jaxcnn.runs.failure import failure_recorder
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import check_init_from, trust_run
 from jaxcnn.runs.run_directory import REPORT, RunDirectory
@@ -62,47 +63,47 @@ def main(
     stop = stop or Stop()
     try:
         file, flags = _split(arguments)
-        place, deadlines, flags = place_flags(flags)
+        processes, deadlines, flags = process_flags(flags)
         alone = bool({"-h", "--help"} & set(flags))
-        company = join({} if alone else os.environ, place, deadlines, stop)
+        group = initialize({} if alone else os.environ, processes, deadlines, stop)
     except Stopped as error:
         _print(errors, f"{error}; the same command continues")
         return PREEMPTED
     except UserError as error:
         _print(errors, f"error: {error}")
-        return LOST if isinstance(error, Missing) else WRONG_ARGUMENTS
-    if company.watch is None:
-        return _launch(file, flags, company, deadlines, stop, events)[0]
+        return LOST if isinstance(error, ProcessMissing) else WRONG_ARGUMENTS
+    if group.heartbeat is None:
+        return _launch(file, flags, group, deadlines, stop, events)[0]
     try:
-        code, message = _launch(file, flags, company, deadlines, stop, events)
+        code, message = _launch(file, flags, group, deadlines, stop, events)
     except BaseException as error:
-        company.explain()
+        group.confirm_others_alive()
         code, message = FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
-        company.watch.farewell(code, message)
+        group.heartbeat.announce_exit(code, message)
         with contextlib.suppress(OSError):
             traceback.print_exc()
-    company.leave(code, message)
+    group.exit(code, message)
     return code
 
 
 def _launch(
     file: pathlib.Path,
     flags: list[str],
-    company: ProcessGroup,
+    group: ProcessGroup,
     deadlines: Deadlines,
     stop: Callable[[], bool],
     events: Events,
 ) -> tuple[int, str]:
     """The exit code and the message of one process."""
     errors = Console(stderr=True)
-    process = company.place.index
+    process = group.index
     with contextlib.ExitStack() as held:
         try:
             if told := use_32_bits():
                 _print(errors, f"warning: {told}")
             function = experiment_file.load_function(file)
             if function.__name__ == "study":
-                return _study(function, file, flags, company, stop, events)
+                return _study(function, file, flags, group, stop, events)
             command = parse(file, flags)
             set_up_cache(errors)
             check_devices()
@@ -114,31 +115,31 @@ def _launch(
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
             encoded = config.encode(command.experiment)
-            if company.watch is not None:
+            if group.heartbeat is not None:
                 facts = {"the config": config.identity(encoded), "the data set": plan.dataset()}
                 check_equal(
-                    company,
+                    group,
                     facts | {"the experiment file": own_code.digests(experiment_file.sources(file))},
                     deadlines.start,
                 )
-                check_collective(company, deadlines.start)
+                check_collective(group, deadlines.start)
             start = functools.partial(start_run, workdir.absolute(), encoded, file, plan.dataset(), command.accept_code)
-            record = held.enter_context(_open_record(company, workdir.absolute(), start))
+            record = held.enter_context(_open_record(group, workdir.absolute(), start))
         except UserError as error:
-            company.explain()
+            group.confirm_others_alive()
             _print(errors, f"error: {error}")
             return WRONG_ARGUMENTS, str(error)
         except SystemExit as error:
-            if company.watch is None:
+            if group.heartbeat is None:
                 raise
             return int(error.code or DONE), "wrong flags"
         console = Console(quiet=process > 0)
         try:
             with Display(console) as display:
                 display.line(f"run directory {workdir}")
-                outcome = run(plan, record, display, stop, company.reached, events)
+                outcome = run(plan, record, display, stop, group.report_progress, events)
         except UserError as error:
-            company.explain()  # a save fails without another process, and it is not the disk then
+            group.confirm_others_alive()  # a save fails without another process, and it is not the disk then
             _print(errors, f"error: {error}")
             return FAILED, str(error)
         if outcome.result:
@@ -146,7 +147,7 @@ def _launch(
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
-                company.part(DONE, outcome.message)  # no other process has to wait for the page
+                group.disconnect(DONE, outcome.message)  # no other process has to wait for the page
                 if not command.no_report:
                     _report(workdir, console, errors, stop)
     return EXIT_CODES[outcome.state], outcome.message
@@ -154,27 +155,27 @@ def _launch(
 
 @contextlib.contextmanager
 def _open_record(
-    company: ProcessGroup, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[RunDirectory]]
+    group: ProcessGroup, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[RunDirectory]]
 ) -> Iterator[RunDirectory]:
     """The run directory: process 0 makes and locks it, the others open it after that."""
-    if company.place.index == 0:
+    if group.index == 0:
         with start() as record:
-            company.meet("the run directory")
-            company.on_leave(path)
+            group.barrier("the run directory")
+            group.on_loss(failure_recorder(path, is_loss))
             yield record
         return
-    company.meet("the run directory")
+    group.barrier("the run directory")
     if not (path / "config.json").exists():
-        raise UserError(f"{path} is not there on {company.names[company.place.index]}; all nodes must share --workdir")
-    company.on_leave(path)
-    yield RunDirectory(path, company.place.index)
+        raise UserError(f"{path} is not there on {group.names[group.index]}; all nodes must share --workdir")
+    group.on_loss(failure_recorder(path, is_loss))
+    yield RunDirectory(path, group.index)
 
 
 def _study(
     function: Callable[..., Any],
     file: pathlib.Path,
     flags: list[str],
-    company: ProcessGroup,
+    group: ProcessGroup,
     stop: Callable[[], bool],
     events: Events,
 ) -> tuple[int, str]:
@@ -182,7 +183,7 @@ def _study(
     from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
 
     console, errors = Console(), Console(stderr=True)
-    if company.watch is not None:
+    if group.heartbeat is not None:
         raise UserError(f"{file}: a study is one process; several jobs share its cells with --index I --of N")
     try:
         chosen, study = parse_flags(function, file, flags, experiment_file.docstring())

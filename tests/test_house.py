@@ -55,7 +55,6 @@ MAY_IMPORT = {
 
 EXCEPTIONS = {
     ("jaxcnn.train", "jaxcnn.runs"): "jaxcnn.train(...) can be called: the package hands the call on to runs/run.py",
-    ("jaxcnn.cluster.initialize", "jaxcnn.runs"): "to go: the exit codes of a lost process",
 }
 """(module, room it imports): why. A line that is not needed any more fails the test."""
 
@@ -154,6 +153,11 @@ def test_train_models_and_ops_know_no_files_clocks_or_data(module):
     allowed = IMPURE.get(module, (set(), ""))[0]
     found = {name.split(".")[0] for name in IMPORTS[module]} & NOT_IN_PURE
     assert found == allowed
+
+
+def test_nothing_of_jax_is_used_that_is_private():
+    private = {module: names for module, names in IMPORTS.items() if any(name.startswith("jax._src") for name in names)}
+    assert not private
 
 
 def test_files_are_short_and_have_names_of_their_own():

@@ -39,20 +39,20 @@ class Finding:
 
 
 def examine(
-    company: ProcessGroup, deadlines: Deadlines, workdir: pathlib.Path, data_dir: str | None
+    group: ProcessGroup, deadlines: Deadlines, workdir: pathlib.Path, data_dir: str | None
 ) -> Iterator[Finding]:
     """All findings, in order; the devices of several processes are examined by all of them together."""
-    yield _place(company)
+    yield _processes(group)
     checks: list[tuple[str, Callable[[], tuple[str, str]]]] = [
         ("versions", _versions),
         ("devices", _devices),
-        ("all-reduce", lambda: _all_reduce(company, deadlines)),
+        ("all-reduce", lambda: _all_reduce(group, deadlines)),
         ("disk", lambda: _disk(workdir)),
         ("compile cache", _cache),
         ("data", lambda: _data(data_dir)),
     ]
-    if company.watch is not None:
-        checks.insert(1, ("same versions", lambda: _same(company, deadlines)))
+    if group.heartbeat is not None:
+        checks.insert(1, ("same versions", lambda: _same(group, deadlines)))
     for name, check in checks:
         try:
             state, found = check()
@@ -69,22 +69,24 @@ def findings_table(findings: list[Finding]) -> Table:
     return table
 
 
-def _place(company: ProcessGroup) -> Finding:
-    place = company.place
-    if place.processes == 1:
-        return Finding("processes", "ok", f"one ({place.scheduler})")
-    hosts = sorted({hello.host for hello in company.everyone})
+def _processes(group: ProcessGroup) -> Finding:
+    cluster = group.cluster
+    if cluster.processes == 1:
+        return Finding("processes", "ok", f"one ({cluster.scheduler})")
+    hosts = sorted({hello.host for hello in group.members})
     shown = ", ".join(hosts[:4]) + (", ..." if len(hosts) > 4 else "")
-    found = f"{place.processes} ({place.scheduler}) on {len(hosts)} hosts ({shown}), coordinator {place.coordinator}"
+    found = (
+        f"{cluster.processes} ({cluster.scheduler}) on {len(hosts)} hosts ({shown}), coordinator {cluster.coordinator}"
+    )
     return Finding("processes", "ok", found)
 
 
-def _same(company: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
-    # The roll call has compared the packages; what is left is what they run on.
+def _same(group: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
+    # The rendezvous has compared the packages; what is left is what they run on.
     check_devices()
     facts = {"the Python version": platform.python_version(), "the platform": jax.devices()[0].platform}
-    check_equal(company, facts | {"the device kind": jax.devices()[0].device_kind}, deadlines.start)
-    return "ok", f"on all {company.place.processes} processes"
+    check_equal(group, facts | {"the device kind": jax.devices()[0].device_kind}, deadlines.start)
+    return "ok", f"on all {group.size} processes"
 
 
 def _versions() -> tuple[str, str]:
@@ -119,9 +121,9 @@ def _devices() -> tuple[str, str]:
     return "ok", found
 
 
-def _all_reduce(company: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
+def _all_reduce(group: ProcessGroup, deadlines: Deadlines) -> tuple[str, str]:
     check_devices()
-    seconds = check_collective(company, deadlines.start)
+    seconds = check_collective(group, deadlines.start)
     return "ok", f"over {jax.device_count()} devices, {seconds:.2f} s with its compilation"
 
 

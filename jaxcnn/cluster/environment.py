@@ -1,10 +1,12 @@
-"""Place: which process of how many this one is, read from the environment that a scheduler gave it, and nothing else.
+"""Cluster environment: which process of how many this one is, read from the variables that a scheduler set, no more.
 
-`find_place` is a pure function of a mapping, so that every scheduler's environment can be tested on a table. It agrees
-with JAX's own detection (jax._src.clusters) on the coordinator's address, and departs from it where that is wrong for a
-training run: JAX gives a Slurm task GPU number SLURM_LOCALID, which is one GPU of eight with a task per node and a GPU
-that is not there with --gpus-per-task; it does not notice a batch script that forgot srun; its Kubernetes detection
-asks the API server, for which pods need a package and a role.
+`detect_environment` is a pure function of a mapping, so that every scheduler's variables can be tested on a table.
+
+Why our own: `jax.distributed.initialize` detects too, but tells what it found only once it has connected, and by then
+a process that is missing has ended all others. This agrees with JAX on the coordinator's address, and departs from it
+where JAX is wrong for a training run: JAX gives a Slurm task GPU number SLURM_LOCALID, which is one GPU of eight with a
+task per node and a GPU that is not there with --gpus-per-task; it does not notice a batch script that forgot srun; its
+Kubernetes detection asks the API server, for which pods need a package and a role.
 """
 
 import dataclasses
@@ -21,8 +23,8 @@ LAUNCH = "python -m jaxcnn.launch FILE.py"
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
-    """What the command line says of this process's place; all three, or only `processes` = 1, or nothing."""
+class ProcessFlags:
+    """What the command line says of this process; all three, or only `processes` = 1, or nothing."""
 
     coordinator: str | None = None
     """HOST:PORT of process 0, for several processes without a scheduler that tells."""
@@ -33,8 +35,8 @@ class Flags:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """One process among those of a run."""
+class ClusterEnvironment:
+    """Which process of a run this one is, among how many, and where the first one listens."""
 
     scheduler: str
     """Who said so: "none", "flags", "variables", "slurm", "kubernetes", "tpu" or "openmpi"."""
@@ -57,44 +59,46 @@ class Place:
         return host.strip("[]"), int(port)
 
 
-def find_place(environment: Mapping[str, str], flags: Flags = Flags()) -> Place:
-    """The place of this process.
+def detect_environment(environment: Mapping[str, str], flags: ProcessFlags = ProcessFlags()) -> ClusterEnvironment:
+    """Which process this is, among how many.
 
     Flags go before the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, these before a
-    scheduler's own. A Cloud TPU machine outside of GKE has no variables: see `cluster.join`.
+    scheduler's own. A Cloud TPU machine outside of GKE has no variables: see tpu_metadata.py.
 
     Raises:
       UserError: the environment or the flags contradict themselves; the message has the line to use.
     """
-    if flags != Flags():
+    if flags != ProcessFlags():
         return _from_flags(environment, flags)
     for read in (_variables, _openmpi, _slurm, _tpu, _kubernetes):
-        place = read(environment)
-        if place is not None:
-            return place
-    return Place("none", local_devices=_device_list(environment))
+        found = read(environment)
+        if found is not None:
+            return found
+    return ClusterEnvironment("none", local_devices=_device_list(environment))
 
 
-def check_coordinator(place: Place, addresses: tuple[str, ...]) -> None:
+def check_coordinator(cluster: ClusterEnvironment, addresses: tuple[str, ...]) -> None:
     """Raises UserError where `addresses`, the coordinator's, cannot be reached from all nodes."""
-    if place.nodes == 1:
+    if cluster.nodes == 1:
         return
-    if place.nodes is not None and any(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in addresses):
+    if cluster.nodes is not None and any(
+        ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in addresses
+    ):
         raise UserError(
-            f"the coordinator {place.coordinator} resolves to {', '.join(addresses)} here, a loopback address, which "
-            f"the other {place.nodes - 1} nodes cannot reach; correct its line in /etc/hosts, or give an address of "
+            f"the coordinator {cluster.coordinator} resolves to {', '.join(addresses)} here, a loopback address, which "
+            f"the other {cluster.nodes - 1} nodes cannot reach; correct its line in /etc/hosts, or give an address of "
             "the network: --coordinator IP:PORT --processes N --process I"
         )
 
 
-def _from_flags(environment: Mapping[str, str], flags: Flags) -> Place:
+def _from_flags(environment: Mapping[str, str], flags: ProcessFlags) -> ClusterEnvironment:
     if flags.processes == 1 and flags.process in (None, 0):
-        return Place("flags", local_devices=_device_list(environment))
+        return ClusterEnvironment("flags", local_devices=_device_list(environment))
     given = {"--coordinator": flags.coordinator, "--processes": flags.processes, "--process": flags.process}
     return _stated(environment, given, "flags", f"{LAUNCH} --coordinator HOST:PORT --processes N --process I")
 
 
-def _variables(environment: Mapping[str, str]) -> Place | None:
+def _variables(environment: Mapping[str, str]) -> ClusterEnvironment | None:
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if not any(name in environment for name in names[:2]):
         return None
@@ -108,13 +112,15 @@ def _variables(environment: Mapping[str, str]) -> Place | None:
         if given[name] is not None:
             given[name] = _number(name, str(given[name]))
     if given[names[1]] == 1:
-        return Place("variables", local_devices=_device_list(environment))
+        return ClusterEnvironment("variables", local_devices=_device_list(environment))
     scheduler = "kubernetes" if in_kubernetes else "variables"
     return _stated(environment, given, scheduler, f"{names[0]}=HOST:PORT {names[1]}=N {names[2]}=I {LAUNCH}")
 
 
-def _stated(environment: Mapping[str, str], given: Mapping[str, str | int | None], scheduler: str, line: str) -> Place:
-    """The place that flags or variables state in full."""
+def _stated(
+    environment: Mapping[str, str], given: Mapping[str, str | int | None], scheduler: str, line: str
+) -> ClusterEnvironment:
+    """What flags or variables state in full."""
     missing = [name for name, value in given.items() if value is None]
     if missing:
         found = " and ".join(name for name, value in given.items() if value is not None)
@@ -130,11 +136,11 @@ def _stated(environment: Mapping[str, str], given: Mapping[str, str | int | None
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(f"{coordinator_name} is {coordinator!r}; write HOST:PORT, such as node1:{FIRST_PORT}")
     if processes == 1:
-        return Place(scheduler, local_devices=_device_list(environment))
-    return Place(scheduler, coordinator, processes, index, _device_list(environment), nodes=None)
+        return ClusterEnvironment(scheduler, local_devices=_device_list(environment))
+    return ClusterEnvironment(scheduler, coordinator, processes, index, _device_list(environment), nodes=None)
 
 
-def _slurm(environment: Mapping[str, str]) -> Place | None:
+def _slurm(environment: Mapping[str, str]) -> ClusterEnvironment | None:
     """A task of `srun`; a shell of salloc or a batch script is one process, if the job is meant for one."""
     if "SLURM_JOB_ID" not in environment:
         return None
@@ -147,7 +153,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
                 f"Slurm job {job} has {nodes} nodes and {processes} tasks, but this process was not started by srun "
                 f"and would run alone; use: srun {LAUNCH} (or --processes 1 for one process)"
             )
-        return Place("slurm", local_devices=_device_list(environment), job=job)
+        return ClusterEnvironment("slurm", local_devices=_device_list(environment), job=job)
     tasks = _per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", str(processes)))
     node = _number("SLURM_NODEID", environment.get("SLURM_NODEID", "0"))
     here = tasks[node] if node < len(tasks) else 1
@@ -155,7 +161,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
     devices = _slurm_devices(environment, local, here)
     nodes = _number("SLURM_STEP_NUM_NODES", environment.get("SLURM_STEP_NUM_NODES", str(len(tasks))))
     if processes == 1:
-        return Place("slurm", local_devices=devices, job=job)
+        return ClusterEnvironment("slurm", local_devices=devices, job=job)
     address = environment.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
         # The job's number, as JAX has it, and the step's, so that two steps of a job can share a node.
@@ -163,7 +169,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
         port = environment.get("JAX_COORDINATOR_PORT", str(FIRST_PORT + offset % PORTS))
         address = f"{first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
     index = _number("SLURM_PROCID", environment.get("SLURM_PROCID", ""))
-    return Place("slurm", address, processes, index, devices, nodes, f"{job}.{step}")
+    return ClusterEnvironment("slurm", address, processes, index, devices, nodes, f"{job}.{step}")
 
 
 def first_host(nodes: str) -> str:
@@ -204,7 +210,7 @@ def _slurm_devices(environment: Mapping[str, str], local: int, here: int) -> tup
     )
 
 
-def _openmpi(environment: Mapping[str, str]) -> Place | None:
+def _openmpi(environment: Mapping[str, str]) -> ClusterEnvironment | None:
     if "OMPI_COMM_WORLD_SIZE" not in environment:
         return None
     names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
@@ -217,7 +223,7 @@ def _openmpi(environment: Mapping[str, str]) -> Place | None:
         if visible is not None and len(visible) == 1:
             devices = None  # a wrapper script has given each rank its own
     if processes == 1:
-        return Place("openmpi", local_devices=devices)
+        return ClusterEnvironment("openmpi", local_devices=devices)
     # Open MPI 4 tells where mpirun runs, which is where rank 0 is; Open MPI 5 does not.
     uri = environment.get("OMPI_MCA_orte_hnp_uri", "")
     found = re.search(r"tcp://(.+?)[,:]|tcp6://\[(.+?)[,\]]", uri)
@@ -235,10 +241,10 @@ def _openmpi(environment: Mapping[str, str]) -> Place | None:
             "this Open MPI does not say where rank 0 is; use: "
             f"mpirun -x JAX_COORDINATOR_ADDRESS=HOST_OF_RANK_0:{FIRST_PORT} ... {LAUNCH}"
         )
-    return Place("openmpi", address, processes, index, devices, nodes)
+    return ClusterEnvironment("openmpi", address, processes, index, devices, nodes)
 
 
-def _tpu(environment: Mapping[str, str]) -> Place | None:
+def _tpu(environment: Mapping[str, str]) -> ClusterEnvironment | None:
     """A worker of a TPU slice on GKE, or of several slices. A TPU machine without GKE has no such variables."""
     listed = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if not listed:
@@ -251,15 +257,15 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
     worker = _number("TPU_WORKER_ID", environment["TPU_WORKER_ID"])
     processes, index = len(workers) * slices, which * len(workers) + worker
     if processes == 1:
-        return Place("tpu")
+        return ClusterEnvironment("tpu")
     if worker >= len(workers) or which >= slices:
         raise UserError(f"TPU_WORKER_ID is {worker} of {len(workers)} workers, slice {which} of {slices}")
     host = (environment.get("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).partition(":")[0]
     port = environment.get("JAX_COORDINATOR_PORT", str(TPU_PORT))
-    return Place("tpu", f"{host}:{port}", processes, index, None, nodes=processes)
+    return ClusterEnvironment("tpu", f"{host}:{port}", processes, index, None, nodes=processes)
 
 
-def _kubernetes(environment: Mapping[str, str]) -> Place | None:
+def _kubernetes(environment: Mapping[str, str]) -> ClusterEnvironment | None:
     """An indexed job without the variables of launch/kubernetes-jobset.yaml: alone or forgotten, nobody can tell."""
     if "KUBERNETES_SERVICE_HOST" not in environment or "JOB_COMPLETION_INDEX" not in environment:
         return None

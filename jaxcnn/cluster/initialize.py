@@ -1,4 +1,4 @@
-"""Join: makes this process one of several. Called by the front door before JAX touches a device."""
+"""Initialize: makes this process one of several. Called by the front door before JAX touches a device."""
 
 import contextlib
 import dataclasses
@@ -10,15 +10,15 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 
-from jaxcnn.cluster.environment import Flags, Place, find_place
-from jaxcnn.cluster.heartbeat import Watch, exit_at_once, is_loss, leave_on_abort
-from jaxcnn.cluster.rendezvous import Hello, own_addresses, roll_call
+from jaxcnn.cluster.environment import ClusterEnvironment, ProcessFlags, detect_environment
+from jaxcnn.cluster.heartbeat import Heartbeat, exit_at_once, exit_on_abort
+from jaxcnn.cluster.rendezvous import ProcessInfo, own_addresses, rendezvous
+from jaxcnn.cluster.store import Store
+from jaxcnn.cluster.tpu_metadata import has_tpu, tpu_environment
 from jaxcnn.errors import UserError
-from jaxcnn.runs.run_directory import RunDirectory
 
 # What must be the same on all nodes: the programs that decide what a step computes and how a checkpoint is written.
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
@@ -42,131 +42,127 @@ class Deadlines:
 class ProcessGroup:
     """The processes of a run, as this one sees them."""
 
-    place: Place
-    everyone: tuple[Hello, ...] = ()
-    watch: Watch | None = None
+    cluster: ClusterEnvironment
+    members: tuple[ProcessInfo, ...] = ()
+    store: Store | None = None
+    heartbeat: Heartbeat | None = None
+    """None, like the store, if this process is the only one."""
+
+    @property
+    def index(self) -> int:
+        return self.cluster.index
+
+    @property
+    def size(self) -> int:
+        return self.cluster.processes
 
     @property
     def names(self) -> list[str]:
-        return [str(hello) for hello in self.everyone]
+        return [str(process) for process in self.members]
 
-    def reached(self, where: str, *, patient: bool = False) -> None:
-        """This process is at `where`: see Watch.reached."""
-        if self.watch is not None:
-            self.watch.reached(where, patient=patient)
+    def report_progress(self, where: str, *, patient: bool = False) -> None:
+        """This process is at `where`: see Heartbeat.report_progress."""
+        if self.heartbeat is not None:
+            self.heartbeat.report_progress(where, patient=patient)
 
-    def meet(self, where: str) -> None:
-        """Waits for all processes; the watch ends the wait where one is lost."""
-        if self.watch is not None:
-            self.reached(where, patient=True)
-            client().wait_at_barrier(f"jaxcnn/{where}", 24 * 3600 * 1000)
+    def barrier(self, where: str) -> None:
+        """Waits for all processes; the heartbeat ends the wait if one is lost."""
+        if self.heartbeat is not None:
+            from orbax.checkpoint import multihost  # JAX's barrier; slow to import, and a single process needs none
 
-    def explain(self) -> None:
-        """Before a failure is blamed on this process: does not return where another one is lost (see Watch.explain)."""
-        if self.watch is not None:
-            self.watch.explain()
+            self.report_progress(where, patient=True)
+            multihost.get_barrier_sync_fn()(key=f"jaxcnn/{where}", timeout_ms=24 * 3600 * 1000)
 
-    def part(self, code: int, message: str) -> None:
+    def confirm_others_alive(self) -> None:
+        """Before a failure is blamed on this process: see Heartbeat.confirm_others_alive."""
+        if self.heartbeat is not None:
+            self.heartbeat.confirm_others_alive()
+
+    def disconnect(self, code: int, message: str) -> None:
         """Parts from the others where all ended well; from here on this process may take any time, and fail alone."""
-        if self.watch is None or self.watch.code is not None:
+        if self.heartbeat is None or self.heartbeat.code is not None:
             return
-        self.watch.farewell(code, message)
-        # JAX's own parting waits for all, and aborts those that are there where one does not come.
-        if self.watch.all_leave():
+        self.heartbeat.announce_exit(code, message)
+        # JAX's own shutdown waits for all, and aborts those that are there if one does not come.
+        if self.heartbeat.wait_for_exits():
             with contextlib.suppress(Exception):
                 jax.distributed.shutdown()
 
-    def leave(self, code: int, message: str) -> None:
-        """The end of this process's part. Returns where it has parted from all of them; else ends the process."""
-        if self.watch is None:
+    def exit(self, code: int, message: str) -> None:
+        """The end of this process's part. Returns where it has disconnected from all; else ends the process."""
+        if self.heartbeat is None:
             return
         if code in (0, 75):
-            self.part(code, message)
-            if client() is None:
+            self.disconnect(code, message)
+            if not jax.distributed.is_initialized():
                 return
         else:
-            self.watch.farewell(code, message)
-            if self.place.index == 0:  # with it the store ends, in which the others read why
-                time.sleep(2 * self.watch.interval + 0.5)
+            self.heartbeat.announce_exit(code, message)
+            if self.index == 0:  # with it the store ends, in which the others read why
+                time.sleep(2 * self.heartbeat.interval + 0.5)
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)  # an ordinary exit would wait for the others inside JAX
 
-    def on_leave(self, path: pathlib.Path) -> None:
-        """From here on, where the run stops because of another process, the lowest one that is left says so in
-        status.json. The first to say so is right: a process that was stopped for long, and goes on, finds all others
-        gone, and the run done or started again.
+    def on_loss(self, record: Callable[[str], None]) -> None:
+        """From here on, if the run stops because of another process, the lowest one that is left calls `record` with
+        the reason, before it exits. `record` may be called from any thread, and by more than one process: one that was
+        stopped for long, and goes on, finds all others gone.
         """
-        if self.watch is None:
+        if self.heartbeat is None:
             return
-        watch, leave = self.watch, self.watch.leave
-        starts = _starts(path)
+        heartbeat, leave = self.heartbeat, self.heartbeat.exit
 
-        def say_so_and_leave(code: int, message: str) -> None:
-            if watch.first_survivor() == self.place.index:
+        def record_and_exit(code: int, message: str) -> None:
+            if heartbeat.first_survivor() == self.index:
                 with contextlib.suppress(Exception):
-                    record, status = RunDirectory(path), RunDirectory(path).status()
-                    said = status.get("state") == "done" or is_loss(status.get("message", ""))
-                    if not said and _starts(path) == starts:
-                        # What the others said may be gone: a process can be stopped while it replaces status.json.
-                        record.write_status("failed", status.get("step", 0), message=watch.stopped or message)
+                    record(heartbeat.stopped or message)
             leave(code, message)
 
-        watch.leave = say_so_and_leave
+        heartbeat.exit = record_and_exit
 
 
-def _starts(path: pathlib.Path) -> int:
-    """How often the run in this directory was started."""
-    return len(RunDirectory(path).environment().get("resumed", []))
-
-
-def join(
-    environment: Mapping[str, str],
-    flags: Flags,
+def initialize(
+    variables: Mapping[str, str],
+    flags: ProcessFlags,
     deadlines: Deadlines = Deadlines(),
     stop: Callable[[], bool] = lambda: False,
 ) -> ProcessGroup:
-    """Finds this process's place and, where there are several, meets the others and connects JAX.
+    """Finds out which process this is and, if there are several, meets the others and connects JAX.
 
     Raises:
-      UserError: from find_place and roll_call; a process that is missing is named.
+      UserError: from detect_environment and rendezvous; a process that is missing is named.
       Stopped: `stop` was true while this process waited for the others.
     """
-    place = _metadata_place(find_place(environment, flags), deadlines)
-    if place.local_devices is not None:
+    cluster = detect_environment(variables, flags)
+    if cluster.scheduler == "none" and has_tpu():
+        cluster = tpu_environment() or cluster
+    if cluster.local_devices is not None:
         for option in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
-            jax.config.update(option, ",".join(map(str, place.local_devices)))
-    if place.processes == 1:
-        return ProcessGroup(place)
-    everyone = roll_call(place, versions(), deadlines.start, stop)
+            jax.config.update(option, ",".join(map(str, cluster.local_devices)))
+    if cluster.processes == 1:
+        return ProcessGroup(cluster)
+    members, store = rendezvous(cluster, versions(), deadlines.start, stop)
     # Our own handlers stop a run, and all processes agree on the step; JAX's would note SIGTERM only.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    names = [str(hello) for hello in everyone]
-    own = own_addresses(place)
+    own = own_addresses(cluster)
     jax.distributed.initialize(
-        place.coordinator,
-        place.processes,
-        place.index,
-        local_device_ids=place.local_devices,
-        coordinator_bind_address=place.coordinator if own else None,  # None: all addresses
+        cluster.coordinator,
+        cluster.processes,
+        cluster.index,
+        local_device_ids=cluster.local_devices,
+        coordinator_bind_address=cluster.coordinator if own else None,  # None: all addresses
         cluster_detection_method="deactivate",
         initialization_timeout=round(max(30, deadlines.start)),
-        # The watch names a lost process within its deadline; JAX's own, which ends this one without, comes after it.
+        # Our heartbeat names a lost process within its deadline; JAX's, which aborts without a name, comes after it.
         heartbeat_timeout_seconds=round(max(100, 3 * deadlines.lost)),
         shutdown_timeout_seconds=round(max(30, deadlines.lost)),
     )
-    watch = Watch(client(), place.index, names, deadlines.lost, exit_at_once)
-    leave_on_abort(watch)
-    return ProcessGroup(place, everyone, watch)
-
-
-def client() -> Any:
-    """JAX's distributed client, which holds the key-value store; None with one process."""
-    from jax._src import distributed
-
-    return distributed.global_state.client
+    heartbeat = Heartbeat(store, cluster.index, [str(process) for process in members], deadlines.lost, exit_at_once)
+    exit_on_abort(heartbeat)
+    return ProcessGroup(cluster, members, store, heartbeat)
 
 
 def versions() -> dict[str, str]:
@@ -188,17 +184,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _metadata_place(place: Place, deadlines: Deadlines) -> Place:
-    """On a Cloud TPU machine outside of GKE only its metadata server knows the place; JAX asks it."""
-    from jax._src import cloud_tpu_init, clusters
-
-    if place.scheduler != "none" or not cloud_tpu_init.running_in_cloud_tpu_vm:
-        return place
-    address, processes, index, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-        None, None, None, None, None, round(deadlines.start)
-    )
-    if processes in (None, 1):
-        return place
-    return Place("tpu", address, processes, index, None, nodes=processes)

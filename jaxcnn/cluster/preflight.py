@@ -1,6 +1,6 @@
 """Pre-flight: what is checked between the processes before a model is built."""
 
-import hashlib
+import contextlib
 import json
 import threading
 import time
@@ -9,50 +9,71 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.cluster.initialize import ProcessGroup, client
+from jaxcnn.cluster.initialize import ProcessGroup
+from jaxcnn.cluster.store import Store
 from jaxcnn.errors import UserError
 from jaxcnn.train import mesh as meshes
 
 
-def digest(value: Any) -> str:
-    """A short hash of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def check_equal(group: ProcessGroup, facts: dict[str, Any], seconds: float) -> None:
+    """Raises UserError on all processes where the `facts` of one, such as its config, are not those of process 0.
 
-
-def check_equal(company: ProcessGroup, facts: dict[str, Any], seconds: float) -> None:
-    """Raises UserError where a process's `facts`, such as its config and data set, are not those of process 0.
+    Why our own: JAX's `multihost_utils.assert_equal` compares by a collective, which two platforms cannot do and a bad
+    network does not end, and does not say which process differs in what.
 
     Args:
-      company: the processes.
+      group: the processes.
       facts: {"the config": value, ...}; values that JSON can hold. Where they differ the message has the first field.
       seconds: how long the slowest may take to get here.
     """
-    if company.watch is None:
+    if group.store is None:
         return
-    company.watch.reached("the comparison of configs", patient=True)
-    mine, store = json.dumps(facts, sort_keys=True), client()
-    store.key_value_set(f"jaxcnn/facts/{company.place.index}", mine)
-    for index, name in enumerate(company.names):
-        try:
-            theirs = store.blocking_key_value_get(f"jaxcnn/facts/{index}", round(1000 * seconds))
-        except Exception as error:
-            raise UserError(f"{name} did not report its config within {seconds:g} s") from error
-        if index == 0:
-            first = json.loads(theirs)
-        elif theirs != (expected := json.dumps(first, sort_keys=True)):
-            assert expected
-            raise UserError(f"{name} differs from {company.names[0]}: " + _difference(json.loads(theirs), first))
+    group.report_progress("the comparison of configs", patient=True)
+    deadline = time.monotonic() + seconds
+    mine = json.dumps(facts, sort_keys=True)
+    group.store.set(f"facts/{group.index}", mine)
+    if group.index == 0:
+        problem = _compare(group, group.store, deadline, seconds)
+        group.store.set("facts compared", problem)
+    else:
+        found = _wait(group.store, "facts compared", 1, deadline + 5)
+        problem = found.get("facts compared", f"{group.names[0]} did not compare the configs within {seconds:g} s")
+    if problem:
+        raise UserError(problem)
 
 
-def check_collective(company: ProcessGroup, seconds: float) -> float:
+def _compare(group: ProcessGroup, store: Store, deadline: float, seconds: float) -> str:
+    """What is not the same, or "": process 0 looks at all of them."""
+    found = _wait(store, "facts/", group.size, deadline)
+    first = found["facts/0"]
+    for index, name in enumerate(group.names):
+        theirs = found.get(f"facts/{index}")
+        if theirs is None:
+            return f"{name} did not report its config within {seconds:g} s"
+        if theirs != first:
+            return f"{name} differs from {group.names[0]}: " + _difference(json.loads(theirs), json.loads(first))
+    return ""
+
+
+def _wait(store: Store, prefix: str, count: int, deadline: float) -> dict[str, str]:
+    """As many texts as there are at the deadline, or `count` of them before."""
+    while True:
+        found: dict[str, str] = {}
+        with contextlib.suppress(OSError):  # the heartbeat notices when this goes on
+            found = store.get(prefix)
+        if len(found) >= count or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def check_collective(group: ProcessGroup, seconds: float) -> float:
     """One all-reduce over all devices, under a deadline; returns its seconds.
 
     Raises:
       UserError: it did not end, or its sum is wrong. JAX is then still inside it: the process should end.
     """
     mesh = meshes.make_mesh()
-    if company.watch is not None:
-        company.watch.reached("the first all-reduce", patient=True)
+    group.report_progress("the first all-reduce", patient=True)
     done: dict[str, Any] = {}
 
     def reduce() -> None:

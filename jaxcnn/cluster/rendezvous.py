@@ -1,10 +1,11 @@
-"""Roll call: before JAX connects, every process reports to process 0, which tells all of them who is missing.
+"""Rendezvous: before JAX connects, every process reports to process 0, which tells all of them who is missing.
 
-JAX's own start blocks until all processes have come and, where one has not, ends the others with a stack trace that
-does not name it. So process 0 listens at the coordinator's address first, for one line of JSON from each process, and
-answers each with one line: go on, or why not. After that the address is free for JAX.
+Why our own: where a process has not come, `jax.distributed.initialize` aborts the others with a stack trace that does
+not name it, 17 s after an `initialization_timeout` of 10 s has begun (jax 0.10.2), and it compares no versions. So
+process 0 listens at the coordinator's address first, for one line of JSON from each process, and answers each with one
+line: go on, or why not. After that the address is free for JAX, and the connections serve the store (store.py).
 
-What strangers send is dropped: it must be a Hello of the right types and range, whole within SPEAKING seconds.
+What strangers send is dropped: it must be a ProcessInfo of the right types and range, whole within LINE_SECONDS.
 """
 
 import contextlib
@@ -19,18 +20,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxcnn.cluster.environment import Place, check_coordinator
+from jaxcnn.cluster.environment import ClusterEnvironment, check_coordinator
+from jaxcnn.cluster.store import LocalStore, RemoteStore, Store
 from jaxcnn.errors import UserError
 
-SPEAKING = 5.0
+LINE_SECONDS = 5.0
 """Seconds that a connection has for its one line, however slowly its bytes come."""
-LONGEST = 2**16
-"""Bytes of the longest line that process 0 reads; a Hello has some hundred."""
-STRANGERS = 64
+MAX_LINE = 2**16
+"""Bytes of the longest line that process 0 reads; a ProcessInfo has some hundred."""
+EXTRA_CONNECTIONS = 64
 """Connections that may be open beyond one of each process."""
 
 
-class Missing(UserError):
+class ProcessMissing(UserError):
     """A process did not come: another start may end better, unlike after other mistakes."""
 
 
@@ -39,7 +41,7 @@ class Stopped(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hello:
+class ProcessInfo:
     """What a process says of itself."""
 
     index: int
@@ -53,181 +55,188 @@ class Hello:
         return f"process {self.index} ({self.host})"
 
 
-def roll_call(
-    place: Place, versions: dict[str, str], seconds: float, stop: Callable[[], bool] = lambda: False
-) -> tuple[Hello, ...]:
-    """Meets the other processes; returns what all of them said, in order.
+def rendezvous(
+    cluster: ClusterEnvironment, versions: dict[str, str], seconds: float, stop: Callable[[], bool] = lambda: False
+) -> tuple[tuple[ProcessInfo, ...], Store]:
+    """Meets the other processes; returns what all of them said, in order, and the store that they share.
 
     Args:
-      place: of this process; more than one process.
+      cluster: this process among the others; more than one process.
       versions: of the packages that must be equal everywhere.
       seconds: how long the slowest may take to start.
       stop: whether this process was told to stop.
 
     Raises:
-      Missing: a process did not come, process 0 included.
-      UserError: two claim one place, versions differ, or the port is taken.
+      ProcessMissing: a process did not come, process 0 included.
+      UserError: two claim one index, versions differ, or the port is taken.
       Stopped: `stop` was true before all were there.
     """
-    assert place.coordinator is not None
-    mine = Hello(place.index, socket.gethostname(), os.getpid(), place.processes, place.job, versions)
-    if place.index == 0:
-        return _Receiver(place, mine, seconds, stop).receive()
-    return _report(place, mine, seconds, stop)
+    assert cluster.coordinator is not None
+    mine = ProcessInfo(cluster.index, socket.gethostname(), os.getpid(), cluster.processes, cluster.job, versions)
+    if cluster.index == 0:
+        return _Receiver(cluster, mine, seconds, stop).receive()
+    return _ask(cluster, mine, seconds, stop)
 
 
 class _Receiver:
     """Process 0's side: one thread, which waits for no single connection."""
 
-    def __init__(self, place: Place, mine: Hello, seconds: float, stop: Callable[[], bool]):
-        self.place, self.mine, self.seconds, self.stop = place, mine, seconds, stop
+    def __init__(self, cluster: ClusterEnvironment, mine: ProcessInfo, seconds: float, stop: Callable[[], bool]):
+        self.cluster, self.mine, self.seconds, self.stop = cluster, mine, seconds, stop
         self.deadline = time.monotonic() + seconds
         self.present = {0: mine}
-        self.speaking: dict[socket.socket, tuple[bytearray, float]] = {}
+        self.pending: dict[socket.socket, tuple[bytearray, float]] = {}
         """What each connection has said so far, and until when it may."""
-        self.spoken: list[socket.socket] = []
+        self.accepted: list[tuple[int, socket.socket]] = []
+        """The connections of those that have reported, and who they are."""
         self.problem = ""
 
-    def receive(self) -> tuple[Hello, ...]:
+    def receive(self) -> tuple[tuple[ProcessInfo, ...], Store]:
         absent = False
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as held:
             self.selector = selector
-            for listener in _listen(self.place):
+            for listener in _listen(self.cluster):
                 held.enter_context(listener)
                 listener.setblocking(False)
                 selector.register(listener, selectors.EVENT_READ, self._accept)
             held.callback(self._close)
-            while len(self.present) < self.place.processes and not self.problem:
+            while len(self.present) < self.cluster.processes and not self.problem:
                 if self.stop():
                     raise Stopped("stopped before all processes had come")
                 now = time.monotonic()
                 if now > self.deadline:
-                    self.problem, absent = _missing(self.place, self.present, self.seconds), True
+                    self.problem, absent = _missing(self.cluster, self.present, self.seconds), True
                     break
                 for key, _ in selector.select(min(0.2, self.deadline - now)):
                     key.data(key.fileobj)
-                for line in [line for line, (_, until) in self.speaking.items() if until < time.monotonic()]:
+                for line in [line for line, (_, until) in self.pending.items() if until < time.monotonic()]:
                     self._drop(line)
-            everyone = tuple(self.present[index] for index in sorted(self.present))
-            self.problem = self.problem or _different_versions(everyone)
-            self._answer({"problem": self.problem, "absent": absent, "everyone": [*map(dataclasses.asdict, everyone)]})
-        if self.problem:
-            raise (Missing if absent else UserError)(self.problem)
-        return everyone
+            members = tuple(self.present[index] for index in sorted(self.present))
+            self.problem = self.problem or _different_versions(members)
+            self._answer({"problem": self.problem, "absent": absent, "members": [*map(dataclasses.asdict, members)]})
+            if self.problem:
+                raise (ProcessMissing if absent else UserError)(self.problem)
+            connections, self.accepted = dict(self.accepted), []
+        return members, LocalStore(connections)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             line, _ = listener.accept()
         except OSError as error:  # it has gone again; or this process may open no more
-            if error.errno in (errno.EMFILE, errno.ENFILE) and self.speaking:
-                self._drop(next(iter(self.speaking)))
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self.pending:
+                self._drop(next(iter(self.pending)))
             return
         line.setblocking(False)
-        if len(self.speaking) >= self.place.processes + STRANGERS:
-            self._drop(next(iter(self.speaking)))
-        self.speaking[line] = bytearray(), time.monotonic() + SPEAKING
+        if len(self.pending) >= self.cluster.processes + EXTRA_CONNECTIONS:
+            self._drop(next(iter(self.pending)))
+        self.pending[line] = bytearray(), time.monotonic() + LINE_SECONDS
         self.selector.register(line, selectors.EVENT_READ, self._read)
 
     def _read(self, line: socket.socket) -> None:
-        said, _ = self.speaking[line]
+        said, _ = self.pending[line]
         try:
-            more = line.recv(LONGEST)
+            more = line.recv(MAX_LINE)
         except BlockingIOError:
             return
         except OSError:
             more = b""
         said += more
         text, end, _ = said.partition(b"\n")
-        told = _hello(bytes(text)) if end and len(text) <= LONGEST else None
-        if told is None:
-            if end or not more or len(said) > LONGEST:
+        info = _process_info(bytes(text)) if end and len(text) <= MAX_LINE else None
+        if info is None:
+            if end or not more or len(said) > MAX_LINE:
                 self._drop(line)
             return
-        del self.speaking[line]
+        del self.pending[line]
         self.selector.unregister(line)
-        self.spoken.append(line)
-        self.problem = self.problem or _contradiction(self.mine, told, self.present)
-        self.present.setdefault(told.index, told)
+        self.accepted.append((info.index, line))
+        self.problem = self.problem or _conflict(self.mine, info, self.present)
+        self.present.setdefault(info.index, info)
 
     def _drop(self, line: socket.socket) -> None:
         """Closes the connection of a port scan, of another program, or of a process that died while it spoke."""
-        del self.speaking[line]
+        del self.pending[line]
         self.selector.unregister(line)
         line.close()
 
     def _answer(self, answer: dict[str, Any]) -> None:
         text = json.dumps(answer).encode() + b"\n"
-        until = time.monotonic() + SPEAKING
-        for line in self.spoken:
+        until = time.monotonic() + LINE_SECONDS
+        for _, line in self.accepted:
             with contextlib.suppress(OSError):
                 line.settimeout(max(0.01, until - time.monotonic()))
                 line.sendall(text)
-        for line in self.spoken:  # the other side closes first, so that the port is free at once
-            with contextlib.suppress(OSError):
-                line.settimeout(max(0.01, until - time.monotonic()))
-                line.recv(1)
+        if self.problem:
+            for _, line in self.accepted:  # the other side closes first, so that the port is free at once
+                with contextlib.suppress(OSError):
+                    line.settimeout(max(0.01, until - time.monotonic()))
+                    line.recv(1)
 
     def _close(self) -> None:
-        for line in [*self.speaking, *self.spoken]:
+        for line in [*self.pending, *(line for _, line in self.accepted)]:
             line.close()
 
 
-def _hello(text: bytes) -> Hello | None:
-    """The Hello in a line of JSON, or None where it holds anything else."""
+def _process_info(text: bytes) -> ProcessInfo | None:
+    """The ProcessInfo in a line of JSON, or None where it holds anything else."""
     kinds = {"index": int, "host": str, "pid": int, "processes": int, "job": str, "versions": dict}
     try:
-        told = json.loads(text)
+        info = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or told.keys() != kinds.keys():
+    if not isinstance(info, dict) or info.keys() != kinds.keys():
         return None
-    if any(type(told[name]) is not kind for name, kind in kinds.items()):
+    if any(type(info[name]) is not kind for name, kind in kinds.items()):
         return None
-    texts = [told["host"], told["job"], *told["versions"].keys(), *told["versions"].values()]
+    texts = [info["host"], info["job"], *info["versions"].keys(), *info["versions"].values()]
     if not all(isinstance(text, str) and text.isprintable() for text in texts):  # they are shown to people
         return None
-    return Hello(**told) if 0 <= told["index"] < told["processes"] else None
+    return ProcessInfo(**info) if 0 <= info["index"] < info["processes"] else None
 
 
-def _report(place: Place, mine: Hello, seconds: float, stop: Callable[[], bool]) -> tuple[Hello, ...]:
+def _ask(
+    cluster: ClusterEnvironment, mine: ProcessInfo, seconds: float, stop: Callable[[], bool]
+) -> tuple[tuple[ProcessInfo, ...], Store]:
     """Every other process's side."""
-    host, port = place.host_and_port
+    host, port = cluster.host_and_port
     deadline = time.monotonic() + seconds
     last = ""
     while True:
         try:
             addresses = tuple(sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port)}))
-            check_coordinator(place, addresses)
-            with socket.create_connection(
-                (host, port), timeout=min(5.0, max(1.0, deadline - time.monotonic()))
-            ) as line:
+            check_coordinator(cluster, addresses)
+            wait = min(5.0, max(1.0, deadline - time.monotonic()))
+            with contextlib.ExitStack() as held:
+                line = held.enter_context(socket.create_connection((host, port), timeout=wait))
                 line.sendall(json.dumps(dataclasses.asdict(mine)).encode() + b"\n")
                 # Process 0 answers when all are there or its time is over; it may have started later than this one.
-                everyone, problem, absent = _answered(_read_line(line, seconds + 2 * SPEAKING, stop))
+                members, problem, absent = _answered(_read_line(line, seconds + 2 * LINE_SECONDS, stop))
+                if not problem:
+                    held.pop_all()
             break
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:  # not there yet, or it has died
             last = str(error) or type(error).__name__
         if stop():
             raise Stopped("stopped before all processes had come")
         if time.monotonic() > deadline:
-            raise Missing(
-                f"process {place.index}: the coordinator, process 0 at {place.coordinator}, did not answer within "
+            raise ProcessMissing(
+                f"process {cluster.index}: the coordinator, process 0 at {cluster.coordinator}, did not answer within "
                 f"{seconds:g} s ({last}){_loopback_hint(host)}; see that process 0 started and that its port is open "
                 "between the nodes"
             )
         time.sleep(0.2)
     if problem:
-        raise (Missing if absent else UserError)(problem)
-    return everyone
+        raise (ProcessMissing if absent else UserError)(problem)
+    return members, RemoteStore(line, LINE_SECONDS)
 
 
-def _answered(text: bytes) -> tuple[tuple[Hello, ...], str, bool]:
-    """Everyone, the problem or "", and whether that is a process that did not come."""
+def _answered(text: bytes) -> tuple[tuple[ProcessInfo, ...], str, bool]:
+    """All processes, the problem or "", and whether that is a process that did not come."""
     answer = json.loads(text)
-    return tuple(Hello(**hello) for hello in answer["everyone"]), str(answer["problem"]), bool(answer["absent"])
+    return tuple(ProcessInfo(**info) for info in answer["members"]), str(answer["problem"]), bool(answer["absent"])
 
 
-def own_addresses(place: Place) -> list[str]:
+def own_addresses(cluster: ClusterEnvironment) -> list[str]:
     """The addresses of the coordinator at which process 0 listens; [] for all that this machine has.
 
     All it must be if the coordinator's name leads elsewhere, as to a Kubernetes service or a forwarded port; if it
@@ -236,7 +245,7 @@ def own_addresses(place: Place) -> list[str]:
     """
     if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
         return []
-    host, port = place.host_and_port
+    host, port = cluster.host_and_port
     try:
         addresses = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
         for address in addresses:
@@ -246,7 +255,7 @@ def own_addresses(place: Place) -> list[str]:
         return []
     by_name = host not in ("localhost", *addresses)
     if (
-        place.nodes != 1
+        cluster.nodes != 1
         and by_name
         and any(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in addresses)
     ):
@@ -254,15 +263,15 @@ def own_addresses(place: Place) -> list[str]:
     return addresses
 
 
-def _listen(place: Place) -> Iterator[socket.socket]:
-    host, port = place.host_and_port
-    for address in own_addresses(place) or ["::" if socket.has_dualstack_ipv6() else ""]:
+def _listen(cluster: ClusterEnvironment) -> Iterator[socket.socket]:
+    host, port = cluster.host_and_port
+    for address in own_addresses(cluster) or ["::" if socket.has_dualstack_ipv6() else ""]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             yield socket.create_server(
                 (address, port),
                 family=family,
-                backlog=min(4096, place.processes + STRANGERS),
+                backlog=min(4096, cluster.processes + EXTRA_CONNECTIONS),
                 dualstack_ipv6=address == "::",
             )
         except OSError as error:
@@ -282,7 +291,7 @@ def _read_line(line: socket.socket, seconds: float, stop: Callable[[], bool]) ->
             raise TimeoutError("no answer")
         line.settimeout(0.2)
         try:
-            more = line.recv(LONGEST)
+            more = line.recv(MAX_LINE)
         except TimeoutError:
             continue
         if not more:
@@ -291,36 +300,36 @@ def _read_line(line: socket.socket, seconds: float, stop: Callable[[], bool]) ->
     return bytes(said)
 
 
-def _missing(place: Place, present: dict[int, Hello], seconds: float) -> str:
-    absent = [index for index in range(place.processes) if index not in present]
+def _missing(cluster: ClusterEnvironment, present: dict[int, ProcessInfo], seconds: float) -> str:
+    absent = [index for index in range(cluster.processes) if index not in present]
     shown = ", ".join(map(str, absent[:8])) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
     there = ", ".join(f"{index} ({present[index].host})" for index in sorted(present)[:8])
     noun = "process" if len(absent) == 1 else "processes"
     return (
-        f"{noun} {shown} of {place.processes} did not come within {seconds:g} s; there: {there}"
+        f"{noun} {shown} of {cluster.processes} did not come within {seconds:g} s; there: {there}"
         f"{', ...' if len(present) > 8 else ''}; see why it did not start, or wait longer with --start-timeout"
     )
 
 
-def _contradiction(mine: Hello, told: Hello, present: dict[int, Hello]) -> str:
-    if told.job != mine.job:
-        return f"{told} of job {told.job or '(none)'} reported to job {mine.job or '(none)'}: two jobs share this port"
-    if told.processes != mine.processes:
-        return f"{told} believes that there are {told.processes} processes, process 0 {mine.processes}"
-    if told.index in present:
-        other = present[told.index]
-        return f"two processes are number {told.index}: {other.host}, pid {other.pid}, and {told.host}, pid {told.pid}"
+def _conflict(mine: ProcessInfo, info: ProcessInfo, present: dict[int, ProcessInfo]) -> str:
+    if info.job != mine.job:
+        return f"{info} of job {info.job or '(none)'} reported to job {mine.job or '(none)'}: two jobs share this port"
+    if info.processes != mine.processes:
+        return f"{info} believes that there are {info.processes} processes, process 0 {mine.processes}"
+    if info.index in present:
+        other = present[info.index]
+        return f"two processes are number {info.index}: {other.host}, pid {other.pid}, and {info.host}, pid {info.pid}"
     return ""
 
 
-def _different_versions(everyone: tuple[Hello, ...]) -> str:
-    first = everyone[0]
-    for hello in everyone[1:]:
-        for package in sorted(first.versions.keys() | hello.versions.keys()):
-            one, other = first.versions.get(package), hello.versions.get(package)
+def _different_versions(members: tuple[ProcessInfo, ...]) -> str:
+    first = members[0]
+    for info in members[1:]:
+        for package in sorted(first.versions.keys() | info.versions.keys()):
+            one, other = first.versions.get(package), info.versions.get(package)
             if one != other:
                 return (
-                    f"{hello} has {package} {other or 'not installed'}, but {first} has {one or 'not installed'}; "
+                    f"{info} has {package} {other or 'not installed'}, but {first} has {one or 'not installed'}; "
                     "install the same versions on all nodes"
                 )
     return ""

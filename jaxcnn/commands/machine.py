@@ -32,18 +32,18 @@ def doctor(
       json: Print JSON.
     """
     from jaxcnn.cluster.doctor import examine, findings_table
-    from jaxcnn.cluster.environment import Flags
-    from jaxcnn.cluster.initialize import Deadlines, join
+    from jaxcnn.cluster.environment import ProcessFlags
+    from jaxcnn.cluster.initialize import Deadlines, initialize
     from jaxcnn.launch import set_up_cache
 
     deadlines = Deadlines(start_timeout, start_timeout)
-    company = join(os.environ, Flags(coordinator, processes, process), deadlines)
+    group = initialize(os.environ, ProcessFlags(coordinator, processes, process), deadlines)
     set_up_cache(Console(stderr=True))
-    findings = list(examine(company, deadlines, workdir, data_dir))
+    findings = list(examine(group, deadlines, workdir, data_dir))
     failed = [finding for finding in findings if finding.state == "fail"]
-    if company.place.index == 0 or failed:
+    if group.index == 0 or failed:
         show([dataclasses.asdict(finding) for finding in findings], findings_table(findings), json)
     message = "; ".join(finding.found for finding in failed)
-    if company.watch is not None:
-        company.leave(1 if failed else 0, message)
+    if group.heartbeat is not None:
+        group.exit(1 if failed else 0, message)
     return 1 if failed else 0

@@ -3,6 +3,10 @@
 Each process votes after every step and evaluation batch, by a tiny all-reduce that runs on the devices behind the step,
 and reads the vote of two calls before. So all stop at one step, nothing waits for the vote, and no clock decides: a
 notice through a key-value store would need a barrier to be as exact, and costs a round trip to process 0.
+
+Why our own: `multihost_utils.reached_preemption_sync_point`, which is also orbax's, knows SIGTERM only and through a
+handler of its own; a process has no way to tell it of another signal, of closed output or of a broken image.
+docs/clusters.md has the cost of a vote (benchmarks/vote.py).
 """
 
 import collections
@@ -34,19 +38,22 @@ class Consensus:
     Args:
       mesh: all devices.
       asked: whether this process was told to stop.
-      reached: told where this process is; for the watch.
+      report_progress: told where this process is; for the heartbeat.
     """
 
     def __init__(
-        self, mesh: Mesh, asked: Callable[[], bool], reached: Callable[..., None] = lambda where, patient=False: None
+        self,
+        mesh: Mesh,
+        asked: Callable[[], bool],
+        report_progress: Callable[..., None] = lambda where, patient=False: None,
     ):
-        self.mesh, self.asked, self.reached = mesh, asked, reached
+        self.mesh, self.asked, self.report_progress = mesh, asked, report_progress
         self._votes: collections.deque[jax.Array] = collections.deque()
         self._count = jax.jit(jnp.max, out_shardings=meshes.replicated(mesh))
 
     def soon(self, where: str, news: bool = False) -> Vote:
         """Votes, and answers with the vote of two calls before: STOP at most two calls after a process was told."""
-        self.reached(where)
+        self.report_progress(where)
         vote = Vote.STOP if self.asked() else Vote.NEWS if news else Vote.GO
         if jax.process_count() == 1:
             return vote
@@ -55,7 +62,7 @@ class Consensus:
 
     def now(self, where: str) -> bool:
         """Votes and waits for the answer."""
-        self.reached(where, patient=True)
+        self.report_progress(where, patient=True)
         return self.asked() if jax.process_count() == 1 else bool(self._cast(self.asked()))
 
     def all(self, good: bool) -> bool:

@@ -55,7 +55,7 @@ def run(
     record: RunDirectory,
     display: Display,
     stop: Callable[[], bool] = lambda: False,
-    reached: Callable[..., None] = lambda where, patient=False: None,
+    report_progress: Callable[..., None] = lambda where, patient=False: None,
     events: Events = SILENT,
 ) -> Outcome:
     """Trains from where the run directory is to the end, or until `stop`, and keeps status.json true throughout.
@@ -65,7 +65,7 @@ def run(
       record: the run directory.
       display: where lines and bars are shown.
       stop: whether this process was told to stop; all processes stop at one step as soon as one was.
-      reached: told where this process is, and whether it may stay there for long; for the watch over the others.
+      report_progress: told where this process is, and whether it may stay there for long; for the heartbeat.
       events: told of the run's course.
 
     Raises:
@@ -74,7 +74,7 @@ def run(
     if record.state() == "done":
         step = record.status()["step"]
         return Outcome("done", step, f"already done at step {step:,}", record.result())
-    (outcome,) = run_seeds([plan], [record], display, stop, reached, events)
+    (outcome,) = run_seeds([plan], [record], display, stop, report_progress, events)
     return outcome
 
 
@@ -83,14 +83,14 @@ def run_seeds(
     records: Sequence[RunDirectory],
     display: Display,
     stop: Callable[[], bool] = lambda: False,
-    reached: Callable[..., None] = lambda where, patient=False: None,
+    report_progress: Callable[..., None] = lambda where, patient=False: None,
     events: Events = SILENT,
 ) -> list[Outcome]:
     """`run` for the seeds of one experiment, as one program; none of them is done. One that diverges leaves the others.
 
     Each has the files and checkpoints of a run of its own, so that none shows how it was trained.
     """
-    loop = _Loop(plans, records, display, stop, reached, events)
+    loop = _Loop(plans, records, display, stop, report_progress, events)
     ended = False
     try:
         outcomes = loop.run()
@@ -127,12 +127,12 @@ class _Loop:
         records: Sequence[RunDirectory],
         display: Display,
         stop: Callable[[], bool],
-        reached: Callable[..., None],
+        report_progress: Callable[..., None],
         events: Events,
     ):
         plan = self.plan = plans[0]
-        self.display, self.reached, self.events = display, reached, events
-        self.stop = Consensus(plan.mesh, stop, reached)
+        self.display, self.report_progress, self.events = display, report_progress, events
+        self.stop = Consensus(plan.mesh, stop, report_progress)
         self.members = [Member(*each, self.stop, display.line) for each in zip(plans, records, strict=True)]
         self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
         self.step = 0
@@ -156,7 +156,7 @@ class _Loop:
         newest = min(member.manager.latest_step() or 0 for member in self.members)
         for member in self.members:
             member.record.write_status("running", newest)
-        self.reached("the compilation", patient=True)
+        self.report_progress("the compilation", patient=True)
         self.stepper = stepper_for([member.plan for member in self.members])
         with self.events.phase("compile"):
             self.train_step = self.stepper.compile_train()
@@ -174,9 +174,9 @@ class _Loop:
             if self.stop.now("the compilation"):
                 self.step = newest
                 return self._outcomes("preempted", "stopped before training; the same command continues")
-            self.reached(f"reading {examples.split}", patient=True)
+            self.report_progress(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms)
-        self.reached("the restored state", patient=True)
+        self.report_progress("the restored state", patient=True)
         self._restore()
         for member in self.members:
             member.batches = train_batches(member.plan, *self.splits[_TRAIN])
@@ -203,7 +203,7 @@ class _Loop:
                 checkpoint.wait(member.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
             return self._outcomes("preempted", message)
-        self.reached("the end", patient=True)
+        self.report_progress("the end", patient=True)
         with self.events.phase("end"):
             results = [
                 {} if member.diverged else member.finish(own) for member, own in zip(self.members, tested, strict=True)
@@ -324,7 +324,7 @@ class _Loop:
         for split, examples in self.plan.tests.items():
             if self.stop.now(f"reading {split}"):
                 raise Stopped
-            self.reached(f"reading {split}", patient=True)
+            self.report_progress(f"reading {split}", patient=True)
             self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
         return self._measure(self.plan.tests)
 
@@ -373,7 +373,7 @@ class _Loop:
 
     def _save(self, best: Sequence[Member] = (), *, anew: bool = False) -> None:
         """Saves this step of every run, with its metrics as the score of those that have it among their best."""
-        self.reached(f"the save at step {self.step}", patient=True)
+        self.report_progress(f"the save at step {self.step}", patient=True)
         with self.events.phase("save"):
             for number, member in enumerate(self.members):
                 member.quarantine.share()

@@ -1,4 +1,4 @@
-"""The watch, in this process, over a store that is a dict: who is blamed for a failure, and how processes part."""
+"""The heartbeat, in this process, over a store in this process: who is blamed for a failure, and how processes exit."""
 
 import subprocess
 import sys
@@ -7,45 +7,32 @@ import time
 
 import pytest
 
-from jaxcnn.cluster.heartbeat import LOST, Watch
+from jaxcnn.cluster.heartbeat import LOST, Heartbeat
+from jaxcnn.cluster.store import LocalStore
 from tests.tiny_runs import LIGHT, ROOT
 
 NAMES = ["process 0 (a)", "process 1 (b)", "process 2 (c)"]
 
 
-class Store:
-    """What the watch asks of JAX's client."""
-
-    def __init__(self):
-        self.values = {}
-
-    def key_value_set(self, key, value, allow_overwrite=False):
-        assert allow_overwrite
-        self.values[key] = value
-
-    def key_value_dir_get(self, prefix):
-        return [(key, value) for key, value in list(self.values.items()) if key.startswith(prefix)]
-
-
 class Process:
-    """One of three; `left` is what its watch wants it to leave with."""
+    """One of three; `left` is what its heartbeat wants it to exit with."""
 
     def __init__(self, store, index, deadline):
         self.left = []
         self.ended = threading.Event()
-        self.watch = Watch(store, index, NAMES, deadline, self._leave)
+        self.heartbeat = Heartbeat(store, index, NAMES, deadline, self._leave)
 
     def _leave(self, code, message):
         self.left.append((code, message))
         self.ended.set()
 
     def die(self):
-        self.watch._closed.set()
+        self.heartbeat._closed.set()
 
 
 @pytest.fixture
 def three():
-    store = Store()
+    store = LocalStore({})
     processes = [Process(store, index, 1.0) for index in range(3)]
     yield processes
     for process in processes:
@@ -54,7 +41,7 @@ def three():
 
 def test_a_failure_is_blamed_on_the_process_that_was_lost(three):
     three[1].die()
-    waiting = threading.Thread(target=three[0].watch.explain, daemon=True)
+    waiting = threading.Thread(target=three[0].heartbeat.confirm_others_alive, daemon=True)
     waiting.start()
     assert three[0].ended.wait(10)
     ((code, message),) = three[0].left
@@ -65,7 +52,7 @@ def test_a_failure_is_blamed_on_the_process_that_was_lost(three):
 
 def test_process_0_tells_whom_it_lost_before_its_store_ends_with_it(three):
     three[2].die()
-    three[1].watch.deadline = 60  # so that it does not find out by itself
+    three[1].heartbeat.deadline = 60  # so that it does not find out by itself
     for process in three[:2]:
         assert process.ended.wait(10)
     assert three[1].left[0][0] == LOST and "process 2 (c) is lost" in three[1].left[0][1]
@@ -73,33 +60,45 @@ def test_process_0_tells_whom_it_lost_before_its_store_ends_with_it(three):
 
 def test_a_failure_with_all_others_alive_is_ones_own_and_known_to_be_at_once(three):
     begin = time.monotonic()
-    three[0].watch.explain()
+    three[0].heartbeat.confirm_others_alive()
     assert time.monotonic() - begin < 60 and not three[0].left
 
 
 def test_a_process_that_has_left_in_order_is_not_waited_for(three):
-    three[2].watch.farewell(0, "done")
-    three[0].watch.explain()
+    three[2].heartbeat.announce_exit(0, "done")
+    three[0].heartbeat.confirm_others_alive()
     assert not three[0].left
 
 
-def test_all_leave_is_true_once_all_have_said_farewell(three):
+def test_the_wait_for_exits_ends_once_all_have_announced_theirs(three):
     for process in three[:2]:
-        process.watch.farewell(75, "stopped")
-    assert not three[0].watch.all_leave()
-    three[2].watch.farewell(75, "stopped")
-    assert three[0].watch.all_leave() and not any(process.left for process in three)
+        process.heartbeat.announce_exit(75, "stopped")
+    assert not three[0].heartbeat.wait_for_exits()
+    three[2].heartbeat.announce_exit(75, "stopped")
+    assert three[0].heartbeat.wait_for_exits() and not any(process.left for process in three)
+
+
+def test_a_process_whose_connection_ends_is_lost_at_once_unless_it_had_announced_its_exit(three):
+    three[0].heartbeat.deadline = three[1].heartbeat.deadline = 60  # so that no silence counts
+    three[2].heartbeat.announce_exit(0, "done")
+    three[0].heartbeat.store.set("process/closed/2", "")
+    three[0].heartbeat.store.set("process/closed/1", "")
+    assert three[0].ended.wait(10)
+    ((code, message),) = three[0].left
+    assert code == LOST and message.startswith("process 1 (b) is lost: its connection ended")
+    assert three[0].heartbeat.first_survivor() == 0 and not three[2].left
 
 
 ABORT = f"""{LIGHT}
 import os, sys, threading
-from jaxcnn.cluster.heartbeat import Watch, exit_at_once, leave_on_abort
-from tests.cluster.test_watch import NAMES, Store
+from jaxcnn.cluster.heartbeat import Heartbeat, exit_at_once, exit_on_abort
+from jaxcnn.cluster.store import LocalStore
+from tests.cluster.test_heartbeat import NAMES
 index, code = map(int, sys.argv[1:])
-watch = Watch(Store(), index, NAMES, 60, exit_at_once)
-leave_on_abort(watch)
+heartbeat = Heartbeat(LocalStore({{}}), index, NAMES, 60, exit_at_once)
+exit_on_abort(heartbeat)
 if code >= 0:
-    watch.farewell(code, "")
+    heartbeat.announce_exit(code, "")
 thread = threading.Thread(target=os.abort)
 thread.start()
 thread.join()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
-from jaxcnn.cluster.environment import Place, find_place
+from jaxcnn.cluster.environment import ClusterEnvironment, detect_environment
 from tests.tiny_runs import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -68,7 +68,9 @@ def test_a_pod_of_the_jobset_finds_its_place(jobset):
     environment |= {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "JOB_COMPLETION_INDEX": "1"}  # what Kubernetes adds
     name, workers = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"][0]["name"]
     port = container["ports"][0]["containerPort"]
-    assert find_place(environment) == Place("kubernetes", f"{name}-{workers}-0-0.{name}:{port}", 2, 1, None, None)
+    assert detect_environment(environment) == ClusterEnvironment(
+        "kubernetes", f"{name}-{workers}-0-0.{name}:{port}", 2, 1, None, None
+    )
     assert job["parallelism"] == job["completions"] == 2 and job["completionMode"] == "Indexed"
 
 

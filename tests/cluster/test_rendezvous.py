@@ -1,4 +1,4 @@
-"""The roll call, in this process: what strangers send does not end it, hold it up, or enter it."""
+"""The rendezvous, in this process: what strangers send does not end it, hold it up, or enter it."""
 
 import contextlib
 import json
@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from jaxcnn.cluster import rendezvous as rollcall
-from jaxcnn.cluster.environment import Place
+from jaxcnn.cluster import rendezvous as meeting
+from jaxcnn.cluster.environment import ClusterEnvironment
 from jaxcnn.cluster.initialize import code_digest, versions
-from jaxcnn.cluster.rendezvous import Missing, Stopped, roll_call
+from jaxcnn.cluster.rendezvous import ProcessMissing, Stopped, rendezvous
 from jaxcnn.errors import UserError
 from tests.cluster.several import free_port
 
@@ -20,8 +20,8 @@ VERSIONS = {"jax": "1.0"}
 GOOD = {"index": 1, "host": "node", "pid": 1, "processes": 2, "job": "", "versions": VERSIONS}
 
 
-def place(port, index, **fields):
-    return Place("flags", f"127.0.0.1:{port}", 2, index, **{"nodes": None, **fields})
+def cluster(port, index, **fields):
+    return ClusterEnvironment("flags", f"127.0.0.1:{port}", 2, index, **{"nodes": None, **fields})
 
 
 def in_background(function, *arguments):
@@ -62,7 +62,7 @@ STRANGE = [
     b"GET / HTTP/1.1\r\n\r\n",
     b"\xff\xfe\n",
     b"[" * 60_000 + b"\n",
-    b"x" * (rollcall.LONGEST + 10),
+    b"x" * (meeting.MAX_LINE + 10),
     b"null\n",
     b"[1, 2]\n",
     b"{}\n",
@@ -79,9 +79,9 @@ STRANGE = [
 ]
 
 
-def test_strangers_do_not_end_the_roll_call():
+def test_strangers_do_not_end_it():
     port = free_port()
-    thread, came = in_background(roll_call, place(port, 0), VERSIONS, 60)
+    thread, came = in_background(rendezvous, cluster(port, 0), VERSIONS, 60)
     for data in STRANGE:
         send(port, data)
         assert thread.is_alive(), (data[:80], came)
@@ -92,15 +92,15 @@ def test_strangers_do_not_end_the_roll_call():
             data[draw.randrange(14)] = draw.randrange(256)
         send(port, bytes(data))
         assert thread.is_alive(), (data, came)
-    everyone = roll_call(place(port, 1), VERSIONS, 30)
+    members, _ = rendezvous(cluster(port, 1), VERSIONS, 30)
     thread.join(30)
-    assert came == [everyone] and [hello.index for hello in everyone] == [0, 1]
+    assert came[0][0] == members and [info.index for info in members] == [0, 1]
 
 
 def test_a_connection_whose_bytes_come_slowly_is_dropped_and_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(rollcall, "SPEAKING", 0.5)
+    monkeypatch.setattr(meeting, "LINE_SECONDS", 0.5)
     port = free_port()
-    thread, came = in_background(roll_call, place(port, 0), VERSIONS, 1.5)
+    thread, came = in_background(rendezvous, cluster(port, 0), VERSIONS, 1.5)
     with connect(port) as slow:
         for _ in range(200):
             try:
@@ -111,29 +111,29 @@ def test_a_connection_whose_bytes_come_slowly_is_dropped_and_holds_nobody_up(mon
         else:
             pytest.fail("it could go on for ever")
     thread.join(10)
-    assert isinstance(came[0], Missing) and "process 1 of 2 did not come within 1.5 s" in str(came[0])
+    assert isinstance(came[0], ProcessMissing) and "process 1 of 2 did not come within 1.5 s" in str(came[0])
 
 
 def test_open_connections_that_say_nothing_keep_nobody_out():
     port = free_port()
-    thread, came = in_background(roll_call, place(port, 0), VERSIONS, 60)
+    thread, came = in_background(rendezvous, cluster(port, 0), VERSIONS, 60)
     with contextlib.ExitStack() as held:
-        for _ in range(rollcall.STRANGERS + 20):
+        for _ in range(meeting.EXTRA_CONNECTIONS + 20):
             held.enter_context(connect(port))
-        everyone = roll_call(place(port, 1), VERSIONS, 30)
+        members, _ = rendezvous(cluster(port, 1), VERSIONS, 30)
         thread.join(30)
-    assert came == [everyone]
+    assert came[0][0] == members
 
 
 def test_it_listens_at_the_coordinators_address_only():
     port = free_port()
-    thread, came = in_background(roll_call, place(port, 0), VERSIONS, 60)
+    thread, came = in_background(rendezvous, cluster(port, 0), VERSIONS, 60)
     connect(port).close()
     with pytest.raises(ConnectionRefusedError):  # the machine's other loopback addresses stand for its other networks
         socket.create_connection(("127.0.0.2", port), timeout=5).close()
-    roll_call(place(port, 1), VERSIONS, 30)
+    rendezvous(cluster(port, 1), VERSIONS, 30)
     thread.join(30)
-    assert len(came[0]) == 2
+    assert len(came[0][0]) == 2
 
 
 def test_a_coordinator_that_leads_elsewhere_or_to_loopback_by_name_is_listened_for_everywhere(monkeypatch):
@@ -142,7 +142,7 @@ def test_a_coordinator_that_leads_elsewhere_or_to_loopback_by_name_is_listened_f
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, port, **_: [(socket.AF_INET, 1, 6, "", (answers.get(host, host), port))]
     )
-    own = lambda host, nodes: rollcall.own_addresses(Place("flags", f"{host}:1234", 2, 0, nodes=nodes))  # noqa: E731
+    own = lambda host, nodes: meeting.own_addresses(ClusterEnvironment("flags", f"{host}:1234", 2, 0, nodes=nodes))  # noqa: E731
     assert own("service", None) == [] and own("node1", 2) == [] and own("node1", None) == []
     assert own("node1", 1) == ["127.0.1.1"] and own("127.0.0.1", None) == ["127.0.0.1"]
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "0.0.0.0:1234")
@@ -153,7 +153,7 @@ def test_a_coordinator_that_leads_elsewhere_or_to_loopback_by_name_is_listened_f
 def test_a_process_that_is_told_to_stop_does_not_wait_for_the_others(index):
     begin = time.monotonic()
     with pytest.raises(Stopped):
-        roll_call(place(free_port(), index), VERSIONS, 600, lambda: time.monotonic() > begin + 0.3)
+        rendezvous(cluster(free_port(), index), VERSIONS, 600, lambda: time.monotonic() > begin + 0.3)
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_a_process_that_is_told_to_stop_does_not_wait_for_the_others(index):
 )
 def test_a_process_of_another_job_or_version_is_named_on_both(fields, versions, message):
     port = free_port()
-    thread, came = in_background(roll_call, place(port, 0, job=""), VERSIONS, 30)
+    thread, came = in_background(rendezvous, cluster(port, 0, job=""), VERSIONS, 30)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        roll_call(place(port, 1, **fields), versions, 30)
+        rendezvous(cluster(port, 1, **fields), versions, 30)
     thread.join(30)
     assert message in str(came[0]) and "process 1 (" in str(came[0])
 
 
 def test_an_answer_of_something_else_is_no_process_0(monkeypatch):
-    monkeypatch.setattr(rollcall, "SPEAKING", 0.1)
+    monkeypatch.setattr(meeting, "LINE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def answer():
@@ -184,8 +184,8 @@ def test_an_answer_of_something_else_is_no_process_0(monkeypatch):
                     line.sendall(text)
 
         in_background(answer)
-        with pytest.raises(Missing, match="did not answer within 1 s"):
-            roll_call(place(other.getsockname()[1], 1), VERSIONS, 1)
+        with pytest.raises(ProcessMissing, match="did not answer within 1 s"):
+            rendezvous(cluster(other.getsockname()[1], 1), VERSIONS, 1)
 
 
 def test_versions_tell_changed_code_apart(tmp_path):
