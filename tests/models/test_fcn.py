@@ -336,8 +336,8 @@ SLOW = pytest.mark.skipif(
 def test_equals_torchvisions(name):
     """In evaluation at two sizes, and in training with the auxiliary head: within 1e-4, of values up to 20.
 
-    In float64, statistics and all: these nets enlarge rounding errors a thousandfold, and in float32 their logits differ
-    by some 1e-4 of the largest value.
+    In float64, statistics and all: these nets enlarge rounding errors a thousandfold, and in float32 their logits
+    differ by some 1e-4 of the largest value.
     """
     from jaxcnn.models.pretrained import from_torch
     from tests.models.parity import photo, to_torch, torch
