@@ -34,6 +34,7 @@ def read_attribute(name: str) -> str | None:
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(_SERVER.format(host=host, name=name), headers={"Metadata-Flavor": "Google"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    last = ""
     for attempt in range(_TRIES):
         try:
             with opener.open(request, timeout=5) as answer:
