@@ -13,6 +13,7 @@ from jaxcnn.data.digits import Digits
 from jaxcnn.flags import parse
 from tests.tiny_runs import ROOT, finish, metrics, read
 
+slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes a minute: set JAXCNN_SLOW_TESTS=1")
 README = (ROOT / "README.md").read_text()
 ROWS = re.findall(
     r"^\| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \| \[(\S+)\]\((\S+)\) \|$",
@@ -30,7 +31,7 @@ def test_the_readmes_first_command_reaches_its_accuracy(tmp_path):
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
-@pytest.mark.parametrize("seed", [0, 1])  # apart, so that they run side by side
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=slow)])
 def test_lenet5_on_fashion_mnist_reaches_the_pytorch_figure(seed, tmp_path):
     """0.889 and 0.890 on two seeds, by PyTorch on all 60,000 images; here on 54,000."""
     finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, "--seed", seed)
