@@ -285,8 +285,7 @@ def test_what_does_not_fit_is_named():
         shapes("fcn8s_vgg16", stages=4)
 
 
-@pytest.mark.parametrize("border", ["zeros", "repeat"])
-@pytest.mark.parametrize("first, end", [(3.5, 16), (0.0, 17), (2.5, 14)])
+@pytest.mark.parametrize("border, first, end", [("zeros", 2.5, 14), ("repeat", 3.5, 16), ("repeat", 0.0, 17)])
 def test_kernels_that_are_learned_start_as_the_fixed_ones(border, first, end):
     source = (Grid(first, 8, 2), Grid(first, 8, 3))
     target = (pixels(end), pixels(end + 8))
