@@ -117,7 +117,7 @@ def step_time(batch: int, fsdp: int, rounds: int = 7) -> dict[str, object]:
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        state, metrics = compiled.call(state, placed)
+        state, metrics = compiled.call(state, {}, placed)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - start)
     found = collectives(compiled.call.as_text())

@@ -10,6 +10,7 @@ Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -34,8 +35,9 @@ from jaxcnn.data.transforms import Pad, PadAndCrop, Resize, Rotate
 from jaxcnn.experiment import Checkpoints, Data, Experiment
 from jaxcnn.models import FC
 from jaxcnn.runs.display import Display
-from jaxcnn.runs.evaluation import BATCH_FIELDS, compile_evaluation_step, evaluate, evaluation_batches
-from jaxcnn.runs.loop import run, train_batches
+from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate, evaluation_batches, placed
+from jaxcnn.runs.loop import run
+from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.setup import Plan, initial_state, make_plan
@@ -95,13 +97,13 @@ def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[fl
     """Images per second of the compiled step on one batch that stays on the device."""
     data = plan.experiment.data
     batch = train_batches(plan, plan.train, data.augment)[0]
-    placed = meshes.put_batch(batch, ("image", "label"), meshes.split(plan.mesh))
+    batch = placed(batch, plan.experiment, plan.mesh, evaluated=False)
     state = jax.device_put(initial_state(plan.experiment, plan.optimizer), meshes.replicated(plan.mesh))
     rates = []
     for _ in range(count + 1):
         start = time.perf_counter()
         for _ in range(plan.log_every):
-            state, metrics = compiled(state, placed)
+            state, metrics = compiled(state, {}, batch)
         jax.block_until_ready(metrics)
         rates.append(plan.log_every * data.batch_size / (time.perf_counter() - start))
     return rates[1:]
@@ -127,17 +129,18 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     examples, transforms = load(plan.train, made.data.preprocess, fields, made.data.memory_limit)
     step = compile_evaluation_step(made, mesh).call
     state = jax.device_put(initial_state(made, plan.optimizer), meshes.replicated(mesh))
-    batches = evaluation_batches(made.data, examples, transforms)
-    placed = meshes.put_batch(batches[0], BATCH_FIELDS, meshes.split(mesh))
+    batches = evaluation_batches(made, examples, transforms)
+    place = functools.partial(placed, experiment=made, mesh=mesh, evaluated=True)
+    one = place(batches[0])
     times: dict[str, list[float]] = {"bare": [], "whole": []}
     for _ in range(rounds + 1):
         start = time.perf_counter()
         for _ in range(len(batches)):
-            jax.block_until_ready(step(state.params, state.stats, placed))
+            jax.block_until_ready(step(state.params, state.stats, {}, one))
         times["bare"].append(time.perf_counter() - start)
         start = time.perf_counter()
         with contextlib.closing(Reader(made.data.workers)) as reader:
-            evaluate(step, [(state.params, state.stats)], reader.evaluation("train", batches), examples, mesh)
+            evaluate(step, [(state.params, state.stats)], reader.evaluation("train", batches), examples, place)
         times["whole"].append(time.perf_counter() - start)
     bare, whole = (len(examples) / statistics.median(seconds[1:]) for seconds in times.values())
     return {"bare step, images/s": bare, "whole evaluation, images/s": whole, "ratio": whole / bare}

@@ -68,7 +68,7 @@ def ours(name: str, batch: int, image: int, steps: int) -> dict[str, Any]:
     state = [jax.device_put(initial_state(made, build_optimizer(sgd, rate, None)), meshes.replicated(mesh)), None]
 
     def step() -> None:
-        state[:] = compiled.call(state[0], placed)
+        state[:] = compiled.call(state[0], {}, placed)
 
     seconds = timed(step, lambda: jax.block_until_ready(state), steps)
     stats = jax.devices()[0].memory_stats() or {}

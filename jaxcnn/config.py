@@ -216,7 +216,7 @@ def run_only_fields(encoded: Any) -> tuple[str, ...]:
 def folder_fields(encoded: Any) -> tuple[str, ...]:
     """The fields of an encoded config's source that say where its files lie, and nothing of what they are."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return FOLDER_FIELDS.get(source.get("class"), ())
+    return FOLDER_FIELDS.get(source.get("class", ""), ())
 
 
 def place_data(encoded: Any, values: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ class Experiment:
     optimizer: Optimizer = SGD()
     """Or any optax transformation, such as optax.adam(1e-3): the schedule then multiplies its updates."""
     schedule: Schedule = Constant()
-    task: Task = Classification()  # pyright: ignore[reportAssignmentType]  # ClassVars serve as its properties
+    task: Task = Classification()
     """What a batch means: the loss, the metrics, and what is shown."""
     duration: Duration = epochs(5)
     """The length of the whole run."""

@@ -5,10 +5,16 @@ import json
 import pytest
 
 import jaxcnn.__main__ as command
+from jaxcnn.data.examples import Source
+from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.flags import parse
 from jaxcnn.models import create_model
 from jaxcnn.runs.memory import largest_batch
+from jaxcnn.tasks.losses import Loss
+from jaxcnn.tasks.task import Task
+from jaxcnn.train.optimizers import Optimizer
+from jaxcnn.train.schedules import Schedule
 from tests.tiny_runs import ROOT, TINY
 
 DIGITS = ROOT / "experiments" / "linear_digits.py"
@@ -106,3 +112,9 @@ def test_the_summary_of_a_run_is_that_of_its_net(capsys, tmp_path):
     assert code == 0 and json.loads(out)["parameters"] == 650
     code, _, errors = run(capsys, "summary", tmp_path / "run", "--classes", "3")
     assert code == 1 and "leave --classes out" in errors
+
+
+def test_the_protocols_of_parts_have_methods_only():
+    """With an attribute among them a protocol has no subclasses for Python, and its part would lose its flags."""
+    for protocol in (Task, Loss, Optimizer, Schedule, Source, Transform):
+        assert not issubclass(int, protocol)

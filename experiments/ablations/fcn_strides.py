@@ -68,7 +68,7 @@ def on_camvid() -> jc.Experiment:
         ),
         optimizer=jc.Adam(learning_rate=3e-3),
         schedule=jc.Cosine(),
-        duration=jc.epochs(4),
+        duration=jc.epochs(3),
         log_every=jc.steps(20),
     )
 

@@ -84,7 +84,8 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
     def forward(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
         if isinstance(model, Segmenter):
-            logits = model.apply(variables, ends, images.shape[1:3], train=False, method="segment").mean((1, 2))
+            pixels = model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
+            logits = cast(jax.Array, pixels).mean((1, 2))
         else:
             logits = model.apply(variables, ends["final"], train=False, method="classify")
         return ends[endpoint], cast(jax.Array, logits)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -84,7 +84,8 @@ class Prover:
         self.draw = random.Random(seed)
         self.seconds: dict[str, list[float]] = {}
         self.starts = 0
-        self.whole: Ended | None = None
+        self.whole: Ended
+        """Of the undisturbed run, once `reference` has made it."""
 
     def reference(self, devices: int) -> Ended:
         """The uninterrupted run; from its journal the lengths of the phases are known."""
@@ -154,6 +155,7 @@ class Prover:
         path = self.folder / "resized"
         total = len(self.whole.examples)
         proofs = []
+        size, processes = sizes[0], []
         for turn in range(times + 1):
             size = sizes[turn % len(sizes)]
             target = total * (turn + 1) // (times + 1)
@@ -203,10 +205,10 @@ class Prover:
     def _start(
         self, path: pathlib.Path, devices: int, place: Sequence[str] = (), **interruption: Any
     ) -> subprocess.Popen:
-        interruption = Interruption(f"{path}.journal", self.starts, **interruption)
+        planned = Interruption(f"{path}.journal", self.starts, **interruption)
         if not place:
             self.starts += 1
-        command = [sys.executable, "-m", "jaxcnn.prove.interrupted", json.dumps(dataclasses.asdict(interruption))]
+        command = [sys.executable, "-m", "jaxcnn.prove.interrupted", json.dumps(dataclasses.asdict(planned))]
         flags = [*self.flags, "--workdir", str(path), *place]
         with pathlib.Path(f"{path}.output").open("ab") as output:
             return subprocess.Popen(
@@ -225,7 +227,8 @@ class Prover:
     def _wait(self, process: subprocess.Popen) -> tuple[int, str]:
         """The exit code, and the end of what was written."""
         code = process.wait()
-        path = process.args[process.args.index("--workdir") + 1]
+        arguments = cast(list[str], process.args)
+        path = arguments[arguments.index("--workdir") + 1]
         return code, pathlib.Path(f"{path}.output").read_text(errors="replace")
 
 
@@ -327,7 +330,7 @@ def _read(path: pathlib.Path) -> Ended:
         metrics += [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
         leaves, _ = jax.tree_util.tree_flatten_with_path(load_run(run).state)
         for place, leaf in leaves:
-            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
             digest.update(f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}".encode() + array.tobytes())
     return Ended(results, metrics, digest.hexdigest(), _examples(path))

@@ -224,6 +224,7 @@ class _Draw:
         return section
 
     def _prediction(self, section: Section, factor: int) -> None:
+        assert section.answer is not None
         section.lines += [f"{name} {value}" for name, value in section.answer.rows]
         for kind, picture in section.answer.pictures.items():
             large = overlay.rgb(overlay.enlarge(picture if picture.ndim == 3 else picture[..., None], factor))

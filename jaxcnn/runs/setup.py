@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -19,7 +20,8 @@ from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.tasks.objective import make_loss
+from jaxcnn.tasks.objective import make_evaluation_step, make_loss
+from jaxcnn.tasks.task import score_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
@@ -262,6 +264,7 @@ def make_plan(experiment: Experiment) -> Plan:
         optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm),
     )
     _check_model(experiment, mesh)
+    _check_metrics(experiment, mesh)
     return plan
 
 
@@ -292,3 +295,25 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     except (TypeError, ValueError) as error:
         shape = experiment.data.image_shape
         raise UserError(f"the model does not take images of data.image_shape {shape}: {error}") from error
+
+
+def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:
+    """Refuses a metric to watch that the task has, but not for these classes (the top five of four).
+
+    The task's score is there always; for another one the evaluation is traced, without being computed.
+    """
+    task, fields = experiment.task, {"checkpoints": experiment.checkpoints, "schedule": experiment.schedule}
+    watched = {f"{name}.metric": getattr(part, "metric", None) for name, part in fields.items()}
+    watched = {name: metric for name, metric in watched.items() if metric not in (None, score_of(task))}
+    if not watched:
+        return
+    state = abstract_state(experiment, mesh)
+    batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, evaluated=True)
+    step = make_evaluation_step(task, experiment.model, experiment.data.normalize)
+    sums, records = jax.eval_shape(step, state.params, state.stats, {}, batch)
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sums)
+    known = task.metrics(nothing, {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in records.items()})
+    for name, metric in watched.items():
+        if metric not in known:
+            there = ", ".join(metric for metric in task.directions if metric in known)
+            raise UserError(f"{name} is {metric!r}; with {experiment.model.classes} classes there is {there}")

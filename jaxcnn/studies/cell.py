@@ -69,7 +69,7 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
     if state != "done":
         return {}
     record = RunDirectory(cell.path)
-    found = {
+    found: dict[str, float] = {
         # A figure of one word is kept without a second.
         f"{line_name({'split': split})} {name}".rstrip(): value
         for split, line in record.result().items()
@@ -83,10 +83,12 @@ def figures(cell: Cell, study: Study) -> dict[str, float]:
         last = {f"train {name}": value for name, value in metrics_of(training[-1]).items()}
         found |= {name: value for name, value in last.items() if value is not None}
         found["images per second"] = statistics.median(line["examples_per_second"] for line in training)
-    for figure, threshold in study.reach.items():
-        epoch = epochs_to(lines, *figure.rsplit(" ", 1), threshold, cell.arm.task.directions)
-        if epoch is not None:
-            found[reach_name(figure, threshold)] = epoch
+    if isinstance(cell.arm, Experiment):
+        for figure, threshold in study.reach.items():
+            split, name = figure.rsplit(" ", 1)
+            epoch = epochs_to(lines, split, name, threshold, cell.arm.task.directions)
+            if epoch is not None:
+                found[reach_name(figure, threshold)] = epoch
     return found
 
 
@@ -128,7 +130,7 @@ def points(lines: list[dict[str, Any]], split: str, name: str) -> list[tuple[flo
     return found
 
 
-def smoothed(values: Sequence[float]) -> np.ndarray:
+def smoothed(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """The mean of each value and its neighbours, WINDOW in all, and as many to both sides: fewer at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     reach = [min(i, len(values) - 1 - i, WINDOW // 2) for i in range(len(values))]
@@ -140,7 +142,7 @@ def epochs_to(
     split: str,
     name: str,
     threshold: float,
-    directions: Directions = Classification.directions,
+    directions: Directions = Classification().directions,
 ) -> float | None:
     """The epoch at which the figure first is at least `threshold` (if lower is better, as of a loss: at most).
 
@@ -161,7 +163,7 @@ def reaches(
     split: str,
     name: str,
     threshold: float,
-    directions: Directions = Classification.directions,
+    directions: Directions = Classification().directions,
 ) -> bool:
     """Whether a run ever reaches the threshold of `epochs_to`."""
     return _reached(points(lines, split, name), split, threshold, directions.get(name, "higher")) is not None

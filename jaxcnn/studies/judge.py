@@ -16,7 +16,7 @@ from jaxcnn.tasks.classification import Classification
 
 Results = dict[str, Any]
 Verdict = Literal["supported", "contradicted", "inconclusive"]
-SHARES = (*Classification.shares, "gap")
+SHARES = (*Classification().shares, "gap")
 """Words in the names of figures that are shares of images, or differences of such."""
 
 
@@ -109,7 +109,7 @@ def decide(
 def by_seed(arm: Results, metric: str, seeds: Sequence[int]) -> dict[int, float]:
     """{seed: figure} of an arm; a counted figure is that of every seed."""
     if metric in arm["counts"]:
-        return dict.fromkeys(seeds, arm["counts"][metric])
+        return {seed: arm["counts"][metric] for seed in seeds}
     found = {cell["seed"]: cell["figures"].get(metric) for cell in arm["cells"]}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
@@ -167,7 +167,7 @@ def over_images(
     split, _, name = metric.rpartition(" ")
     counts = [cell["figures"].get(f"{split} count") for arm in arms for cell in arm["cells"]]
     counts = [count for count in counts if count]
-    if name not in Classification.shares or not counts or difference is None or math.isnan(difference.low):
+    if name not in Classification().shares or not counts or difference is None or math.isnan(difference.low):
         return None
     seeds = sorted(set.intersection(*map(set, by_arm)))
 

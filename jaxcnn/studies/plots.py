@@ -74,7 +74,7 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
             axes.fill_between(epochs, low, mean + deviation, color=f"C{number % 10}", alpha=0.2)
     if not left.lines:
         return {}
-    if any((line.get_ydata() > 0).any() for line in left.lines):
+    if any((np.asarray(line.get_ydata()) > 0).any() for line in left.lines):
         left.set_yscale("log")
     for axes in (left, right):
         if axes.lines:

@@ -36,7 +36,7 @@ class Shift(Geometric):
     value: int | tuple[int, ...] = 0
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        return Geometry(window=(-self.rows, -self.columns, *shape[:2]), value=self.value)
+        return Geometry(window=(-self.rows, -self.columns, shape[0], shape[1]), value=self.value)
 
 
 @dataclasses.dataclass(frozen=True)

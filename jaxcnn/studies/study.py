@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
@@ -145,7 +145,8 @@ def shrunk(study: Study) -> Study:
 def _shrunk(arm: Arm) -> Arm:
     if isinstance(arm, Experiment):
         return debug(arm)
-    held = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
+    whole: Any = arm  # a frozen dataclass, which a protocol cannot say
+    held = {field.name: getattr(arm, field.name) for field in dataclasses.fields(whole)}
     return dataclasses.replace(
-        arm, **{name: debug(value) for name, value in held.items() if isinstance(value, Experiment)}
+        whole, **{name: debug(value) for name, value in held.items() if isinstance(value, Experiment)}
     )

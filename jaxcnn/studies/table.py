@@ -111,7 +111,8 @@ def _unreached(cell: Cell, study: Study) -> list[str]:
     return [
         reach_name(figure, threshold)
         for figure, threshold in study.reach.items()
-        if not reaches(lines, *figure.rsplit(" ", 1), threshold, cell.arm.task.directions)
+        for split, name in [figure.rsplit(" ", 1)]
+        if not reaches(lines, split, name, threshold, cell.arm.task.directions)
     ]
 
 
@@ -283,7 +284,9 @@ def _spread(figure: Results | None) -> str:
 
 def _versus(difference: Results | None) -> str:
     """Says so if pairs are missing: those that are left are no fair sample of seeds."""
-    some = difference is not None and difference["pairs"].split()[0] != difference["pairs"].split()[2]
+    if difference is None:
+        return _interval(None)
+    some = difference["pairs"].split()[0] != difference["pairs"].split()[2]
     return _interval(difference) + (f" over {difference['pairs']} only" if some else "")
 
 

@@ -149,7 +149,7 @@ def run(name: str, results: Results) -> str:
 def keep(directory: pathlib.Path, root: pathlib.Path = ROOT) -> None:
     """Copies what is stored of a study's directory, such as runs/depth_quick."""
     command = json.loads((directory / "study.json").read_text())["command"]
-    name = re.search(r"(\w+)\.py", command)[1]
+    name = re.findall(r"(\w+)\.py", command)[0]
     target = root / "docs" / "results" / "studies" / name
     target.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
@@ -175,6 +175,7 @@ def study_of(name: str, root: pathlib.Path = ROOT) -> Study:
     """The quick form of a study file as it is now."""
     file = root / "experiments" / "ablations" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"study_{name}", file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.study(quick=True)
@@ -217,11 +218,13 @@ def _title(file: pathlib.Path) -> str:
 
 
 def _number(file: pathlib.Path) -> tuple[int, str]:
-    return int(re.match(r"C(\d+)", _docstring(file))[1]), file.stem
+    return int(re.findall(r"^C(\d+)", _docstring(file))[0]), file.stem
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m jaxcnn.studies.verdicts", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxcnn.studies.verdicts", description="docs/studies.md from the stored results"
+    )
     parser.add_argument(
         "--keep", nargs="*", type=pathlib.Path, default=[], help="directories of studies to store first"
     )

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from jaxcnn import config, files
 from jaxcnn.report.page import svg, write_page
@@ -45,7 +46,7 @@ def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command
     return results
 
 
-def _shown(claim: Results) -> Results:
+def _shown(claim: Any) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
     now = claim["now"]
     return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,13 @@ class Classification:
     auxiliary_weight: float = 0.3
     """Weight of each auxiliary head's loss (GoogLeNet, section 5); without effect if the model has none."""
 
-    directions: ClassVar[Mapping[str, Direction]] = {"accuracy": "higher", "top5": "higher", "loss": "lower"}
-    shares: ClassVar[tuple[str, ...]] = ("accuracy", "top5")
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        return {"accuracy": "higher", "top5": "higher", "loss": "lower"}
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        return ("accuracy", "top5")
 
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,6 @@ class Segmentation:
     classes: tuple[str, ...] = ()
     """Names in the order of the labels, whose IoUs are metrics too, such as "iou_car"; (): means alone."""
 
-    shares: ClassVar[tuple[str, ...]] = ()
-
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
         if self.reduction not in ("mean", "sum"):
@@ -66,6 +64,10 @@ class Segmentation:
             raise UserError(f"task.class_weights are {self.class_weights}; one at least must be above 0")
         if not 0 <= self.ignore <= 255:
             raise UserError(f"task.ignore is {self.ignore}; a mask has values from 0 to 255")
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def directions(self) -> Mapping[str, Direction]:

@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -240,8 +240,10 @@ def _absent(described: str) -> optax.GradientTransformation:
 class Optimizer(Protocol):
     """A frozen dataclass with `learning_rate`, the peak, that builds an optax transformation, as SGD and Adam do."""
 
-    @property
-    def learning_rate(self) -> float: ...
+    if TYPE_CHECKING:  # the command line can tell what a value is by the methods of a protocol only
+
+        @property
+        def learning_rate(self) -> float: ...
 
     def build(self, rate: Rate) -> optax.GradientTransformation:
         """From step -> learning rate."""

@@ -81,5 +81,5 @@ def test_no_train_step_for_a_gpu_needs_select_and_scatter(name):
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),  # of no device: this one is no GPU
         (abstract_state(made, mesh), abstract_batch(made, mesh, 8, evaluated=False)),
     )
-    text = jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
+    text = jax.jit(step).trace(state, {}, batch).lower(lowering_platforms=("cuda",)).as_text()
     assert "convolution" in text and "select_and_scatter" not in text

@@ -16,6 +16,7 @@ from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_saved, evaluation_step, placed
+from jaxcnn.tasks.classification import Classification
 from jaxcnn.train.mesh import make_mesh
 from tests.nets import TinyNet
 
@@ -103,3 +104,36 @@ def test_a_stop_is_seen_between_batches():
     with pytest.raises(Stopped):
         figures([variables(0)], batches(4), stop=lambda: asked.append(1) or len(asked) == 3)
     assert len(asked) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Median(Classification):
+    """With a metric that does not add up: the median of the images' largest logits."""
+
+    def outputs(self, model, variables, batch):
+        sums, _ = super().outputs(model, variables, batch)
+        return sums, {"largest": model.apply(variables, batch["image"], train=False).max(-1)}
+
+    def metrics(self, sums, records):
+        return super().metrics(sums, records) | {"median": float(np.median(records["largest"]))}
+
+
+@pytest.mark.parametrize("size", [4, 23, 50])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_records_are_those_of_the_valid_examples_in_the_order_of_the_split(size, seeds):
+    experiment = Experiment(MODEL, Data(SHAPE), task=Median())
+    nets = [variables(seed) for seed in range(seeds)]
+    step, weights = evaluation_step(experiment), nets[0]
+    if seeds > 1:
+        step = jax.vmap(step, in_axes=(0, 0, None, None))
+        weights = jax.tree.map(lambda *each: jnp.stack(each), *nets)
+    place = functools.partial(placed, experiment=experiment, mesh=make_mesh(), evaluated=True)
+    ((sums, records),) = evaluate(jax.jit(step), [weights], iter(batches(size)), EXAMPLES, place)
+    images = UNIT(np.stack([EXAMPLES[i]["image"] for i in range(23)]))
+    for number, (params, stats) in enumerate(nets):
+        own = (sums, records) if seeds == 1 else jax.tree.map(lambda x, i=number: x[i], (sums, records))
+        largest = MODEL.apply({"params": params, **stats}, images, train=False).max(-1)
+        assert own[1].keys() == {"largest"} and own[1]["largest"].shape == (23,)
+        np.testing.assert_allclose(own[1]["largest"], largest, rtol=1e-4, atol=1e-5)
+        found = experiment.task.metrics(*own)
+        assert found["median"] == pytest.approx(float(np.median(largest)), rel=1e-4) and found["count"] == 23

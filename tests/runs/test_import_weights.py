@@ -137,15 +137,16 @@ from jaxcnn.train.duration import steps
 
 def experiment():
     return Experiment(
-        model=create_model("vgg11", stages=5, head=GAP(classes=3)),
-        data=Data((64, 64, 3), source=Synthetic((64, 64, 3), classes=3, train=30, test=2), batch_size=2),
+        model=create_model("vgg11", stages=2, head=GAP(classes=3)),
+        data=Data((16, 16, 3), source=Synthetic((16, 16, 3), classes=3, train=30, test=2), batch_size=2),
         duration=steps(1),
     )
 """)
-    head = ["--init-from.exclude", "params/head/*"]
+    head = ["--init-from.exclude", "params/head/*", "params/backbone/conv[345]*"]  # and the stages that it has not
     out = finish(file, "--workdir", tmp_path / "run", "--init-from.run", folder / "run", *head).stdout
-    assert "loaded from" in out and "16 arrays" in out and "fresh: 2 arrays" in out
-    done = call(file, "--workdir", tmp_path / "strict", "--init-from.run", folder / "run")
+    assert "loaded from" in out and "4 arrays" in out and "fresh: 2 arrays" in out
+    stages = ["--init-from.exclude", "params/backbone/conv[345]*"]
+    done = call(file, "--workdir", tmp_path / "strict", "--init-from.run", folder / "run", *stages)
     assert done.returncode == 2 and "params/head/fc6/bias: not in this experiment's model" in done.stderr
 
 
