@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from jaxcnn.files import to_json
+
 
 class Store(Protocol):
     """What process 0, which has the texts, and the others, which ask for them, have in common."""
@@ -63,7 +65,7 @@ class LocalStore:
                 if "set" in request:
                     self.set(*request["set"])
                 found = self.get(request["get"]) if "get" in request else {}
-                connection.sendall(json.dumps(found).encode() + b"\n")
+                connection.sendall(to_json(found).encode() + b"\n")
         self.set(f"process/closed/{index}", "")
 
 
@@ -97,7 +99,7 @@ class RemoteStore:
                     self._read_line(deadline)
                 self._late, sent = True, False
                 self._connection.settimeout(self._timeout)
-                self._connection.sendall(json.dumps(request).encode() + b"\n")
+                self._connection.sendall(to_json(request).encode() + b"\n")
                 sent = True
                 answer = json.loads(self._read_line(deadline))
             except OSError as error:

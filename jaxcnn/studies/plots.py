@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.cell import Cell, points
+from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import score_of
 from jaxcnn.text import in_figure
 
@@ -55,7 +56,9 @@ def curve_plots(cells: Sequence[Cell]) -> Plots:
     """ "loss" and "score", the latter if anything was evaluated in training; {} if no cell has trained."""
     arms = list(dict.fromkeys(cell.arm_name for cell in cells))
     loss, left = _panel("epoch", "training loss", 3.4)
-    name = next((score_of(cell.arm.task) for cell in cells if isinstance(cell.arm, Experiment)), "")
+    name = next(
+        (score_of(cell.arm.task) for cell in cells if isinstance(cell.arm, Experiment)), score_of(Classification())
+    )
     score, right = _panel("epoch", f"validation {name}".replace("_", " "), 3.4)
     for number, arm in enumerate(arms):
         runs = [RunDirectory(cell.path).metrics() for cell in cells if cell.arm_name == arm]

@@ -102,14 +102,14 @@ def test_the_command_writes_the_page_again_also_of_another_split(run, capsys):
 
 def test_the_same_command_gives_a_finished_run_the_page_that_it_lacks(run):
     (run / "report.html").unlink()
-    out = finish(TINY, "--workdir", run).stdout
+    out = finish(TINY, "--workdir", run, report=True).stdout
     assert "already done" in out and (run / "report.html").exists()
 
 
 def test_a_page_that_cannot_be_written_leaves_the_run_done(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report.html").symlink_to("missing/report.html")
-    done = finish(TINY, "--workdir", tmp_path / "run", "--duration", "10steps")
+    done = finish(TINY, "--workdir", tmp_path / "run", "--duration", "10steps", report=True)
     assert "warning: report.html was not written" in done.stderr and "jaxcnn report" in done.stderr
     assert "Traceback" not in done.stderr and read(tmp_path / "run", "status.json")["state"] == "done"
 
@@ -125,7 +125,7 @@ def test_a_run_whose_data_is_gone_has_a_page_that_says_so(tmp_path):
     )
     text = text.replace('"validation"', '"test"')
     (tmp_path / "folder.py").write_text(text.replace("TinyNet(", "TinyNet(classes=2, "))
-    finish(tmp_path / "folder.py", "--workdir", tmp_path / "run", "--duration", "4steps")
+    finish(tmp_path / "folder.py", "--workdir", tmp_path / "run", "--duration", "4steps", report=True)
     assert "2 of the 2 images" in (tmp_path / "run" / "report.html").read_text()
     shutil.rmtree(tmp_path / "photos")
     page = write_report(tmp_path / "run").read_text()
