@@ -47,7 +47,7 @@ class ClusterEnvironment:
     local_devices: tuple[int, ...] | None = None
     """Which of the GPUs that this process sees are its own; None: all of them."""
     nodes: int | None = 1
-    """Machines over which the processes are spread; None where the environment does not say."""
+    """Machines over which the processes are spread; None if the environment does not say."""
     job: str = ""
     """The scheduler's number of the job: two jobs whose coordinators meet at one port are told apart by it."""
 
@@ -78,7 +78,7 @@ def detect_environment(environment: Mapping[str, str], flags: ProcessFlags = Pro
 
 
 def check_coordinator(cluster: ClusterEnvironment, addresses: tuple[str, ...]) -> None:
-    """Raises UserError where `addresses`, the coordinator's, cannot be reached from all nodes."""
+    """Raises UserError if `addresses`, the coordinator's, cannot be reached from all nodes."""
     if cluster.nodes == 1:
         return
     if cluster.nodes is not None and any(
@@ -277,7 +277,7 @@ def _kubernetes(environment: Mapping[str, str]) -> ClusterEnvironment | None:
 
 
 def _visible(environment: Mapping[str, str]) -> list[str] | None:
-    """The GPUs that the process sees, or None where nothing limits them."""
+    """The GPUs that the process sees, or None if nothing limits them."""
     for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         if environment.get(name):
             return [device for device in environment[name].split(",") if device not in ("-1", "NoDevFiles")] or None

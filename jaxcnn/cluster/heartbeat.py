@@ -111,7 +111,7 @@ class Heartbeat:
         """Called before a failure is blamed on this process: returns once all others are known to have outlived it.
 
         The loss of another process comes as an error of many kinds, from a collective, a save or a file that is not
-        there; where one is lost this does not return, since the judge ends this process with its name.
+        there; if one is lost, this does not return, since the judge ends this process with its name.
         """
         self.report_progress("a failure", patient=True)
         # A beat that is seen two intervals from now was written after the failure.
@@ -227,11 +227,11 @@ def is_loss(message: str) -> bool:
 
 
 def exit_on_abort(heartbeat: Heartbeat) -> None:
-    """Ends this process in order where JAX's client ends it through abort(), with a stack trace and no name.
+    """Ends this process in order when JAX's client ends it through abort(), with a stack trace and no name.
 
-    That is where process 0 dies, or where any does while they disconnect. Why it is needed: JAX has no public way to
-    take the error instead; with `jax_enable_recoverability` it still aborts where process 0 dies, and tells nobody
-    where another one does (both tried with jax 0.10.2). A handler of the signal is called in the thread that aborts;
+    It does so when process 0 dies, or any other while they disconnect. Why it is needed: JAX has no public way to
+    take the error instead; with `jax_enable_recoverability` it still aborts when process 0 dies, and tells nobody
+    when another one does (both tried with jax 0.10.2). A handler of the signal is called in the thread that aborts;
     Python's own would wait for the main thread, which is inside a collective. So it is set in C.
     """
 

@@ -79,7 +79,7 @@ class ProcessGroup:
             self.heartbeat.confirm_others_alive()
 
     def disconnect(self, code: int, message: str) -> None:
-        """Parts from the others where all ended well; from here on this process may take any time, and fail alone."""
+        """Parts from the others if all ended well; from here on this process may take any time, and fail alone."""
         if self.heartbeat is None or self.heartbeat.code is not None:
             return
         self.heartbeat.announce_exit(code, message)
@@ -89,7 +89,7 @@ class ProcessGroup:
                 jax.distributed.shutdown()
 
     def exit(self, code: int, message: str) -> None:
-        """The end of this process's part. Returns where it has disconnected from all; else ends the process."""
+        """The end of this process's part. Returns if it has disconnected from all; else ends the process."""
         if self.heartbeat is None:
             return
         if code in (0, 75):

@@ -16,14 +16,14 @@ from jaxcnn.train import mesh as meshes
 
 
 def check_equal(group: ProcessGroup, facts: dict[str, Any], seconds: float) -> None:
-    """Raises UserError on all processes where the `facts` of one, such as its config, are not those of process 0.
+    """Raises UserError on all processes if the `facts` of one, such as its config, are not those of process 0.
 
     Why our own: JAX's `multihost_utils.assert_equal` compares by a collective, which two platforms cannot do and a bad
     network does not end, and does not say which process differs in what.
 
     Args:
       group: the processes.
-      facts: {"the config": value, ...}; values that JSON can hold. Where they differ the message has the first field.
+      facts: {"the config": value, ...}; values that JSON can hold. If they differ, the message has the first field.
       seconds: how long the slowest may take to get here.
     """
     if group.store is None:

@@ -1,6 +1,6 @@
 """Rendezvous: before JAX connects, every process reports to process 0, which tells all of them who is missing.
 
-Why our own: where a process has not come, `jax.distributed.initialize` aborts the others with a stack trace that does
+Why our own: if a process has not come, `jax.distributed.initialize` aborts the others with a stack trace that does
 not name it, 17 s after an `initialization_timeout` of 10 s has begun (jax 0.10.2), and it compares no versions. So
 process 0 listens at the coordinator's address first, for one line of JSON from each process, and answers each with one
 line: go on, or why not. After that the address is free for JAX, and the connections serve the store (store.py).
@@ -178,7 +178,7 @@ class _Receiver:
 
 
 def _process_info(text: bytes) -> ProcessInfo | None:
-    """The ProcessInfo in a line of JSON, or None where it holds anything else."""
+    """The ProcessInfo in a line of JSON, or None if it holds anything else."""
     kinds = {"index": int, "host": str, "pid": int, "processes": int, "job": str, "versions": dict}
     try:
         info = json.loads(text)
