@@ -74,5 +74,5 @@ def test_an_interval_without_a_loss_is_a_gap(tmp_path):
 
 def test_an_evaluation_before_the_first_logged_line_lies_at_its_epoch(tmp_path):
     cells = [cell(tmp_path / "a", "a", [evaluated(2, 0.3), train(5, 1.0), evaluated(10, 0.5)])]
-    (line,) = curve_plots(cells)["accuracy"].axes[0].lines
+    (line,) = curve_plots(cells)["score"].axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), [[0.2, 0.3], [1.0, 0.5]])
