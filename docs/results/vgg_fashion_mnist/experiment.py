@@ -6,14 +6,13 @@ Command: python -m jaxcnn.launch experiments/vgg_fashion_mnist.py
 Expected: at least 0.92 test accuracy, the project's own bound; measured in docs/results.md.
 """
 
-from jaxcnn.train.losses import CrossEntropy
-
 from jaxcnn import create_model
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import HorizontalFlip, Normalize, Pad, PadAndCrop
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP
 from jaxcnn.train.duration import epochs, steps
+from jaxcnn.train.losses import CrossEntropy
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.schedules import OneCycle
 
