@@ -15,6 +15,9 @@ from jaxcnn.runs.run_directory import labeled, metrics_of
 MANY = 8
 """Metrics that a row has room for."""
 
+IN_A_LINE = 5
+"""Metrics that a line shows; a task may have one for each class, which the final table has."""
+
 
 class Display:
     """Shows the run's lines and its position. A context manager, so that the bar is always taken down.
@@ -76,8 +79,8 @@ def figure(value: float | None) -> str:
 
 
 def figures(line: dict[str, Any]) -> str:
-    """The task's metrics of a line: 'accuracy 0.9861  top5 1.0000  loss 0.0512'."""
-    return "  ".join(f"{name} {figure(value)}" for name, value in metrics_of(line).items())
+    """The first of the task's metrics in a line: 'accuracy 0.9861  top5 1.0000  loss 0.0512'."""
+    return "  ".join(f"{name} {figure(value)}" for name, value in list(metrics_of(line).items())[:IN_A_LINE])
 
 
 def evaluation_line(split: str, line: dict[str, Any]) -> str:
