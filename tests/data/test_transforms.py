@@ -14,21 +14,9 @@ import skimage.transform
 from jaxcnn.data import transforms as T
 from jaxcnn.data.colors import ColorJitter, Noise
 from jaxcnn.errors import UserError
-
-RNG = np.random.default_rng(0)
-NOISE = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)  # odd sizes, taller and wider differ
-SMOOTH = np.rint(
-    np.stack(
-        [127 + 100 * np.sin(np.add.outer(np.arange(61) / a, np.arange(81) / b)) for a, b in ((9, 7), (8, 15), (20, 6))],
-        -1,
-    )
-).astype(np.uint8)
+from tests.data.pictures import NOISE, SMOOTH, rng
 
 FROZEN = "86c341ee88274490c6ff79722c83fa987b34599771234d2d4fe1178e21676d1f"
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
 
 
 ALL = [
