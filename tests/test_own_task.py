@@ -55,7 +55,8 @@ def test_its_best_checkpoint_is_that_of_the_lowest_error(run):
 
 def test_every_command_takes_it(run, tmp_path, capsys):
     assert command.main(["evaluate", str(run), "--trust", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["test"] == open_run(run).result()["test"]
+    evaluated, trained = json.loads(capsys.readouterr().out)["test"], open_run(run).result()["test"]
+    assert evaluated == trained and [*evaluated] == [*trained] == ["error", "loss", "count"]
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "white.png")
     assert command.main(["predict", str(run), str(tmp_path / "white.png"), "--trust"]) == 0
     assert "share of bright" in capsys.readouterr().out

@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+from jaxcnn.experiment import Experiment
+from jaxcnn.train.xla_flags import compiler_options
+
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 
 
@@ -46,3 +49,10 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
         size -= memory.alias_size_in_bytes
     cache = "off" if not events else "hit" if MISS not in events else "miss"
     return Compiled(compiled, seconds, size, cache)
+
+
+def compile_for(experiment: Experiment, jitted: Any, *abstract: Any) -> Compiled:
+    """The same with the precision and the options that the experiment asks for."""
+    with jax.default_matmul_precision(experiment.precision):
+        options = compiler_options(experiment.xla_flags, experiment.deterministic)
+        return compile_ahead(jitted, *abstract, options=options)

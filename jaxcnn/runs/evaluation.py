@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -22,13 +22,13 @@ from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs.compilation import Compiled, compile_ahead
+from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
 from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
+from jaxcnn.tasks.task import Task
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState
-from jaxcnn.train.xla_flags import compiler_options
 
 log = logging.getLogger("jaxcnn")
 
@@ -118,6 +118,19 @@ def _joined(records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.compress(valid, array, axis) for name, array in joined.items()}
 
 
+def ordered(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics, without their count, in the order in which the task shows them; those that it does not name last."""
+    names = [name for name in task.directions if name in metrics]
+    names += [name for name in metrics if name not in task.directions and name != "count"]
+    return {name: metrics[name] for name in names}
+
+
+def evaluated_metrics(task: Task, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The metrics of a split in the task's order, with the count."""
+    found = task.metrics(sums, records)
+    return ordered(task, found) | {"count": found["count"]}
+
+
 def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experiment | None = None) -> Compiled:
     """The evaluation step for this mesh and the experiment's evaluation batch.
 
@@ -127,9 +140,7 @@ def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experim
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
     state = abstract_state(trained or experiment, mesh)
     batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, evaluated=True)
-    with jax.default_matmul_precision(experiment.precision):
-        options = compiler_options(experiment.xla_flags, experiment.deterministic)
-        return compile_ahead(jitted, state.params, state.stats, {}, batch, options=options)
+    return compile_for(experiment, jitted, state.params, state.stats, {}, batch)
 
 
 def evaluation_step(experiment: Experiment) -> EvaluationStep:
@@ -246,5 +257,5 @@ def evaluate_saved(
             place = functools.partial(placed, experiment=experiment, mesh=saved.mesh, evaluated=True)
             measured = evaluate(step.call, weights, batches, loaded, place, on_broken=on_broken)
         for suffix, (sums, records) in zip(nets, measured, strict=True):
-            results[name + suffix] = experiment.task.metrics(sums, records)
+            results[name + suffix] = evaluated_metrics(experiment.task, sums, records)
     return results

@@ -27,9 +27,9 @@ from jaxcnn.runs import checkpoint
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.consensus import Consensus, Vote
 from jaxcnn.runs.display import Display, evaluation_line, figures, speed, train_line
-from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluation_batches, nets_of
+from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluated_metrics, evaluation_batches, nets_of
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.runs.member import Member, Outcome, evaluated_metrics, not_finite, train_batches, training_line
+from jaxcnn.runs.member import Member, Outcome, not_finite, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
 from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.resume import newest_common, with_init_from

@@ -13,7 +13,7 @@ from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.consensus import Consensus
-from jaxcnn.runs.evaluation import Metrics
+from jaxcnn.runs.evaluation import Metrics, ordered
 from jaxcnn.runs.quarantine import Quarantine
 from jaxcnn.runs.run_directory import RunDirectory, State, line_name
 from jaxcnn.runs.selection import Best, best_of, selection
@@ -103,7 +103,7 @@ class Member:
         with contextlib.suppress(UserError) if state == "failed" else contextlib.nullcontext():
             self.record.write_status(state, step, **more)
 
-    def diverge(self, error: Diverged) -> str:
+    def diverge(self, error: Diverged) -> None:
         """Records that training cannot go on, and says so."""
         self.diverged = error
         skipped = self.plan.experiment.skip_bad_steps
@@ -115,7 +115,6 @@ class Member:
             + (" or --skip-bad-steps 3" if error.skippable else "")
         )
         self.record.write_status("diverged", error.step, message=message, **self.bad_step(error.step, error.figures))
-        return message
 
     def skipped(self, step: int, loss: float, grad_norm: float) -> None:
         """Records a step whose update was skipped."""
@@ -145,19 +144,6 @@ def training_line(
     line = line | ordered(task, found) | scalars | {"count": found["count"]} | dict(times)
     # All steps of an interval may be skipped: a figure of nothing is null.
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
-
-
-def ordered(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics, without their count, in the order in which the task shows them; those that it does not name last."""
-    names = [name for name in task.directions if name in metrics]
-    names += [name for name in metrics if name not in task.directions and name != "count"]
-    return {name: metrics[name] for name in names}
-
-
-def evaluated_metrics(task: Task, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The metrics of a split in the task's order, with the count."""
-    found = task.metrics(sums, records)
-    return ordered(task, found) | {"count": found["count"]}
 
 
 def not_finite(sums: Mapping[str, np.ndarray]) -> str | None:

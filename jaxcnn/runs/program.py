@@ -1,19 +1,20 @@
 """Program: the train step of an experiment, compiled ahead of time for its mesh, with the memory that it needs."""
 
+from collections.abc import Callable
+
 import jax
 import optax
 from jax.sharding import Mesh
 
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs.compilation import Compiled, compile_ahead
+from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.step import TrainStep, make_train_step
-from jaxcnn.train.xla_flags import compiler_options
 
 
 def train_step(
@@ -41,8 +42,15 @@ def compile_train_step(plan: Plan) -> Compiled:
     Raises:
       UserError: the devices do not have the memory that it needs.
     """
+    return within_memory(
+        plan, lambda: compile_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
+    )
+
+
+def within_memory(plan: Plan, compile_train: Callable[[], Compiled]) -> Compiled:
+    """What `compile_train` compiles. Raises UserError if the devices do not have the memory that it needs."""
     try:
-        compiled = compile_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
+        compiled = compile_train()
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(advice(plan.experiment, plan.mesh, None)) from error
@@ -63,6 +71,4 @@ def compile_step(
     step = train_step(experiment, optimizer, rate, log_every)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
     batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
-    options = compiler_options(experiment.xla_flags, experiment.deterministic)
-    with jax.default_matmul_precision(experiment.precision):
-        return compile_ahead(jitted, state, {}, batch, options=options)
+    return compile_for(experiment, jitted, state, {}, batch)

@@ -13,15 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcnn.errors import UserError
-from jaxcnn.runs.compilation import Compiled, compile_ahead
+from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
-from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
-from jaxcnn.runs.program import compile_train_step, train_step
+from jaxcnn.runs.program import compile_train_step, train_step, within_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, initial_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
-from jaxcnn.train.xla_flags import compiler_options
 
 Batch = dict[str, np.ndarray]
 
@@ -29,8 +26,6 @@ Batch = dict[str, np.ndarray]
 class Stepper(Protocol):
     """What is computed for the loop."""
 
-    count: int
-    """Nets."""
     abstract: Any
     """One net's state, as shapes with shardings."""
 
@@ -73,8 +68,6 @@ class Stepper(Protocol):
 
 class Single:
     """One net, on the mesh of its plan."""
-
-    count = 1
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -120,7 +113,7 @@ class Stacked:
     """
 
     def __init__(self, plans: Sequence[Plan]):
-        self.plans, self.plan, self.count = plans, plans[0], len(plans)
+        self.plans, self.plan = plans, plans[0]
         devices = jax.device_count() if len(plans) % jax.device_count() == 0 else 1
         mesh = jax.make_mesh((devices,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
         self.over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
@@ -133,14 +126,8 @@ class Stacked:
         step = jax.vmap(one, in_axes=(0, None, 0))
         jitted = jax.jit(step, donate_argnums=0, out_shardings=self.over_seeds)
         batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
-        try:
-            compiled = self._compiled(jitted, self._stacked(self.abstract), {}, self._stacked(batch))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise UserError(advice(plan.experiment, plan.mesh, None)) from error
-            raise
-        check_memory(plan.experiment, plan.mesh, compiled.memory)
-        return compiled
+        shapes = (self._stacked(self.abstract), {}, self._stacked(batch))
+        return within_memory(plan, lambda: compile_for(plan.experiment, jitted, *shapes))
 
     def compile_evaluation(self) -> Compiled:
         experiment = self.plan.experiment
@@ -148,7 +135,7 @@ class Stacked:
         batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
         shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), batch)
         state = self._stacked(self.abstract)
-        return self._compiled(jax.jit(step), state.params, state.stats, {}, shared)
+        return compile_for(experiment, jax.jit(step), state.params, state.stats, {}, shared)
 
     def create(self) -> list[TrainState]:
         create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
@@ -179,14 +166,8 @@ class Stacked:
     def _stacked(self, tree: Any) -> Any:
         """Shapes of one net -> those of all."""
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.count, *x.shape), x.dtype, sharding=self.over_seeds), tree
+            lambda x: jax.ShapeDtypeStruct((len(self.plans), *x.shape), x.dtype, sharding=self.over_seeds), tree
         )
-
-    def _compiled(self, jitted: Any, *abstract: Any) -> Compiled:
-        experiment = self.plan.experiment
-        with jax.default_matmul_precision(experiment.precision):
-            options = compiler_options(experiment.xla_flags, experiment.deterministic)
-            return compile_ahead(jitted, *abstract, options=options)
 
 
 def stepper_for(plans: Sequence[Plan]) -> Stepper:
