@@ -102,9 +102,9 @@ class Segmentation:
                 raise UserError(f"task.{field} has {len(given)} entries, but {where} classes")
         # Made-up data (--debug) has other names altogether; of the same names another order or spelling is a mistake.
         if set(self.classes) & set(there) and self.classes != there:
-            place = next(i for i, (ours, theirs) in enumerate(zip(self.classes, there, strict=True)) if ours != theirs)
+            label = next(i for i, (ours, theirs) in enumerate(zip(self.classes, there, strict=True)) if ours != theirs)
             raise UserError(
-                f"task.classes has {self.classes[place]!r} for label {place}, which is {there[place]!r} in "
+                f"task.classes has {self.classes[label]!r} for label {label}, which is {there[label]!r} in "
                 f"{examples.name}/{examples.split}; its classes are {', '.join(there)}"
             )
 

@@ -120,7 +120,7 @@ def apply_training(
     method: str | Callable[..., Any] = "outputs",
 ) -> tuple[Any, Variables]:
     """The model's outputs, and its non-trainable collections after them: updated when `train`, else as they were."""
-    fixed = {name: value for name, value in variables.items() if name != "params"}
+    collections = {name: value for name, value in variables.items() if name != "params"}
     if not train:
-        return model.apply(variables, images, train=False, method=method), fixed
-    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(fixed), method=method)
+        return model.apply(variables, images, train=False, method=method), collections
+    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(collections), method=method)
