@@ -241,7 +241,7 @@ def test_a_changed_arm_in_an_old_directory_is_refused(study, tmp_path):
     [
         (('"half", "none", metric', '"haf", "none", metric'), "names no arm 'haf'; did you mean 'half'"),
         (("seeds=(0, 1)", "seeds=()"), "there must be one at least"),
-        (('"train loss"', '"train los"'), "no figure of the arm 'half': 'train los'; did you mean 'train loss'"),
+        (('"train loss"', '"train los"'), "no metric of the arm 'half': 'train los'; did you mean 'train loss'"),
         (("question=", "qestion="), "unexpected keyword argument 'qestion'"),
         (("return Study(", "return dict("), "study() returned dict and not a Study"),
     ],
