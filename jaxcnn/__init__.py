@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
+    from jaxcnn.ops.box_coding import BoxCoder as BoxCoder
+    from jaxcnn.ops.matching import Matcher as Matcher
     from jaxcnn.runs.run import Run as Run
     from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
@@ -206,6 +208,8 @@ _FROM = {
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),
+    "jaxcnn.ops.box_coding": ("BoxCoder",),
+    "jaxcnn.ops.matching": ("Matcher",),
     "jaxcnn.runs.run": (
         "Run",
         "evaluate",

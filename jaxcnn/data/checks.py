@@ -242,8 +242,8 @@ def _of_boxes(name: str, dtype: type) -> Callable[[Examples, int, Example], None
     return check
 
 
-def _box(boxes: np.ndarray, which: np.ndarray) -> str:
-    number = int(np.flatnonzero(which)[0])
+def _box(boxes: np.ndarray, wrong: np.ndarray) -> str:
+    number = int(np.flatnonzero(wrong)[0])
     return f"box {number} ({', '.join(f'{edge:g}' for edge in boxes[number])})"
 
 

@@ -97,11 +97,11 @@ def label_hash(classes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def check_split(split: str, splits: Iterable[str], place: str) -> None:
-    """Raises UserError unless `split` is one of `splits`; `place` names the dataset in the message."""
+def check_split(split: str, splits: Iterable[str], dataset: str) -> None:
+    """Raises UserError unless `split` is one of `splits`; `dataset` is its name in the message."""
     splits = list(splits)
     if split not in splits:
-        raise UserError(f"{place}: no split {split!r}{did_you_mean(split, splits) or ';'} it has {', '.join(splits)}")
+        raise UserError(f"{dataset}: no split {split!r}{did_you_mean(split, splits) or ';'} it has {', '.join(splits)}")
 
 
 def check_index(i: int, length: int) -> int:
