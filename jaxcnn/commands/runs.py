@@ -81,15 +81,16 @@ def predict(
     if not images:
         raise UserError("name at least one image file")
     _trust(run, trust)
-    answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
-    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
+    found = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    predictions = [each for each in found if isinstance(each, Prediction)]
     rows = [
-        ("" if place else prediction.image, *row)
+        ("" if number else prediction.image, *row)
         for prediction in predictions
-        for place, row in enumerate(prediction.answer.rows)
+        for number, row in enumerate(prediction.answer.rows)
     ]
     value = [
-        {"image": a.image} | (a.answer.values if isinstance(a, Prediction) else {"error": a.cause}) for a in answers
+        {"image": each.image} | (each.answer.values if isinstance(each, Prediction) else {"error": each.cause})
+        for each in found
     ]
     if predictions or json:
         columns = predictions[0].answer.columns if predictions else ("", "")
@@ -99,7 +100,7 @@ def predict(
         from jaxcnn.report.page import save_pictures  # and matplotlib
 
         show_lines(*save_pictures(pictures, out or run / PICTURES))
-    return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
+    return show_failures(each.cause for each in found if not isinstance(each, Prediction))
 
 
 def explain(
@@ -136,7 +137,7 @@ def explain(
 
     _trust(run, trust)
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
-    lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
+    lines, failures = explain_run(run, list(images), question, out, checkpoint=checkpoint, averaged=ema)
     show_lines(*lines)
     return show_failures(failures)
 

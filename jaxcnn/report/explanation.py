@@ -114,7 +114,7 @@ def explain_run(
     question: Question,
     out: pathlib.Path | None = None,
     *,
-    which: str = "latest",
+    checkpoint: str = "latest",
     averaged: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Writes a page and its pictures as PNG files to `out`, default RUN/explain.
@@ -132,7 +132,7 @@ def explain_run(
     files = listed(images)
     if question.box is not None:
         _check_box(question.method, question.box, files)
-    net = load_net(run, which, averaged=averaged)
+    net = load_net(run, checkpoint, averaged=averaged)
     out = out or run / "explain"
     draw = _Draw(net, question, out)
     make_folder(out)
