@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxcnn.data.box_rules import BoxRules as BoxRules
+    from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
     from jaxcnn.data.digits import Digits as Digits
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
+    from jaxcnn.data.transforms import Fit as Fit
     from jaxcnn.data.transforms import Geometric as Geometric
     from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
     from jaxcnn.data.transforms import Normalize as Normalize
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import Rotate as Rotate
     from jaxcnn.data.transforms import ScaleJitter as ScaleJitter
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
+    from jaxcnn.data.voc import VOCDetection as VOCDetection
     from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
@@ -117,6 +121,8 @@ if TYPE_CHECKING:
     from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
+    "jaxcnn.data.box_rules": ("BoxRules",),
+    "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
@@ -129,6 +135,7 @@ _FROM = {
     "jaxcnn.data.transforms": (
         "MEAN_RGB",
         "CenterCrop",
+        "Fit",
         "HorizontalFlip",
         "Geometric",
         "Normalize",
@@ -142,7 +149,7 @@ _FROM = {
         "ScaleJitter",
         "VerticalFlip",
     ),
-    "jaxcnn.data.voc": ("VOCSegmentation",),
+    "jaxcnn.data.voc": ("VOCDetection", "VOCSegmentation"),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",

@@ -29,8 +29,10 @@ RUN_ONLY = (
 
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
+    "jaxcnn:COCODetection": ("images", "annotations"),
     "jaxcnn:Folder": ("path",),
     "jaxcnn:PairedFolders": ("images", "masks"),
+    "jaxcnn:VOCDetection": ("path",),
     "jaxcnn:VOCSegmentation": ("path",),
 }
 

@@ -81,6 +81,14 @@ class Sliced:
         files = [each[index] for examples, index in parts if (each := getattr(examples, "files", None)) is not None]
         if len(files) == len(parts):
             self.files = np.concatenate(files)
+        self.dropped = list(dict.fromkeys(note for examples, _ in parts for note in getattr(examples, "dropped", ())))
+        self.refused, self.noted = {}, []
+        for k in sorted({k for k, examples in enumerate(self.parts) if hasattr(examples, "noted")}):
+            examples, mine = self.parts[k], np.flatnonzero(self._part == k)
+            places = dict(zip(self._index[mine].tolist(), mine.tolist(), strict=True))
+            refused, noted = examples.refused, examples.noted  # pyright: ignore[reportAttributeAccessIssue]
+            self.refused |= {places[index]: why for index, why in refused.items() if index in places}
+            self.noted += [places[index] for index in noted if index in places]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -100,6 +108,11 @@ class Sliced:
     def where(self, i: int) -> str:
         examples, index = self.locate(i)
         return examples.where(index)
+
+    def notes(self, i: int) -> list[Any]:
+        """What the source did to example `i` (data/box_rules.py)."""
+        examples, index = self.locate(i)
+        return examples.notes(index) if hasattr(examples, "notes") else []  # pyright: ignore[reportAttributeAccessIssue]
 
     def example_ids(self) -> set[tuple[str, int]]:
         """(split, index) of every example."""
