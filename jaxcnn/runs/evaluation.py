@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -16,13 +15,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
-from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
 from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
@@ -191,27 +190,25 @@ def evaluate_run(
     split: str | None = None,
     checkpoint: str = "latest",
     data_dir: str | None = None,
-    folder: str | None = None,
+    paths: Mapping[str, str] = MappingProxyType({}),
 ) -> Metrics:
     """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
-    With `folder` the images are those of FOLDER/SPLIT/CLASS/*, whose class names must be the run's.
+    With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's.
 
     Raises:
-      UserError: as load_run, or the split does not exist, or its classes are not those that the run was trained on.
+      UserError: as load_run and source_at; the split does not exist, or its classes are not those that the run was
+        trained on.
     """
     restored = load_run(path, checkpoint)
     experiment = restored.experiment
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)
-    if folder is not None:
-        data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
-    elif isinstance(data.source, Folder) and not os.path.isdir(data.source.path):
-        raise UserError(
-            f"{path}: its images were in {data.source.path}, which is not there now; if they moved: "
-            f"jaxcnn evaluate {path} --folder NEW"
-        )
+    if paths:
+        data = dataclasses.replace(data, source=source_at(experiment, restored.classes, paths))
+    else:
+        check_there(pathlib.Path(path), experiment)
     experiment = dataclasses.replace(experiment, data=data)
     return evaluate_restored(
         restored, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,)
