@@ -41,13 +41,13 @@ NETS = {
 }
 
 
-def seconds(experiment: Experiment, seeds: int, together: bool, path: pathlib.Path) -> tuple[float, list[float]]:
+def seconds(experiment: Experiment, seeds: int, vmap_seeds: bool, path: pathlib.Path) -> tuple[float, list[float]]:
     """Of the whole arm, and each seed's final test loss."""
     study = Study("?", {"net": experiment, "unused": experiment}, (), seeds=tuple(range(seeds)))
     own = [cell for cell in cells(study, path) if cell.arm_name == "net"]
     quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
     start = time.perf_counter()
-    run_cells(study, own, pathlib.Path(__file__), quiet, lambda: False, together)
+    run_cells(study, own, pathlib.Path(__file__), quiet, lambda: False, vmap_seeds)
     return time.perf_counter() - start, [RunDirectory(cell.path).result()["test"]["loss"] for cell in own]
 
 

@@ -87,9 +87,9 @@ def loop_rates(plan: Plan) -> list[float]:
         path = pathlib.Path(folder) / "run"
         encoded = config.encode(plan.experiment)
         quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        with start_run(path, encoded, pathlib.Path(__file__), plan.dataset()) as record, Display(quiet) as display:
-            run(plan, record, display)
-            rates = [line.get("examples_per_second") for line in record.metrics()]
+        with start_run(path, encoded, pathlib.Path(__file__), plan.dataset()) as directory, Display(quiet) as display:
+            run(plan, directory, display)
+            rates = [line.get("examples_per_second") for line in directory.metrics()]
             return [rate for rate in rates if rate is not None][1:]
 
 

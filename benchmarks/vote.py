@@ -57,7 +57,7 @@ def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, floa
     stepper = stepper_for([plan])
     step = stepper.compile_train().call
     state = stepper.joined(stepper.create())
-    placed = stepper.place([train_batches(plan, plan.train, ())[0]])
+    placed = stepper.put([train_batches(plan, plan.train, ())[0]])
     consensus = Consensus(plan.mesh, lambda: False)
     count = 0
 
@@ -68,7 +68,7 @@ def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, floa
 
     asks: dict[str, Callable[[], object]] = {
         "without": lambda: None,
-        "vote": lambda: consensus.soon("a step"),
+        "vote": lambda: consensus.vote("a step"),
         "sync point": sync_point,
     }
     times: dict[str, list[tuple[float, float, float]]] = {side: [] for side in SIDES}

@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxcnn.data.box_rules import BoxRules as BoxRules
+    from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
     from jaxcnn.data.digits import Digits as Digits
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
+    from jaxcnn.data.transforms import Fit as Fit
     from jaxcnn.data.transforms import Geometric as Geometric
     from jaxcnn.data.transforms import HorizontalFlip as HorizontalFlip
     from jaxcnn.data.transforms import Normalize as Normalize
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import Rotate as Rotate
     from jaxcnn.data.transforms import ScaleJitter as ScaleJitter
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
+    from jaxcnn.data.voc import VOCDetection as VOCDetection
     from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.zfnet import ZFNet as ZFNet
+    from jaxcnn.ops.box_coding import BoxCoder as BoxCoder
+    from jaxcnn.ops.matching import Matcher as Matcher
     from jaxcnn.runs.run import Run as Run
     from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
@@ -115,6 +121,8 @@ if TYPE_CHECKING:
     from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
+    "jaxcnn.data.box_rules": ("BoxRules",),
+    "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
@@ -127,6 +135,7 @@ _FROM = {
     "jaxcnn.data.transforms": (
         "MEAN_RGB",
         "CenterCrop",
+        "Fit",
         "HorizontalFlip",
         "Geometric",
         "Normalize",
@@ -140,7 +149,7 @@ _FROM = {
         "ScaleJitter",
         "VerticalFlip",
     ),
-    "jaxcnn.data.voc": ("VOCSegmentation",),
+    "jaxcnn.data.voc": ("VOCDetection", "VOCSegmentation"),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",
@@ -199,6 +208,8 @@ _FROM = {
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.zfnet": ("ZFNet",),
+    "jaxcnn.ops.box_coding": ("BoxCoder",),
+    "jaxcnn.ops.matching": ("Matcher",),
     "jaxcnn.runs.run": (
         "Run",
         "evaluate",

@@ -29,8 +29,10 @@ RUN_ONLY = (
 
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
+    "jaxcnn:COCODetection": ("images", "annotations"),
     "jaxcnn:Folder": ("path",),
     "jaxcnn:PairedFolders": ("images", "masks"),
+    "jaxcnn:VOCDetection": ("path",),
     "jaxcnn:VOCSegmentation": ("path",),
 }
 
@@ -107,9 +109,9 @@ def upgraded(stored: dict[str, Any]) -> dict[str, Any]:
 
 def upgraded_flat(stored: dict[str, Any]) -> dict[str, Any]:
     """The same of a flattened config, `flatten`, which may be a part of one."""
-    places = {"loss.auxiliary_weight": "task.auxiliary_weight"}
+    renamed = {"loss.auxiliary_weight": "task.auxiliary_weight"}
     return {
-        places.get(path, re.sub(r"^loss\.", "task.criterion.", path)): _upgraded(path.rpartition(".")[2], value)
+        renamed.get(path, re.sub(r"^loss\.", "task.criterion.", path)): _upgraded(path.rpartition(".")[2], value)
         for path, value in stored.items()
     }
 

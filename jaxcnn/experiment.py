@@ -161,9 +161,9 @@ class Experiment:
         parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
         parts.check_part("task", self.task, parts.TASK)
-        self._watch("checkpoints")
+        self._fill_metric("checkpoints")
         if isinstance(self.schedule, Plateau):
-            self._watch("schedule")
+            self._fill_metric("schedule")
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
@@ -175,7 +175,7 @@ class Experiment:
             if getattr(self, field).amount == 0:
                 raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
 
-    def _watch(self, field: str) -> None:
+    def _fill_metric(self, field: str) -> None:
         """Fills in the metric that a part watches, or refuses one that the task does not have."""
         part, known = getattr(self, field), self.task.directions
         if part.metric is None:

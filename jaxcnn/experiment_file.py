@@ -35,7 +35,7 @@ class Folder(importlib.abc.MetaPathFinder):
     def __init__(self, folder: pathlib.Path, launched: bool):
         self.folder, self.launched = folder, launched
         self.sources: dict[str, bytes] = {}
-        """{place in a run directory: text} of the file and of each module, as it was when it was loaded."""
+        """{path in a run directory: text} of the file and of each module, as it was when it was loaded."""
         self.loaded: set[str] = set()
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
@@ -56,34 +56,34 @@ class Folder(importlib.abc.MetaPathFinder):
     def find(self, name: str) -> pathlib.Path | None:
         """The file of a module of this folder, or a folder of such files; None for any other module."""
         top = name.partition(".")[0]
-        place = self.folder.joinpath(*name.split("."))
-        files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+        path = self.folder.joinpath(*name.split("."))
+        files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
         found = next((file for file in files if file.is_file()), None)
-        if found is None and place.is_dir() and any(place.glob("*.py")):
-            found = place
+        if found is None and path.is_dir() and any(path.glob("*.py")):
+            found = path
         return None if found is None or top in sys.stdlib_module_names or self._installed(top) else found
 
     def _installed(self, name: str) -> bool:
         here = {self.folder.resolve(), pathlib.Path.cwd()}
-        others = [place for place in sys.path if place and pathlib.Path(place).resolve() not in here]
+        others = [path for path in sys.path if path and pathlib.Path(path).resolve() not in here]
         return importlib.machinery.PathFinder.find_spec(name, others) is not None
 
     def read(self) -> dict[str, bytes]:
         """`sources`, and the modules of this folder that they import in functions that have not been called yet."""
         waiting = list(self.sources.items())
         while waiting:
-            place, text = waiting.pop()
-            for name in _imported(text, pathlib.PurePath(place)):
+            path, text = waiting.pop()
+            for name in _imported(text, pathlib.PurePath(path)):
                 file = self.find(name)
                 if file is None or file.is_dir():
                     continue
-                key = self.place(file)
+                key = self.stored_path(file)
                 if key is not None and key not in self.sources:
                     self.sources[key] = file.read_bytes()
                     waiting.append((key, self.sources[key]))
         return self.sources
 
-    def place(self, file: pathlib.Path) -> str:
+    def stored_path(self, file: pathlib.Path) -> str:
         """Where a run directory keeps a file of this folder."""
         return str(pathlib.PurePath(FOLDER, file.relative_to(self.folder)))
 
@@ -91,9 +91,9 @@ class Folder(importlib.abc.MetaPathFinder):
 class _Loader(importlib.machinery.SourceFileLoader):
     """Reads a module from its text, never from a cache beside it, and keeps the text."""
 
-    def __init__(self, name: str, file: pathlib.Path, folder: Folder, place: str | None = None):
+    def __init__(self, name: str, file: pathlib.Path, folder: Folder, key: str | None = None):
         super().__init__(name, str(file))
-        self.folder, self.key = folder, place or folder.place(file)
+        self.folder, self.key = folder, key or folder.stored_path(file)
 
     def get_code(self, fullname: str) -> CodeType:
         text = self.get_data(self.path)
@@ -120,12 +120,12 @@ def load_module(file: pathlib.Path, folder: pathlib.Path | None = None) -> Modul
     Raises whatever the file raises.
     """
     _forget()
-    place = pathlib.Path(os.path.abspath(folder or file.parent))
+    path = pathlib.Path(os.path.abspath(folder or file.parent))
     if folder is not None:  # a run's own copies: whatever else has their names in this process is another module
-        names = {path.stem for path in place.glob("*")}
+        names = {each.stem for each in path.glob("*")}
         for name in [name for name in sys.modules if name.partition(".")[0] in names]:
             del sys.modules[name]
-    finder = Folder(place, launched=folder is None)
+    finder = Folder(path, launched=folder is None)
     _folders[:] = [finder]
     _read[file.absolute()] = finder
     sys.meta_path.insert(0, finder)
@@ -162,7 +162,7 @@ def _forget() -> None:
 
 
 def sources(file: pathlib.Path) -> dict[str, bytes]:
-    """{place in a run directory: text} of an experiment file and of what it imports from its folder.
+    """{path in a run directory: text} of an experiment file and of what it imports from its folder.
 
     As they were when the file was loaded; one that was not is read alone.
     """
@@ -170,9 +170,9 @@ def sources(file: pathlib.Path) -> dict[str, bytes]:
     return {FILE: file.read_bytes()} if finder is None else finder.read()
 
 
-def _imported(text: bytes, place: pathlib.PurePath) -> Iterator[str]:
+def _imported(text: bytes, path: pathlib.PurePath) -> Iterator[str]:
     """The names of all modules that a module imports, and of what it imports from them, which may be modules too."""
-    package = place.parent.parts[1:]  # without FOLDER
+    package = path.parent.parts[1:]  # without FOLDER
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names: Sequence[str] = [alias.name for alias in node.names]

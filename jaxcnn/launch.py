@@ -124,7 +124,7 @@ def _launch(
                 )
                 check_collective(group, deadlines.start)
             start = functools.partial(start_run, workdir.absolute(), encoded, file, plan.dataset(), command.accept_code)
-            record = held.enter_context(_open_record(group, workdir.absolute(), start))
+            directory = held.enter_context(_open_directory(group, workdir.absolute(), start))
         except UserError as error:
             group.confirm_others_alive()
             _print(errors, f"error: {error}")
@@ -137,13 +137,13 @@ def _launch(
         try:
             with Display(console) as display:
                 display.line(f"run directory {workdir}")
-                outcome = run(plan, record, display, stop, group.report_progress, events)
+                outcome = run(plan, directory, display, stop, group.report_progress, events)
         except UserError as error:
             group.confirm_others_alive()  # a save fails without another process, and it is not the disk then
             _print(errors, f"error: {error}")
             return FAILED, str(error)
         if outcome.result:
-            console.print(result_table(outcome.result, record.roles()))
+            console.print(result_table(outcome.result, directory.roles()))
         if process == 0:
             _print(console if outcome.state == "done" else errors, outcome.message)
             if outcome.state == "done":
@@ -154,15 +154,15 @@ def _launch(
 
 
 @contextlib.contextmanager
-def _open_record(
+def _open_directory(
     group: ProcessGroup, path: pathlib.Path, start: Callable[[], contextlib.AbstractContextManager[RunDirectory]]
 ) -> Iterator[RunDirectory]:
     """The run directory: process 0 makes and locks it, the others open it after that."""
     if group.index == 0:
-        with start() as record:
+        with start() as directory:
             group.barrier("the run directory")
             group.on_loss(failure_recorder(path, is_loss))
-            yield record
+            yield directory
         return
     group.barrier("the run directory")
     if not (path / "config.json").exists():

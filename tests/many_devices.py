@@ -57,9 +57,9 @@ def main(folder: pathlib.Path) -> None:
         plan = dataclasses.replace(make_plan(made), mesh=make_mesh(made.parallel, jax.devices()[:devices]))
         path = folder / name
         quiet = Console(file=(folder / "output.txt").open("a"))
-        with start_run(path, config.encode(made), None, plan.dataset()) as record, Display(quiet) as display:
-            result = run(plan, record, display).result
-            losses = [line["loss"] for line in record.metrics() if line["split"] == "train"]
+        with start_run(path, config.encode(made), None, plan.dataset()) as directory, Display(quiet) as display:
+            result = run(plan, directory, display).result
+            losses = [line["loss"] for line in directory.metrics() if line["split"] == "train"]
         largest = max(jax.tree.leaves(abstract_state(made, plan.mesh).params), key=lambda x: x.size)
         done[name] = {"losses": losses, **result, "spec": str(largest.sharding.spec)}
     (folder / "runs.json").write_text(json.dumps(done))

@@ -10,7 +10,7 @@ import pytest
 
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
-from jaxcnn.studies.cell import check_figures
+from jaxcnn.studies.cell import check_metrics
 from jaxcnn.studies.study import Study, Untrained, folder, shrunk
 from jaxcnn.tasks.segmentation import Segmentation
 from tests.tiny_runs import ROOT, finish, read
@@ -51,9 +51,9 @@ def test_the_docstring_has_every_part(name):
 def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
     study = load(name).study(quick=quick)
     assert isinstance(study, Study) and study.claims and len(study.seeds) >= 3
-    check_figures(study)
+    check_metrics(study)
     if quick:
-        check_figures(shrunk(study))
+        check_metrics(shrunk(study))
         assert shrunk(study).note.startswith("Tried out with --debug")
     for arm in study.arms.values():
         assert config.decode(json.loads(json.dumps(config.encode(arm)))) == arm

@@ -37,14 +37,14 @@ def test_json_holds_no_nan_and_numpy_is_taken():
 
 
 def test_every_file_of_a_run_is_json(tmp_path, capsys):
-    record = RunDirectory(tmp_path)
-    record.log({"step": 1, "split": "test", "loss": math.nan, "accuracy": np.float32(0.5)})
-    record.write_result({"test": {"loss": math.inf, "accuracy": 0.5}})
-    record.write_status("failed", 1, loss=math.nan)
-    record.skip(1, {"loss": math.nan})
+    directory = RunDirectory(tmp_path)
+    directory.log({"step": 1, "split": "test", "loss": math.nan, "accuracy": np.float32(0.5)})
+    directory.write_result({"test": {"loss": math.inf, "accuracy": 0.5}})
+    directory.write_status("failed", 1, loss=math.nan)
+    directory.skip(1, {"loss": math.nan})
     for name in ("result.json", "status.json", "metrics.jsonl", "skipped.jsonl"):
         strict((tmp_path / name).read_text())
-    assert math.isnan(record.result()["test"]["loss"]), "whoever formats figures gets a number"
+    assert math.isnan(directory.result()["test"]["loss"]), "whoever formats figures gets a number"
     show({"loss": math.nan}, "", as_json=True)
     assert strict(capsys.readouterr().out) == {"loss": None}
 

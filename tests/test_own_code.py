@@ -65,8 +65,8 @@ def write(folder, factor=1, more=OWN, own="Own(),"):
 def begin(file, run, **options):
     """Starts or goes on with the run of a file, without training."""
     experiment = parse(file, []).experiment
-    with start_run(run, config.encode(experiment), file, DATASET, **options) as record:
-        return record
+    with start_run(run, config.encode(experiment), file, DATASET, **options) as directory:
+        return directory
 
 
 def top_of(run):

@@ -56,7 +56,7 @@ def study(quick: bool = False) -> jc.Study:
     arms = {"fast": made, "slow": dataclasses.replace(made, optimizer=jc.SGD(0.01))}
     return jc.Study(question="?", arms=arms, claims=(), seeds=(0, 1))
 """)
-    flags = ("--kills", 1, "--devices", 1, "--workdir", tmp_path / "proof", "--", "--together", "yes")
+    flags = ("--kills", 1, "--devices", 1, "--workdir", tmp_path / "proof", "--", "--vmap-seeds", "yes")
     out = finish("prove-resume", file, *flags, module="jaxcnn").stdout
     assert "1/1" in out and "equal" in out and "FAIL" not in out
     assert not (tmp_path / "proof" / "0_0").exists() and len([*(tmp_path / "proof/whole").glob("cells/*/*")]) == 4

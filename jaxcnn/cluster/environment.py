@@ -251,15 +251,15 @@ def _tpu(environment: Mapping[str, str]) -> ClusterEnvironment | None:
         return None
     workers = [worker.partition(":")[0] for worker in listed.split(",")]
     slices = _number("MEGASCALE_NUM_SLICES", environment.get("MEGASCALE_NUM_SLICES") or "1")
-    which = _number("MEGASCALE_SLICE_ID", environment.get("MEGASCALE_SLICE_ID") or "0")
+    slice_index = _number("MEGASCALE_SLICE_ID", environment.get("MEGASCALE_SLICE_ID") or "0")
     if "TPU_WORKER_ID" not in environment:
         raise UserError(f"{len(workers)} TPU workers are listed, but TPU_WORKER_ID does not say which one this is")
     worker = _number("TPU_WORKER_ID", environment["TPU_WORKER_ID"])
-    processes, index = len(workers) * slices, which * len(workers) + worker
+    processes, index = len(workers) * slices, slice_index * len(workers) + worker
     if processes == 1:
         return ClusterEnvironment("tpu")
-    if worker >= len(workers) or which >= slices:
-        raise UserError(f"TPU_WORKER_ID is {worker} of {len(workers)} workers, slice {which} of {slices}")
+    if worker >= len(workers) or slice_index >= slices:
+        raise UserError(f"TPU_WORKER_ID is {worker} of {len(workers)} workers, slice {slice_index} of {slices}")
     host = (environment.get("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).partition(":")[0]
     port = environment.get("JAX_COORDINATOR_PORT", str(TPU_PORT))
     return ClusterEnvironment("tpu", f"{host}:{port}", processes, index, None, nodes=processes)

@@ -38,6 +38,7 @@ class Check:
 
 def check(arguments: list[str]) -> None:
     """Runs `jaxcnn data check`; UserError if an example is broken."""
+    from jaxcnn.data.box_rules import counts
     from jaxcnn.data.splits import open_split
     from jaxcnn.data.survey import survey
     from jaxcnn.flags import parse, with_flags
@@ -51,12 +52,15 @@ def check(arguments: list[str]) -> None:
     uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
     for split, transforms in dict.fromkeys(uses):
         examples = open_split(data.source, split, chosen.data_dir or data.data_dir)
-        surveyed = survey(examples, transforms, fields)
+        surveyed, dropped = survey(examples, transforms, fields), list(getattr(examples, "dropped", ()))
         broken = surveyed.broken
         found += len(broken)
         show_lines(
             f"{examples.name} {split}: {len(examples):,} images, {len(broken)} broken",
             *(f"  {error.where}: {error.cause}" for error in broken),
+            *(f"  {line}" for line in counts([note for _, note in surveyed.notes] + dropped)),
+            *(f"  {where}: {note.text}" for where, note in surveyed.notes),
+            *(f"  {note.text}" for note in dropped),
             *(f"  {line}" for line in surveyed.absent(examples)),
         )
     if found:

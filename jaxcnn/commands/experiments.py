@@ -42,7 +42,7 @@ def fit_batch(arguments: list[str]) -> None:
         table.add_row(f"{size:,}", f"{needed / 2**20:,.1f}", "fits" if needed <= found.limit else "does not fit")
     show(dataclasses.asdict(found), table, chosen.json)
     if not chosen.json:
-        why = f" (there are {found.examples:,} images)" if found.reached_examples else ""
+        why = f" (there are {found.examples:,} images)" if found.fits_all_examples else ""
         print(f"largest batch {found.batch_size:,}{why} on {found.devices} devices, as compiled for {found.platform}")
 
 

@@ -25,6 +25,9 @@ def evaluate(
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
     folder: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    annotations: str | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> None:
@@ -35,7 +38,12 @@ def evaluate(
       split: A split of the run's data, or a part, such as train[:1000]; default its test and evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
-      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
+      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set; those of a segmenter or a
+        detector lie there as Pascal VOC's do.
+      images: Evaluate on the images in this folder, with --masks or --annotations. {split} in the paths stands for the
+        split; without it the split train is all of them.
+      masks: The folder of the masks of --images, for segmentation.
+      annotations: The boxes of --images, in COCO's JSON.
       json: Print JSON.
     """
     from jaxcnn.runs.display import result_table
@@ -43,7 +51,9 @@ def evaluate(
     from jaxcnn.runs.run_directory import open_run
 
     _trust(run, trust)
-    result = evaluate_run(run, split, checkpoint, data_dir, folder)
+    given = {"path": folder, "images": images, "masks": masks, "annotations": annotations}
+    paths = {field: path for field, path in given.items() if path is not None}
+    result = evaluate_run(run, split, checkpoint, data_dir, paths)
     show(result, result_table(result, open_run(run).roles()), json)
 
 
@@ -81,15 +91,16 @@ def predict(
     if not images:
         raise UserError("name at least one image file")
     _trust(run, trust)
-    answers = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
-    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
+    found = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    predictions = [each for each in found if isinstance(each, Prediction)]
     rows = [
-        ("" if place else prediction.image, *row)
+        ("" if number else prediction.image, *row)
         for prediction in predictions
-        for place, row in enumerate(prediction.answer.rows)
+        for number, row in enumerate(prediction.answer.rows)
     ]
     value = [
-        {"image": a.image} | (a.answer.values if isinstance(a, Prediction) else {"error": a.cause}) for a in answers
+        {"image": each.image} | (each.answer.values if isinstance(each, Prediction) else {"error": each.cause})
+        for each in found
     ]
     if predictions or json:
         columns = predictions[0].answer.columns if predictions else ("", "")
@@ -99,7 +110,7 @@ def predict(
         from jaxcnn.report.page import save_pictures  # and matplotlib
 
         show_lines(*save_pictures(pictures, out or run / PICTURES))
-    return show_failures(answer.cause for answer in answers if not isinstance(answer, Prediction))
+    return show_failures(each.cause for each in found if not isinstance(each, Prediction))
 
 
 def explain(
@@ -136,7 +147,7 @@ def explain(
 
     _trust(run, trust)
     question = Question(method, class_, endpoint, None if box is None else _numbers("--box", box))
-    lines, failures = explain_run(run, list(images), question, out, which=checkpoint, averaged=ema)
+    lines, failures = explain_run(run, list(images), question, out, checkpoint=checkpoint, averaged=ema)
     show_lines(*lines)
     return show_failures(failures)
 

@@ -27,6 +27,11 @@ WANTED = {
 }
 FLAGS = ("difficult", "crowd")
 """Parts of boxes that a source may leave out: no box is so."""
+PLACED = {
+    "original_size": lambda image: np.array(image.shape[:2], np.int32),
+    "placement": lambda image: np.array([1, 1, 0, 0], np.float32),
+}
+"""Parts that say where an example's image comes from; a source need not give them (data/fields.py)."""
 
 
 class Checked:
@@ -46,7 +51,7 @@ def check_example(examples: Examples, i: int, example: Any, names: Iterable[str]
     try:
         checked = {name: example[name] for name in names}
     except (TypeError, KeyError, IndexError):
-        checked = _with_flags(examples, i, example, tuple(names))
+        checked = _with_known(examples, i, example, tuple(names))
     image = checked["image"]
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size):
         raise UserError(f"{examples.where(i)}: the image is {described(image)}, but {image_wanted(image)}")
@@ -117,7 +122,7 @@ def check_boxes(examples: Examples, i: int, boxes: Any, size: tuple[int, int]) -
     low, high = boxes[:, :2], boxes[:, 2:]
     outside = ~((low >= 0) & (high <= (width, height))).all(1)
     if outside.any():
-        hint = _box_format(boxes, size)
+        hint = box_format(boxes, size)
         raise BrokenExample(
             i,
             examples.where(i),
@@ -126,10 +131,10 @@ def check_boxes(examples: Examples, i: int, boxes: Any, size: tuple[int, int]) -
         )
     flat = ~(low < high).all(1)
     if flat.any():
-        raise BrokenExample(i, examples.where(i), f"{_box(boxes, flat)} has no area{_box_format(boxes, size)}")
+        raise BrokenExample(i, examples.where(i), f"{_box(boxes, flat)} has no area{box_format(boxes, size)}")
     if len(boxes) and boxes.max() <= 1 < min(size):
         raise BrokenExample(
-            i, examples.where(i), f"every box lies in one pixel: {_box(boxes, ~flat)}{_box_format(boxes, size)}"
+            i, examples.where(i), f"every box lies in one pixel: {_box(boxes, ~flat)}{box_format(boxes, size)}"
         )
 
 
@@ -190,12 +195,15 @@ def _mask_wanted(mask: object) -> str:
     return wanted
 
 
-def _with_flags(examples: Examples, i: int, example: Any, names: tuple[str, ...]) -> Example:
-    """The named parts of an example that lacks some; a flag that it does not tell of is false. UserError for others."""
+def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]) -> Example:
+    """The named parts of an example that lacks some; a flag that it does not tell of is false, and an image is where
+    it came from. UserError for others."""
     if isinstance(example, dict):
-        flags = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
-        if not set(names) - (flags | example).keys():
-            return {name: (flags | example)[name] for name in names}
+        known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
+        if isinstance(image := example.get("image"), np.ndarray):
+            known |= {name: of(image) for name, of in PLACED.items()}
+        if not set(names) - (known | example).keys():
+            return {name: (known | example)[name] for name in names}
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
     raise UserError(
         f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}"
@@ -234,19 +242,34 @@ def _of_boxes(name: str, dtype: type) -> Callable[[Examples, int, Example], None
     return check
 
 
-def _box(boxes: np.ndarray, which: np.ndarray) -> str:
-    number = int(np.flatnonzero(which)[0])
+def _box(boxes: np.ndarray, wrong: np.ndarray) -> str:
+    number = int(np.flatnonzero(wrong)[0])
     return f"box {number} ({', '.join(f'{edge:g}' for edge in boxes[number])})"
 
 
-def _box_format(boxes: np.ndarray, size: tuple[int, int]) -> str:
-    """What format the boxes seem to have, if it is another one."""
-    if not np.isfinite(boxes).all() or boxes.min() < 0:
+def box_format(boxes: np.ndarray, size: tuple[float, float]) -> str:
+    """What format the boxes of an image of this size, (height, width), seem to have, if it is another one."""
+    if not np.isfinite(boxes).all() or not np.isfinite(size).all() or boxes.min() < 0:
         return ""
+
+    def fits(xmin: np.ndarray, ymin: np.ndarray, xmax: np.ndarray, ymax: np.ndarray) -> bool:
+        inside = (xmin >= 0) & (ymin >= 0) & (xmax <= size[1]) & (ymax <= size[0])
+        return bool((inside & (xmin < xmax) & (ymin < ymax)).all())
+
+    a, b, c, d = boxes.T
     if boxes.max() <= 1 < min(size):
         return "; they look like shares of the image: multiply by its width and height"
-    if (boxes[:, :2] + boxes[:, 2:] <= (size[1], size[0])).all() and not (boxes[:, :2] < boxes[:, 2:]).all():
+    if fits(a, b, c, d):
+        return ""
+    if fits(b, a, d, c):
+        return "; they look like (ymin, xmin, ymax, xmax): return boxes[:, [1, 0, 3, 2]]"
+    if fits(a, b, a + c, b + d):
         return "; they look like (x, y, width, height): return (x, y, x + width, y + height)"
+    if fits(a - c / 2, b - d / 2, a + c / 2, b + d / 2):
+        return (
+            "; they look like (middle x, middle y, width, height): return (x - width / 2, y - height / 2, "
+            "x + width / 2, y + height / 2)"
+        )
     return ""
 
 

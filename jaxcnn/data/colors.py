@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxcnn.data.arguments import check_range
 from jaxcnn.data.images import brightness, contrast, hue, saturation
-from jaxcnn.data.transforms import check_range
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ class Draws:
             "bit_generator": "Philox",
             "state": {"counter": [0] * 4, "key": self._key},
             "buffer": [0] * 4,
-            "buffer_pos": 4,  # nothing is left over from the place before
+            "buffer_pos": 4,  # nothing is left over from the position before
             "has_uint32": 0,
             "uinteger": 0,
         }
 
-    def at(self, place: int) -> np.random.Generator:
-        """The generator of this place, before its first draw. It serves until the next call."""
-        self._key[1] = place
+    def at(self, position: int) -> np.random.Generator:
+        """The generator of this position, before its first draw. It serves until the next call."""
+        self._key[1] = position
         self._bits.state = self._state  # pyright: ignore[reportAttributeAccessIssue]  # its stub asks for arrays
         return self._generator
 

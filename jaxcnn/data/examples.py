@@ -46,6 +46,10 @@ class Examples(Protocol):
     Three attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
     without reading an image, so that slices are stratified; `shuffled`, True where the order tells nothing of the
     classes; and `files`, bytes [N], the path of each image, where splits can have images in common.
+
+    A source that changes or leaves out what is not as it should be (data/box_rules.py) has `notes(i)`, what it did to
+    example i; and if that is known without reading them, `noted`, the examples of which there is something to say,
+    `dropped`, what it left out altogether, and `refused`, {i: why}, the examples that are broken for sure.
     """
 
     name: str  # "fashion_mnist"
@@ -93,11 +97,11 @@ def label_hash(classes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def check_split(split: str, splits: Iterable[str], place: str) -> None:
-    """Raises UserError unless `split` is one of `splits`; `place` names the dataset in the message."""
+def check_split(split: str, splits: Iterable[str], dataset: str) -> None:
+    """Raises UserError unless `split` is one of `splits`; `dataset` is its name in the message."""
     splits = list(splits)
     if split not in splits:
-        raise UserError(f"{place}: no split {split!r}{did_you_mean(split, splits) or ';'} it has {', '.join(splits)}")
+        raise UserError(f"{dataset}: no split {split!r}{did_you_mean(split, splits) or ';'} it has {', '.join(splits)}")
 
 
 def check_index(i: int, length: int) -> int:

@@ -38,3 +38,23 @@ def with_image(image_shape: tuple[int, int, int], fields: Fields) -> Fields:
 
 LABEL: Fields = {"label": Field((), "int32")}
 """What a classifier reads beside the image."""
+
+
+PLACEMENT: Fields = {"original_size": Field((2,), "int32"), "placement": Field((4,), "float32", fill=1)}
+"""Where an image comes from, for what is found in it to be told in the image that the source gave: its (height, width),
+and (x scale, y scale, x offset, y offset), with which x there = x scale * x + x offset. No source has to give them;
+`to_original` (data/geometry.py) brings boxes back."""
+
+
+def box_fields(most: int) -> Fields:
+    """Up to `most` boxes of an image: those behind its own have class -1. An image with more is a broken one, which is
+    named and stops a run unless `data.tolerate_broken` says otherwise.
+
+    Example: box_fields(100) | PLACEMENT
+    """
+    return {
+        "boxes": Field((most, 4), "float32"),
+        "classes": Field((most,), "int32", fill=-1),
+        "difficult": Field((most,), "bool"),
+        "crowd": Field((most,), "bool"),
+    }

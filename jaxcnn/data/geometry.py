@@ -15,7 +15,7 @@ from jaxcnn.data.images import Method, flip, resize
 
 OF_BOXES = ("classes", *FLAGS)
 """Parts that say something of each box, and go when it goes."""
-MOVED = frozenset(("mask", "boxes", *OF_BOXES, "points"))
+MOVED = frozenset(("mask", "boxes", *OF_BOXES, "points", "placement"))
 """The parts that lie in the image and move with it; all others stay as they are."""
 THINNEST = 1e-3
 """Pixels: a box of which less is left inside of the image is gone."""
@@ -69,6 +69,8 @@ def move(example: Example, geometry: Geometry) -> Example:
         moved |= {name: example[name][seen] for name in OF_BOXES if name in example}
     if "points" in example:
         moved["points"] = move_points(example["points"], geometry, size)
+    if "placement" in example:
+        moved["placement"] = move_placement(example["placement"], geometry, size)
     return moved
 
 
@@ -137,6 +139,47 @@ def move_points(points: np.ndarray, geometry: Geometry, size: tuple[int, int]) -
     if geometry.angle is not None:
         moved = _seen(_turn(moved, geometry.angle, size), size)
     return moved.astype(np.float32)
+
+
+def move_placement(placement: np.ndarray, geometry: Geometry, size: tuple[int, int]) -> np.ndarray:
+    """Where an image of this size lies in what came of it, float32 [4]: (x scale, y scale, x offset, y offset), so that
+    x there = x scale * x + x offset. NaN if it is turned: no box has a box again then.
+    """
+    scale, offset = placement[:2].astype(np.float64), placement[2:].astype(np.float64)
+    if geometry.window is not None:
+        top, left, height, width = geometry.window
+        size = (height, width)
+        offset -= (left, top)
+    if geometry.size is not None:
+        ratio = np.array(geometry.size[::-1]) / size[::-1]
+        size, scale, offset = geometry.size, scale * ratio, offset * ratio
+    if geometry.mirror is not None:
+        x = 1 - geometry.mirror
+        scale[x], offset[x] = -scale[x], size[1 - x] - offset[x]
+    if geometry.angle is not None:
+        scale[:] = np.nan
+    return np.concatenate([scale, offset]).astype(np.float32)
+
+
+def to_original(boxes: np.ndarray, placement: np.ndarray, size: np.ndarray | None = None) -> np.ndarray:
+    """Boxes of what a net saw, in pixels of the image as its source gave it: float64 [..., N, 4].
+
+    Args:
+      boxes: [..., N, 4], (xmin, ymin, xmax, ymax).
+      placement: [..., 4], the batch's "placement" (data/fields.py).
+      size: [..., 2], the batch's "original_size", to which boxes are clipped; None: they are not.
+
+    Example:
+        to_original(records["boxes"], records["placement"], records["original_size"])
+    """
+    placement = np.asarray(placement, np.float64)[..., None, :]
+    scale, offset = placement[..., :2], placement[..., 2:]
+    one, other = ((np.asarray(half, np.float64) - offset) / scale for half in (boxes[..., :2], boxes[..., 2:]))
+    low, high = np.minimum(one, other), np.maximum(one, other)  # a mirrored image changes them
+    if size is not None:
+        most = np.asarray(size)[..., None, ::-1]
+        low, high = np.clip(low, 0, most), np.clip(high, 0, most)
+    return np.concatenate([low, high], -1)
 
 
 def _window(image: np.ndarray, window: tuple[int, int, int, int], value: int | tuple[int, ...]) -> np.ndarray:

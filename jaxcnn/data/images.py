@@ -102,6 +102,18 @@ def turn_of(image) -> Callable[[np.ndarray], np.ndarray] | None:
         return None
 
 
+def orientation(data: bytes) -> int:
+    """The EXIF orientation by which `decode` turns an image file, 1 to 8; 1, upright, if it names none."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            number = int(image.getexif().get(ORIENTATION, 1))
+            return number if number in TURNS else 1
+    except Exception:  # as turn_of
+        return 1
+
+
 def lacks_rows(image, data: bytes) -> bool:
     """Whether the compressed pixels of a loaded PNG end too early. Pillow leaves the missing rows at zero and says
     nothing, so only an image with such a row at its end is unpacked a second time, to be counted.

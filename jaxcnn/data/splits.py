@@ -66,7 +66,7 @@ def sliced(open_whole: Callable[[str], Any], split: str) -> Examples:
 
 
 class Sliced:
-    """Chosen examples of one split, or of several, in their own order; each keeps its place and its file's name."""
+    """Chosen examples of one split, or of several, in their own order; each keeps its index and its file's name."""
 
     def __init__(self, split: str, parts: Sequence[tuple[Examples, np.ndarray]]):
         first = parts[0][0]
@@ -81,27 +81,40 @@ class Sliced:
         files = [each[index] for examples, index in parts if (each := getattr(examples, "files", None)) is not None]
         if len(files) == len(parts):
             self.files = np.concatenate(files)
+        self.dropped = list(dict.fromkeys(note for examples, _ in parts for note in getattr(examples, "dropped", ())))
+        self.refused, self.noted = {}, []
+        for k in sorted({k for k, examples in enumerate(self.parts) if hasattr(examples, "noted")}):
+            examples, mine = self.parts[k], np.flatnonzero(self._part == k)
+            places = dict(zip(self._index[mine].tolist(), mine.tolist(), strict=True))
+            refused, noted = examples.refused, examples.noted  # pyright: ignore[reportAttributeAccessIssue]
+            self.refused |= {places[index]: why for index, why in refused.items() if index in places}
+            self.noted += [places[index] for index in noted if index in places]
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, i: int) -> Example:
-        examples, index = self.place(i)
+        examples, index = self.locate(i)
         try:
             return examples[index]
         except BrokenExample as error:
             raise BrokenExample(i, error.where, error.cause) from error
 
-    def place(self, i: int) -> tuple[Examples, int]:
+    def locate(self, i: int) -> tuple[Examples, int]:
         """The split that example `i` is of, and its index there."""
         i = check_index(i, len(self))
         return self.parts[self._part[i]], int(self._index[i])
 
     def where(self, i: int) -> str:
-        examples, index = self.place(i)
+        examples, index = self.locate(i)
         return examples.where(index)
 
-    def places(self) -> set[tuple[str, int]]:
+    def notes(self, i: int) -> list[Any]:
+        """What the source did to example `i` (data/box_rules.py)."""
+        examples, index = self.locate(i)
+        return examples.notes(index) if hasattr(examples, "notes") else []  # pyright: ignore[reportAttributeAccessIssue]
+
+    def example_ids(self) -> set[tuple[str, int]]:
         """(split, index) of every example."""
         names = [examples.split for examples in self.parts]
         return {(names[part], index) for part, index in zip(self._part.tolist(), self._index.tolist(), strict=True)}
@@ -141,12 +154,12 @@ def shared(one: Examples, other: Examples) -> int:
         return len(np.intersect1d(mine, theirs))
     if not isinstance(one, Sliced) and not isinstance(other, Sliced):
         return 0
-    return len(_places(one) & _places(other))
+    return len(_example_ids(one) & _example_ids(other))
 
 
-def _places(examples: Examples) -> set[tuple[str, int]]:
+def _example_ids(examples: Examples) -> set[tuple[str, int]]:
     if isinstance(examples, Sliced):
-        return examples.places()
+        return examples.example_ids()
     return {(examples.split, i) for i in range(len(examples))}
 
 
@@ -166,7 +179,7 @@ def _cut(examples: Examples, first: str | None, last: str | None, part: str) -> 
 
 
 def _order(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which a split is cut, and each place's share of its class that lies before it, ascending."""
+    """The order in which a split is cut, and each position's share of its class that lies before it, ascending."""
     count, labels = len(examples), labels_of(examples)
     if labels is None:
         words = np.random.Philox(key=np.array(_KEY, np.uint64)).random_raw(count)
@@ -175,10 +188,10 @@ def _order(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
         own = np.arange(count)
     by_class = own[np.argsort(labels[own], kind="stable")]
     _, first, size = np.unique(labels[by_class], return_index=True, return_counts=True)
-    place, size = np.arange(count) - np.repeat(first, size), np.repeat(size, size)
+    position, size = np.arange(count) - np.repeat(first, size), np.repeat(size, size)
     shares = np.zeros(count)
-    # The middle of the example's own place, so that a cut falls to the closest whole image.
-    shares[by_class] = np.where((size > 2) & (place > 0), (2 * place + 1) / (2 * size), 0)
+    # The middle of the example's own position, so that a cut falls to the closest whole image.
+    shares[by_class] = np.where((size > 2) & (position > 0), (2 * position + 1) / (2 * size), 0)
     order = own[np.argsort(shares[own], kind="stable")]
     return order, shares[order]
 

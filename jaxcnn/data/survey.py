@@ -1,4 +1,4 @@
-"""Survey: every example of a split read once, for what is broken in it and what its masks hold."""
+"""Survey: every example of a split read once, for what is broken in it and what its masks and boxes hold."""
 
 import dataclasses
 import os
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jaxcnn.data.box_rules import Note
 from jaxcnn.data.checks import check_example
 from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples
@@ -27,8 +28,15 @@ class Survey:
     pixels: np.ndarray | None
     """int64 [256]: how many pixels of the masks have each value, after the transforms; None without masks."""
 
+    boxes: np.ndarray | None = None
+    """int64 [classes]: how many boxes each class has, after the transforms; None without boxes."""
+    notes: tuple[tuple[str, Note], ...] = ()
+    """(where, what the source did there) to boxes that were not as they should be."""
+
     def absent(self, examples: Examples) -> list[str]:
         """What the split has nothing of, in words. A black and white mask whose white is read as ignored shows so."""
+        if self.boxes is not None:
+            return [f"no box of {name}" for name, count in zip(examples.classes, self.boxes, strict=True) if not count]
         if self.pixels is None:
             return [f"no image of {name}" for name in classes_without_images(examples)]
         return [f"no pixel of {name}" for name, count in zip(examples.classes, self.pixels, strict=False) if not count]
@@ -53,21 +61,27 @@ def survey(
       UserError: as `read` (data/preparation.py).
     """
 
-    def survey_of(part: range) -> tuple[list[BrokenExample], np.ndarray]:
+    masked, boxed = (fields is not None and name in fields for name in ("mask", "classes"))
+
+    def survey_of(part: range) -> tuple[list[BrokenExample], np.ndarray, np.ndarray, list[tuple[str, Note]]]:
         draws, broken, pixels = Draws(EVALUATION), [], np.zeros(256, np.int64)
+        boxes, notes = np.zeros(len(examples.classes), np.int64), []
         for i in part:
+            if hasattr(examples, "notes"):
+                notes += [(examples.where(i), note) for note in examples.notes(i)]  # pyright: ignore[reportAttributeAccessIssue]
             try:
                 if fields is None:
                     example = check_example(examples, i, examples[i], ("image", *LABEL))
                     transform_example(examples, i, example, transforms, draws.at(i))
-                elif "mask" in fields:
-                    mask = read(examples, i, transforms, draws.at(i), fields)["mask"]
-                    pixels += np.bincount(mask.ravel(), minlength=256)
-                else:
-                    read(examples, i, transforms, draws.at(i), fields)
+                    continue
+                row = read(examples, i, transforms, draws.at(i), fields)
+                if masked:
+                    pixels += np.bincount(row["mask"].ravel(), minlength=256)
+                if boxed:
+                    boxes += np.bincount(row["classes"][row["classes"] >= 0], minlength=len(boxes))
             except BrokenExample as error:
                 broken.append(error)
-        return broken, pixels
+        return broken, pixels, boxes, notes
 
     parts = [range(start, min(start + PART, len(examples))) for start in range(0, len(examples), PART)]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -75,9 +89,13 @@ def survey(
             found = list(pool.map(survey_of, parts))
         finally:
             pool.shutdown(cancel_futures=True)
-    masked = fields is not None and "mask" in fields
-    pixels = np.sum([pixels for _, pixels in found], axis=0) if masked else None
-    return Survey([error for broken, _ in found for error in broken], pixels)
+    every_broken, pixels, boxes, notes = zip(*found, strict=True)
+    return Survey(
+        [error for broken in every_broken for error in broken],
+        np.sum(pixels, axis=0) if masked else None,
+        np.sum(boxes, axis=0) if boxed else None,
+        tuple(note for each in notes for note in each),
+    )
 
 
 def check(

@@ -127,12 +127,12 @@ class SyntheticExamples:
         count = 1 + int(drawn[0]) % 4
         quarters = np.argsort(drawn[1:5], kind="stable")[:count].tolist()
         boxes, classes = [], []
-        for place, quarter in enumerate(quarters):
-            a, b, c, d, kind = drawn[5 + 5 * place : 10 + 5 * place].tolist()
+        for number, quarter in enumerate(quarters):
+            a, b, c, d, kind = drawn[5 + 5 * number : 10 + 5 * number].tolist()
             left, right = _side(quarter % 2, width, a, b)
             top, bottom = _side(quarter // 2, height, c, d)
             boxes.append((left, top, right, bottom))
-            classes.append(label if place == 0 else self._first + kind % (self.source.classes - self._first))
+            classes.append(label if number == 0 else self._first + kind % (self.source.classes - self._first))
         return boxes, classes
 
     def where(self, i: int) -> str:
@@ -151,11 +151,11 @@ def color_of(number: int, channels: int) -> np.ndarray:
     return (64 + 160 * ((number + 1) * root ** -np.arange(1, channels + 1.0) % 1)).astype(np.uint8)
 
 
-def _side(half: int, length: int, size: int, place: int) -> tuple[int, int]:
+def _side(half: int, length: int, size: int, offset: int) -> tuple[int, int]:
     """(first, last + 1) of an object in one half of a side: from half as long as that to all of it, by two bytes."""
     start, room = half * length // 2, length // 2
     extent = room - size * (room // 2 + 1) // 256
-    first = start + place * (room - extent + 1) // 256
+    first = start + offset * (room - extent + 1) // 256
     return first, first + extent
 
 

@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
+from jaxcnn.data.box_rules import BoxRules, Note, ruled
 from jaxcnn.data.checks import IGNORED, check_label
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
 from jaxcnn.data.images import decode
 from jaxcnn.data.masks import MaskValues, decode_mask
+from jaxcnn.data.tfds_objects import Objects, annotations, find_objects, parts
 from jaxcnn.errors import UserError, did_you_mean
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -34,6 +38,10 @@ class Tfds:
 
     With `mask` an example is an image and its mask, and the classes are those of its pixels:
     `Tfds("oxford_iiit_pet", mask="segmentation_mask", classes=("pet", "ground", "border"), values=(1, 2, 3))`.
+
+    With `objects` an example is an image and its boxes: `Tfds("voc/2007", objects=True)`, or of sets such as coco and
+    kitti; and its label too, if the set has one of the same classes. `classes` then names those that are wanted. The
+    boxes are known only once an image is read, so that `rules` cannot drop images.
     """
 
     slices: ClassVar[bool] = True
@@ -45,11 +53,15 @@ class Tfds:
     mask: bool | str | None = None
     """The feature with the class of each pixel; True: the only one that fits; None: labels are read, and no masks."""
     classes: tuple[str, ...] | None = None
-    """Of the mask's pixels, in the order of their values; None: those that the set itself names."""
+    """Of the mask's pixels, in the order of their values, or of the boxes; None: those that the set itself names."""
     values: tuple[int, ...] | None = None
     """The mask's value of each class, if it is not 0, 1, 2, ..."""
     ignored: tuple[int, ...] | None = None
     """The mask's values of pixels that count nowhere; None: 255."""
+    objects: bool | str | None = None
+    """The feature with boxes; True: the only one that fits; None: labels are read, and no boxes."""
+    rules: BoxRules = BoxRules()
+    """What becomes of boxes that are not as they should be."""
 
     def open(self, split: str, data_dir: str | None = None) -> "TfdsExamples":
         """The examples of one split under `data_dir`, else under TFDS_DATA_DIR, else under ~/tensorflow_datasets."""
@@ -61,7 +73,13 @@ class Tfds:
         features: Any = info.features  # a FeaturesDict, which its stub does not say
         # Sorted, for TFDS gives them in another order each time.
         images = [key for key, feature in sorted(features.items()) if isinstance(feature, tfds.features.Image)]
-        part, classes, values = self._part(features, images, f"dataset {self.name!r} under {folder}")
+        where = f"dataset {self.name!r} under {folder}"
+        objects = None
+        if self.objects:
+            objects, part, classes, values = *self._objects(features, where), None
+            self._check_feature("image", self.image, images, features, where)
+        else:
+            part, classes, values = self._part(features, images, where)
         if str(features[self.image].np_dtype) != "uint8":
             raise UserError(
                 f"dataset {self.name!r}: the feature {self.image!r} is {features[self.image].np_dtype}; "
@@ -89,7 +107,25 @@ class Tfds:
                 f"run: jaxcnn data prepare {self.name} --data-dir {find_data_dir(data_dir)}"
             )
         channels = features[self.image].shape[-1]
-        return TfdsExamples(self, str(info.version), split, classes, channels, records, part, values)
+        return TfdsExamples(self, str(info.version), split, classes, channels, records, part, values, objects)
+
+    def _objects(self, features, where: str) -> tuple[Objects, str | None, tuple[str, ...]]:
+        """Where the objects are, the feature of the image's label if it is of the same classes, and the classes."""
+        if self.mask:
+            raise UserError(f"{where}: give mask or objects, not both")
+        if self.rules.no_objects == "drop" or self.rules.turned != "upright":
+            raise UserError(
+                f"{where}: TFDS's boxes are shares of the image, and read with it: rules.no_objects is "
+                '"keep" or "refuse" there, and rules.turned "upright"'
+            )
+        objects = find_objects(features, self.objects or True, self.name, where)
+        unknown = [name for name in self.classes or () if name not in objects.names]
+        if unknown:
+            hint = did_you_mean(unknown[0], objects.names) or ";"
+            raise UserError(f"{where}: its objects have no class {unknown[0]!r}{hint} {', '.join(objects.names[:20])}")
+        classes = self.classes or objects.names
+        names = getattr(features[self.label], "names", None) if self.label in features else None
+        return objects, (self.label if names is not None and tuple(names) == classes else None), classes
 
     def _part(self, features, images: list[str], where: str) -> tuple[str, tuple[str, ...], MaskValues | None]:
         """The feature that is read beside the image, its classes, and what the values mean if it is a mask."""
@@ -103,12 +139,7 @@ class Tfds:
         part = (masks[0] if self.mask is True else self.mask) or self.label
         other = ("mask", part, masks) if self.mask else ("label", part, labels)
         for field, key, fitting in (("image", self.image, images), other):
-            if key not in fitting:
-                kind = "is not a feature of it" if key not in features else f"is of kind {type(features[key]).__name__}"
-                raise UserError(
-                    f"{where}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
-                    f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
-                )
+            self._check_feature(field, key, fitting, features, where)
         if not self.mask:
             return part, tuple(features[part].names), None
         classes = self.classes or tuple(getattr(features[part], "names", None) or ())  # TFDS's LabeledImage has them
@@ -119,9 +150,17 @@ class Tfds:
         ignored = (IGNORED,) if self.ignored is None else self.ignored
         return part, classes, MaskValues(len(classes), self.values, ignored)
 
+    def _check_feature(self, field: str, key: str, fitting: list[str], features, where: str) -> None:
+        if key not in fitting:
+            kind = "is not a feature of it" if key not in features else f"is of kind {type(features[key]).__name__}"
+            raise UserError(
+                f"{where}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
+                f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
+            )
+
 
 class TfdsExamples:
-    """Images with labels, or, with `values`, with masks; `part` is the feature of these."""
+    """Images with labels, or, with `values`, with masks; `part` is the feature of these. With `objects` also boxes."""
 
     def __init__(
         self,
@@ -131,9 +170,11 @@ class TfdsExamples:
         classes: tuple[str, ...],
         channels: int | None,
         records,
-        part: str,
+        part: str | None,
         values: MaskValues | None,
+        objects: Objects | None = None,
     ):
+        self._objects, self._rules = objects, source.rules
         self.name, self.version, self.split, self.classes = source.name, version, split, classes
         self._image, self._part, self._values, self._records = source.image, part, values, records
         self._channels = 1 if channels == 1 else 3
@@ -145,17 +186,35 @@ class TfdsExamples:
         i = check_index(i, len(self))
         try:
             record = self._records[i]
-            part = record[self._part]
+            part: Any = record[self._part] if self._part else None
             image = decode(record[self._image], self._channels)
             if self._values is not None:
                 return {"image": image, "mask": self._values.to_classes(decode_mask(part))}
+            boxes: Example = {}
+            if self._objects is not None:
+                size = image.shape[:2]
+                given = annotations(self._objects, record, size, self.classes, self._rules)
+                boxes = parts(given, self._rules, size)
         except MemoryError:
             raise
         except (
             Exception
         ) as cause:  # a damaged file: RuntimeError of array_record, DecodeError of protobuf, ValueError of decode
             raise BrokenExample(i, self.where(i), str(cause) or type(cause).__name__) from cause
-        return {"image": image, "label": check_label(self, i, part)}
+        label = {"label": check_label(self, i, part)} if self._part else {}
+        return {"image": image} | label | boxes
+
+    def notes(self, i: int) -> list[Note]:
+        """What the rules did to the boxes of example `i`, which is read for it."""
+        if self._objects is None:
+            return []
+        try:
+            record = self._records[i]
+            size = decode(record[self._image], self._channels).shape[:2]
+            given = annotations(self._objects, record, size, self.classes, self._rules)
+        except Exception:  # reading it says why
+            return []
+        return ruled(self._rules, given, np.array([size], float)).notes.get(0, [])
 
     def where(self, i: int) -> str:
         """The example's place in the split as asked for: "fashion_mnist/train[17]", "fashion_mnist/train[:90%][17]"."""

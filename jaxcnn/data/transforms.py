@@ -12,13 +12,14 @@ output may be a view of it. Sizes are in pixels, as (height, width). An augmenta
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxcnn.data.arguments import check_levels, check_method, check_range, check_size, levels, pair, per_channel
 from jaxcnn.data.geometry import UNMOVED, Geometry, move_image
 from jaxcnn.data.images import Method, shorter_side
-from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.errors import UserError
 
 
 @runtime_checkable  # so that the command line can look into a tuple of them
@@ -49,6 +50,36 @@ class Resize(Geometric):
 
     Pillow's resampling: antialiased when it shrinks, for every method but "nearest". An image so long and thin that it
     would be enlarged to more than 2**25 pixels is refused (UserError).
+
+    Example: Resize(600, longest=1000) is the size of Fast and Faster R-CNN (Girshick 2015, section 5.2).
+    """
+
+    size: int | tuple[int, int]
+    method: Method = "bilinear"
+    longest: int | None = None
+    """The most pixels of the longer side: where the shorter one at `size` would take it above, it is this."""
+
+    def __post_init__(self):
+        check_size(self, "size", self.size)
+        check_method(self)
+        if self.longest is not None and (not isinstance(self.size, int) or self.longest < self.size):
+            raise UserError(
+                f"{self}: longest bounds the side that size does not name: give an int for size, at most it"
+            )
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
+        if not isinstance(self.size, int):
+            return Geometry(size=pair(self.size), method=self.method)
+        long, short = max(shape[:2]), min(shape[:2])
+        if self.longest is not None and self.size * long > self.longest * short:
+            return Geometry(size=fitted(shape, (self.longest, self.longest)), method=self.method)
+        return Geometry(size=shorter_at(self, shape, self.size), method=self.method)
+
+
+@dataclass(frozen=True)
+class Fit(Geometric):
+    """Resizes the image, with its aspect, to be as large as fits into `size`; with PadTo after it, a letterbox:
+    (Fit(448), PadTo(448)).
     """
 
     size: int | tuple[int, int]
@@ -59,8 +90,7 @@ class Resize(Geometric):
         check_method(self)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        size = shorter_at(self, shape, self.size) if isinstance(self.size, int) else pair(self.size)
-        return Geometry(size=size, method=self.method)
+        return Geometry(size=fitted(shape, pair(self.size)), method=self.method)
 
 
 @dataclass(frozen=True)
@@ -303,7 +333,13 @@ class Normalize:
 
 LARGEST = 2**25  # pixels to which an image is enlarged: 256 x 131,072, say
 MIRRORED = (Geometry(mirror=0), Geometry(mirror=1))
-DETERMINISTIC = (Resize, CenterCrop, Pad, PadTo)  # transforms that draw nothing, and so can be applied once and kept
+DETERMINISTIC = (
+    Resize,
+    Fit,
+    CenterCrop,
+    Pad,
+    PadTo,
+)  # transforms that draw nothing, and so can be applied once and kept
 
 IMAGENET = Normalize(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # torchvision's constants, times 255
 MEAN_RGB = Normalize(
@@ -331,9 +367,12 @@ def shorter_at(transform: Resize | ScaleJitter, shape: tuple[int, ...], side: in
     return height, width
 
 
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size; an int is both."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def fitted(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), to the closest pixel, of an image of this shape as large as fits into a size."""
+    height, width = shape[:2]
+    if size[0] * width <= size[1] * height:  # in integers, so that the side that fits does so exactly
+        return size[0], max(1, min(round(width * size[0] / height), size[1]))
+    return max(1, min(round(height * size[1] / width), size[0])), size[1]
 
 
 def crop_size(transform: CenterCrop | RandomCrop, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -349,48 +388,3 @@ def crop_size(transform: CenterCrop | RandomCrop, shape: tuple[int, ...]) -> tup
 
 def sizes(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]} (height x width)"
-
-
-def levels(transform, field: str, values: int | tuple[int, ...], shape: tuple[int, ...]) -> int | tuple[int, ...]:
-    """A level, or one for each channel of an image of this shape. UserError for another number of them."""
-    return values if isinstance(values, int) else cast(tuple[int, ...], per_channel(transform, field, values, shape[2]))
-
-
-def per_channel(transform, field: str, values: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """`values` as a tuple of one number or of `channels` numbers."""
-    values = (values,) if isinstance(values, int | float) else tuple(values)
-    if len(values) not in (1, channels):
-        raise UserError(
-            f"{transform}: {field} has {len(values)} numbers, but the image has {channels} "
-            f"channel{'s'[: channels > 1]}; give {' or '.join(map(str, sorted({1, channels})))}"
-        )
-    return values
-
-
-def check_size(transform, field: str, size: int | tuple[int, int], least: int = 1) -> None:
-    sides = size if isinstance(size, tuple | list) else (size,)
-    if not (len(sides) in (1, 2) and all(isinstance(side, int) for side in sides)) or min(pair(size)) < least:
-        raise UserError(
-            f"{transform}: {field} must be a whole number of pixels, at least {least}, or (height, width) of such"
-        )
-
-
-def check_range(
-    transform, field: str, bounds: tuple[float, float], least: float, most: float, open_low: bool = False
-) -> None:
-    valid = len(bounds) == 2 and least <= bounds[0] <= bounds[1] <= most  # false for NaN too
-    if not valid or (open_low and bounds[0] == least):
-        limits = f"{'above' if open_low else 'at least'} {least:g} and at most {most:g}".replace(" and at most inf", "")
-        raise UserError(f"{transform}: {field} must be {limits}, a range in the order (low, high)")
-
-
-def check_levels(transform, field: str, given: int | tuple[int, ...]) -> None:
-    values = (given,) if isinstance(given, int) else given
-    if not values or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
-        raise UserError(f"{transform}: {field} must be a level in 0..255, or one per channel")
-
-
-def check_method(transform) -> None:
-    methods = get_args(Method)
-    if transform.method not in methods:
-        raise UserError(f"{transform}: method is one of {', '.join(methods)}{did_you_mean(transform.method, methods)}")

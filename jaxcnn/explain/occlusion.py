@@ -23,19 +23,19 @@ def occlusion(
     height, width, _ = image.shape
     patch = patch or max(1, min(height, width) // 6)
     stride = stride or max(1, patch // 2)
-    places = [(top, left) for top in starts(height, patch, stride) for left in starts(width, patch, stride)]
+    corners = [(top, left) for top in starts(height, patch, stride) for left in starts(width, patch, stride)]
     colour = image.mean((0, 1))
 
     def hidden():
         yield image
-        for top, left in places:
+        for top, left in corners:
             changed = image.copy()
             changed[top : top + patch, left : left + patch] = colour
             yield changed
 
     whole, *others = probabilities_of(probability, hidden())
     falls, covers = np.zeros((height, width)), np.zeros((height, width))
-    for (top, left), other in zip(places, others, strict=True):
+    for (top, left), other in zip(corners, others, strict=True):
         falls[top : top + patch, left : left + patch] += whole - other
         covers[top : top + patch, left : left + patch] += 1
     return falls / covers

@@ -70,8 +70,8 @@ def receptive_field(
 def seen(end: Endpoint, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """What a position of an endpoint can see of an image of `size` (height, width): (left, top, right, bottom)."""
     (top, bottom), (left, right) = (
-        _edges(first + place * stride, field, length)
-        for first, place, stride, field, length in zip(
+        _edges(first + index * stride, field, length)
+        for first, index, stride, field, length in zip(
             end.first, position, end.stride, end.receptive_field, size, strict=True
         )
     )

@@ -99,8 +99,8 @@ def extract_features(model: nn.Module, images: jax.Array, *, train: bool) -> dic
     channels_first = shape[1] in (1, 3) and shape[2] == shape[3] > 4
     if channels_first and model.is_initializing():
         raise UserError(f"images are [B, H, W, C], not {shape}; {_CHANNELS_LAST}")
-    fixed = "batch_stats" in model.variables and not model.is_mutable_collection("batch_stats")
-    if train and not model.is_initializing() and fixed:
+    frozen = "batch_stats" in model.variables and not model.is_mutable_collection("batch_stats")
+    if train and not model.is_initializing() and frozen:
         raise UserError(f"train=True updates batch norm's statistics, so {_TRAINING}")
     try:
         return model.backbone(images, train=train)

@@ -1,6 +1,6 @@
 """Deformable convolution: Dai et al. 2017 (v1), and modulated, Zhu et al. 2019 (v2).
 
-Equation 2 of v1 and equation 1 of v2, for every kernel point k with its place p_k in the grid:
+Equation 2 of v1 and equation 1 of v2, for every kernel point k with its position p_k in the grid:
 
     y(p) = sum_k  w_k * x(p + p_k + offset_k(p)) * modulation_k(p)         (v1: the modulation is 1)
 
@@ -184,7 +184,7 @@ def deform_conv(
     steps = {
         "kernel": kernel.reshape(points, channels, width),
         "offsets": offsets.reshape(batch, -1, groups, points, 2).transpose(3, 0, 1, 2, 4).astype(wide),
-        "place": jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), -1).reshape(-1, 2),
+        "tap": jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), -1).reshape(-1, 2),
     }
     if modulation is not None:
         steps["modulation"] = modulation.reshape(batch, -1, groups, points).transpose(3, 0, 1, 2).astype(wide)
@@ -193,8 +193,8 @@ def deform_conv(
 
     @jax.checkpoint
     def product(x: jax.Array, step: dict[str, jax.Array]) -> jax.Array:
-        places = corner + step["place"] * dilation + step["offsets"]  # [B, P, G, 2]
-        samples = bilinear(x, places)
+        positions = corner + step["tap"] * dilation + step["offsets"]  # [B, P, G, 2]
+        samples = bilinear(x, positions)
         if "modulation" in step:
             samples = samples * step["modulation"][..., None]
         samples = samples.reshape(batch, -1, channels).astype(x.dtype)
@@ -205,18 +205,18 @@ def deform_conv(
     return y.reshape(batch, *out, width).astype(x.dtype)
 
 
-def bilinear(x: jax.Array, places: jax.Array) -> jax.Array:
-    """Values of [B, H, W, C] at `places` [B, P, G, 2], (row, column), bilinear and zero outside.
+def bilinear(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """Values of [B, H, W, C] at `positions` [B, P, G, 2], (row, column), bilinear and zero outside.
 
     Returns:
-      [B, P, G, C / G] in the type of `places`: channel group g at its own places.
+      [B, P, G, C / G] in the type of `positions`: channel group g at its own positions.
     """
     batch, height, width, channels = x.shape
-    groups = places.shape[2]
+    groups = positions.shape[2]
     pixels = x.reshape(batch, height * width, groups, channels // groups)
-    low = jnp.floor(places)
-    part = places - low
-    # A place far outside must not overflow the integer: from -2 and from H on, both its pixels are outside.
+    low = jnp.floor(positions)
+    part = positions - low
+    # A position far outside must not overflow the integer: from -2 and from H on, both its pixels are outside.
     row = jnp.clip(low[..., 0], -2, height).astype(jnp.int32)
     column = jnp.clip(low[..., 1], -2, width).astype(jnp.int32)
 
@@ -229,6 +229,6 @@ def bilinear(x: jax.Array, places: jax.Array) -> jax.Array:
         vertical, horizontal = jnp.moveaxis(jnp.where(corner == 1, part, 1 - part), -1, 0)
         return values * jnp.where(inside, vertical * horizontal, 0)[..., None]
 
-    start = jnp.zeros((*places.shape[:3], channels // groups), places.dtype)
+    start = jnp.zeros((*positions.shape[:3], channels // groups), positions.dtype)
     corners = jnp.asarray([(0, 0), (0, 1), (1, 0), (1, 1)])
     return jax.lax.scan(lambda sums, corner: (sums + share_of(pixels, part, corner), None), start, corners)[0]

@@ -219,7 +219,7 @@ EFFICIENTNET_HEAD = GAP(classes=1000, dropout=0.2, kernel_init="uniform_fan_out"
 
 def torchvision_name(model: Classifier, path: str) -> str:
     """torchvision's name of a layer: "backbone/stage1_0/depthwise_conv" -> "features.1.0.block.0.0"."""
-    stage, block, layer = _place(path)
+    stage, block, layer = _parse_path(path)
     name, _, kind = layer.replace("/", "_").partition("_")  # stem, fc, expand, se ... and conv, bn, fc1, fc2
     kind = {"conv": "0", "bn": "1", "": "1"}.get(kind, kind)
     if not stage:
@@ -231,7 +231,7 @@ def torchvision_name(model: Classifier, path: str) -> str:
 
 def timm_name(model: Classifier, path: str) -> str:
     """timm's name of a layer: "backbone/stage1_0/depthwise_conv" -> "blocks.0.0.conv_dw"."""
-    stage, block, layer = _place(path)
+    stage, block, layer = _parse_path(path)
     if not stage:
         return TIMM_ENDS[layer]
     return f"blocks.{stage - 1}.{block}.{(TIMM_SEPARABLE if TABLE_1[stage - 1][0] == 1 else TIMM_BLOCK)[layer]}"
@@ -239,7 +239,7 @@ def timm_name(model: Classifier, path: str) -> str:
 
 def efficientnet_pytorch_name(model: Classifier, path: str) -> str:
     """efficientnet_pytorch's name of a layer: "backbone/stage2_0/depthwise_conv" -> "_blocks.1._depthwise_conv"."""
-    stage, block, layer = _place(path)
+    stage, block, layer = _parse_path(path)
     if not stage:
         ends = {"stem_conv": "conv_stem", "stem_bn": "bn0", "head_conv": "conv_head", "head_bn": "bn1"}
         return f"_{ends.get(layer, layer)}"
@@ -269,7 +269,7 @@ TIMM_BLOCK = {
 TIMM_SEPARABLE = TIMM_BLOCK | {"depthwise_bn": "bn1", "project_conv": "conv_pw", "project_bn": "bn2"}
 
 
-def _place(path: str) -> tuple[int, int, str]:
+def _parse_path(path: str) -> tuple[int, int, str]:
     """(2, 0, "se/fc1") of "backbone/stage2_0/se/fc1"; stage 0 for what is in no block."""
     _, first, *rest = path.split("/")
     if not rest:

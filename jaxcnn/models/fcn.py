@@ -44,10 +44,10 @@ from jaxcnn.ops.upsampling import (
     Border,
     Grid,
     bilinear_kernel,
+    covered,
     kernel_size,
     part,
     pixels,
-    reached,
     transposed_conv,
     upsample,
 )
@@ -143,7 +143,7 @@ class SkipHead(nn.Module):
             finer = self._map(ends, skip)
             target = self._grids(finer, stride, first, size)
             if self.border == "zeros":  # the part that the transposed convolution makes
-                rows, columns = (reached(old, new) for old, new in zip(grids, target, strict=True))
+                rows, columns = (covered(old, new) for old, new in zip(grids, target, strict=True))
                 finer = finer[:, rows, columns]
                 target = (part(target[0], rows), part(target[1], columns))
             x = self._upsample(x, grids, target, f"upscore_{name}")
@@ -152,7 +152,7 @@ class SkipHead(nn.Module):
         target = (pixels(size[0]), pixels(size[1]))
         if self.border == "zeros":
             for old, new in zip(grids, target, strict=True):
-                if reached(old, new) != slice(0, new.size):
+                if covered(old, new) != slice(0, new.size):
                     raise UserError(
                         f"the scores lie at {old.first:g} + {old.stride:g} i pixels, {old.size} of them, and do not "
                         f"reach all {new.size} pixels of the image; set border='repeat' or pad the image"

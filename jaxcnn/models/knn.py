@@ -72,7 +72,7 @@ class KNN(nn.Module):
         return jax.nn.log_softmax(jnp.log(votes + 1e-3 * winner + 1e-6))
 
     def neighbours(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images [B, H, W, C] -> places in memory [B, k] int32 of the k nearest, nearest first, and their distances."""
+        """Images [B, H, W, C] -> indices in memory [B, k] int32 of the k nearest, nearest first, and distances."""
         images, memory = jnp.asarray(images), jnp.asarray(self._recall("images"))
         count = len(memory)
         self._check(count)
@@ -86,17 +86,17 @@ class KNN(nn.Module):
             # The last block begins earlier where it would not be full; what was seen is then out of reach.
             start = jnp.minimum(number * block, count - block)
             rows = jax.lax.dynamic_slice_in_dim(memory, start, block).reshape(block, -1).astype(wide)
-            places = start + jnp.arange(block, dtype=jnp.int32)
-            far = jnp.where(places >= number * block, self._distances(queries, rows), jnp.inf)
+            indices = start + jnp.arange(block, dtype=jnp.int32)
+            far = jnp.where(indices >= number * block, self._distances(queries, rows), jnp.inf)
             # top_k puts the first of equals first.
             far = jnp.concatenate([best[0], far], axis=1)
-            places = jnp.concatenate([best[1], jnp.broadcast_to(places, (len(queries), block))], axis=1)
+            indices = jnp.concatenate([best[1], jnp.broadcast_to(indices, (len(queries), block))], axis=1)
             nearness, chosen = jax.lax.top_k(-far, self.k)
-            return (-nearness, jnp.take_along_axis(places, chosen, axis=1)), None
+            return (-nearness, jnp.take_along_axis(indices, chosen, axis=1)), None
 
         start = jnp.full((len(queries), self.k), jnp.inf, wide), jnp.zeros((len(queries), self.k), jnp.int32)
-        (distances, places), _ = jax.lax.scan(step, start, jnp.arange(-(-count // block), dtype=jnp.int32))
-        return places, jnp.sqrt(distances) if self.distance == "l2" else distances
+        (distances, indices), _ = jax.lax.scan(step, start, jnp.arange(-(-count // block), dtype=jnp.int32))
+        return indices, jnp.sqrt(distances) if self.distance == "l2" else distances
 
     def _distances(self, queries: jax.Array, rows: jax.Array) -> jax.Array:
         """[B, D], [block, D] -> [B, block]; squares for "l2". XLA fuses the differences into their sum."""

@@ -224,11 +224,11 @@ def _window_max_jvp(
     size: int, stride: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     first, *others = _window_elements(primals[0], size, stride)
-    best, which = first, jnp.zeros(first.shape, jnp.int32)
+    best, argmax = first, jnp.zeros(first.shape, jnp.int32)
     for number, element in enumerate(others, 1):
         better = (element > best) | jnp.isnan(element)
-        best, which = jnp.where(better, element, best), jnp.where(better, number, which)
-    return best, jax.lax.select_n(which, *_window_elements(tangents[0], size, stride))
+        best, argmax = jnp.where(better, element, best), jnp.where(better, number, argmax)
+    return best, jax.lax.select_n(argmax, *_window_elements(tangents[0], size, stride))
 
 
 def _window_elements(x: jax.Array, size: int, stride: int) -> list[jax.Array]:

@@ -220,7 +220,7 @@ class ResNet(nn.Module):
         widths = (base, base)
         if self.block == "bottleneck":
             widths = (*(round(base * factor) for factor in self.inner_widths), 4 * base)
-        place = sum(self.depth[: stage - 1]) + number + 1
+        index = sum(self.depth[: stage - 1]) + number + 1
         name = f"layer{stage}_{number}"
         return kind(
             widths,
@@ -230,7 +230,7 @@ class ResNet(nn.Module):
             projection=self.projection if stage > 1 else 1,
             groups=self.groups,
             se=self.se,
-            drop_path=self.drop_path * place / sum(self.depth),
+            drop_path=self.drop_path * index / sum(self.depth),
             zero_init=self.zero_init,
             skip=name in self.without,
             activation=self.activation,

@@ -130,13 +130,13 @@ def torchvision_name(model: Classifier, path: str) -> str:
     part, layer = path.split("/")
     if part == "head":
         return f"classifier.{3 * model.head.layer_names.index(layer)}"
-    places, place = {}, 0
+    indices, index = {}, 0
     for stage, widths in enumerate(TABLE_1[model.backbone.variant], 1):
         for number in range(1, len(widths) + 1):
-            places[f"conv{stage}_{number}"] = place
+            indices[f"conv{stage}_{number}"] = index
             if not needs_bias(model.backbone.norm):  # it has parameters of its own
-                place += 1
-                places[f"bn{stage}_{number}"] = place
-            place += 2  # the convolution or the norm, and the ReLU
-        place += 1  # the pooling
-    return f"features.{places[layer]}"
+                index += 1
+                indices[f"bn{stage}_{number}"] = index
+            index += 2  # the convolution or the norm, and the ReLU
+        index += 1  # the pooling
+    return f"features.{indices[layer]}"

@@ -47,11 +47,11 @@ def stretched(size: int, image: int) -> Grid:
     return Grid((stride - 1) / 2, stride, size)
 
 
-def reached(source: Grid, target: Grid) -> slice:
+def covered(source: Grid, target: Grid) -> slice:
     """The positions of `target` that have a neighbour in `source` less than its stride away; one range, maybe empty."""
     end = source.first + source.stride * (source.size - 1)
-    places = target.positions
-    inside = np.flatnonzero((places > source.first - source.stride) & (places < end + source.stride))
+    positions = target.positions
+    inside = np.flatnonzero((positions > source.first - source.stride) & (positions < end + source.stride))
     return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
 
 
@@ -62,10 +62,10 @@ def part(grid: Grid, where: slice) -> Grid:
 
 def bilinear_weights(source: Grid, target: Grid, border: Border) -> np.ndarray:
     """[target.size, source.size] float64: the weight of every source position in every target position."""
-    places = target.positions
+    positions = target.positions
     if border == "repeat":
-        places = np.clip(places, source.first, source.positions[-1])
-    return np.maximum(0, 1 - np.abs(places[:, None] - source.positions) / source.stride)
+        positions = np.clip(positions, source.first, source.positions[-1])
+    return np.maximum(0, 1 - np.abs(positions[:, None] - source.positions) / source.stride)
 
 
 def upsample(x: jax.Array, source: tuple[Grid, Grid], target: tuple[Grid, Grid], border: Border) -> jax.Array:

@@ -75,8 +75,8 @@ class Interrupted(Events):
         return self.journal.phase(name)
 
     def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
-        place = {"run": str(run.absolute()), "start": self.interruption.start, "processes": jax.process_count()}
-        self.journal.write(step=step, examples=examples, **place)
+        context = {"run": str(run.absolute()), "start": self.interruption.start, "processes": jax.process_count()}
+        self.journal.write(step=step, examples=examples, **context)
 
     def saved(self, wait: Callable[[], None]) -> None:
         if self.interruption.phase is None:

@@ -193,8 +193,8 @@ class Prover:
                 return ""
             parts = [name for name in ("result", "metrics", "state") if getattr(run, name) != getattr(whole, name)]
             return f"other {' and '.join(parts)}"
-        places = [[(line["step"], line["split"]) for line in each.metrics] for each in (run, whole)]
-        if places[0] != places[1]:
+        logged = [[(line["step"], line["split"]) for line in each.metrics] for each in (run, whole)]
+        if logged[0] != logged[1]:
             return "other lines in metrics.jsonl"
         for ours, theirs in zip(run.metrics, whole.metrics, strict=True):
             for name, value in theirs.items():
@@ -203,13 +203,13 @@ class Prover:
         return ""
 
     def _start(
-        self, path: pathlib.Path, devices: int, place: Sequence[str] = (), **interruption: Any
+        self, path: pathlib.Path, devices: int, process_flags: Sequence[str] = (), **interruption: Any
     ) -> subprocess.Popen:
         planned = Interruption(f"{path}.journal", self.starts, **interruption)
-        if not place:
+        if not process_flags:
             self.starts += 1
         command = [sys.executable, "-m", "jaxcnn.prove.interrupted", json.dumps(dataclasses.asdict(planned))]
-        flags = [*self.flags, "--workdir", str(path), *place]
+        flags = [*self.flags, "--workdir", str(path), *process_flags]
         with pathlib.Path(f"{path}.output").open("ab") as output:
             return subprocess.Popen(
                 [*command, str(self.file), *flags], env=_environment(devices), stdout=output, stderr=subprocess.STDOUT
@@ -221,8 +221,8 @@ class Prover:
             return [self._start(path, 1, ["--processes", "1"])]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            place = ["--coordinator", f"127.0.0.1:{probe.getsockname()[1]}", "--processes", str(size)]
-        return [self._start(path, 1, [*place, "--process", str(index)]) for index in range(size)]
+            process_flags = ["--coordinator", f"127.0.0.1:{probe.getsockname()[1]}", "--processes", str(size)]
+        return [self._start(path, 1, [*process_flags, "--process", str(index)]) for index in range(size)]
 
     def _wait(self, process: subprocess.Popen) -> tuple[int, str]:
         """The exit code, and the end of what was written."""
@@ -246,7 +246,7 @@ def prove_resume(
     """Interrupts the experiment `kills` times and resizes it `resizes` times; prints as it goes, and a table.
 
     Args:
-      file: the experiment file, or that of a study, whose seeds can train as one program (--together yes).
+      file: the experiment file, or that of a study, whose seeds can train as one program (--vmap-seeds yes).
       flags: for it, such as --debug.
       folder: where the runs are made; it must be empty or not exist.
       kills: interruptions, each of a fresh run, the phases in turn.
@@ -324,15 +324,15 @@ def _read(path: pathlib.Path) -> Ended:
     """What a run left, or the runs of a study's cells, one after another."""
     results, metrics, digest = {}, [], hashlib.sha256()
     for run in _runs(path):
-        record, name = open_run(run), "" if run == path else f"{run.parent.name}/{run.name} "
-        results |= {f"{name}{split}": each for split, each in record.result().items()}
-        lines = record.metrics()
+        directory, name = open_run(run), "" if run == path else f"{run.parent.name}/{run.name} "
+        results |= {f"{name}{split}": each for split, each in directory.result().items()}
+        lines = directory.metrics()
         metrics += [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
         leaves, _ = jax.tree_util.tree_flatten_with_path(load_run(run).state)
-        for place, leaf in leaves:
+        for key, leaf in leaves:
             is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-            digest.update(f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}".encode() + array.tobytes())
+            digest.update(f"{jax.tree_util.keystr(key)} {array.dtype} {array.shape}".encode() + array.tobytes())
     return Ended(results, metrics, digest.hexdigest(), _examples(path))
 
 
@@ -364,7 +364,7 @@ def _examples(path: pathlib.Path) -> dict[str, list[int]]:
             for start, part in starts.items()
             if len(part) == count[start]
         ]
-        distinct = [batch for place, batch in enumerate(whole) if batch not in whole[:place]]
+        distinct = [batch for i, batch in enumerate(whole) if batch not in whole[:i]]
         name = f"step {step + 1}" if run == "." else f"{run}, step {step + 1}"
         examples[name] = [index for batch in distinct for index in batch]
     return examples

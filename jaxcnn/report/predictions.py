@@ -1,4 +1,4 @@
-"""Answers: what a saved net says of the examples of a split, one by one, within a bound of images and of time."""
+"""Predictions: what a saved net says of the examples of a split, one by one, within a bound of images and of time."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.task import Answer
 
 IMAGES = 10_000
-"""At most so many images of a split are answered for a page."""
+"""At most so many images of a split are predicted for a page."""
 SECONDS = 30
 """No batch is started after this time."""
 BATCH = 64
@@ -39,14 +39,14 @@ class Mistake:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """Counts over the examples that were answered."""
+class Predictions:
+    """True and predicted classes of the examples that were predicted."""
 
     split: str
     total: int
     """Examples of the split."""
     labels: np.ndarray
-    """[count], the true classes; with `predicted` what a matrix of classes x classes says, in the size of the answers:
+    """[count], the true classes; with `predicted` what a matrix of classes x classes says, in the size of the split:
     that of 10,000 classes has 800 MB."""
     predicted: np.ndarray
     """[count]."""
@@ -90,9 +90,9 @@ class Chosen:
         return self.examples.where(int(self.order[i]))
 
 
-def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> Answers:
-    """The net's answers to the split, in a shuffled order that is always the same: wherever it ends, what was answered
-    is a fair sample.
+def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> Predictions:
+    """The net's predictions of the split, in a shuffled order that is always the same: wherever it ends, what was
+    predicted is a fair sample.
 
     Ends after all examples, after IMAGES of them, when SECONDS are over (compilation not counted), or when `stop` says
     so.
@@ -122,7 +122,7 @@ def answer(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: Fals
                 break
     labels, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
     mistakes = [mistake for *_, mistake in sorted(worst, reverse=True)]
-    return Answers(examples.split, len(examples), labels, predicted, mistakes)
+    return Predictions(examples.split, len(examples), labels, predicted, mistakes)
 
 
 def show(net: Net, examples: Examples) -> list[Shown]:

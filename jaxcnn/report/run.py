@@ -17,7 +17,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.report.page import png, svg, write_page
-from jaxcnn.report.predictions import IMAGES, SECONDS, Answers, Shown, answer, show
+from jaxcnn.report.predictions import IMAGES, SECONDS, Predictions, Shown, predict_split, show
 from jaxcnn.runs.compare import commit_of, curves, devices_of, panels_of
 from jaxcnn.runs.display import result_names
 from jaxcnn.runs.prediction import load_net
@@ -35,7 +35,7 @@ LARGEST = 20
 PICTURE = 400
 """Side of the picture of a confusion matrix, in pixels."""
 MANY = 1_000
-"""With more classes than these, those that do not occur in the answers have no row of precision and recall."""
+"""With more classes than these, those that do not occur in the predictions have no row of precision and recall."""
 DEEP = 60
 """A summary with more layers has a row per block of the backbone."""
 THUMBNAIL = 128
@@ -52,36 +52,36 @@ def write_report(
 ) -> pathlib.Path:
     """Writes report.html of a run directory, finished or not, and returns its path.
 
-    The figures and curves are the run's own. The confusions and mistakes come from answering examples of a split again
-    with the newest checkpoint, within the bounds of answers.py; where that is not possible, because the data is not
+    The figures and curves are the run's own. The confusions and mistakes come from predicting examples of a split again
+    with the newest checkpoint, within the bounds of predictions.py; where that is not possible, because the data is not
     there any more, the page says why.
 
     Args:
       path: the run directory.
-      split: the one to answer, default the first test split, of a run under way the first evaluation split, since
+      split: the one to predict, default the first test split, of a run under way the first evaluation split, since
         no test split is read before the end.
       data_dir: where prepared TFDS data lies, if not where the run found it.
-      stop: asked after every batch of answers, to leave it at those.
+      stop: asked after every batch of predictions, to leave it at those.
 
     Raises:
       UserError: this is no run, it cannot be written, or there is no `split` of this name.
     """
-    record = open_run(path)
-    experiment, lines = load_experiment(record), record.metrics()
-    environment = record.environment()
+    directory = open_run(path)
+    experiment, lines = load_experiment(directory), directory.metrics()
+    environment = directory.environment()
     classes = [imagenet.described(name) for name in environment["dataset"]["classes"]]
-    answers, shown, missing = _answers(record, split, data_dir, stop)
+    predictions, shown, missing = _predictions(directory, split, data_dir, stop)
     summary, uncounted = _summary(experiment)
-    page = record.path / REPORT
+    page = directory.path / REPORT
     write_page(
         page,
         "run.html",
-        title=record.path.name,
-        status=record.status(),
-        result={labeled(split, record.roles()): figures for split, figures in record.result().items()},
-        selection=record.selection(),
+        title=directory.path.name,
+        status=directory.status(),
+        result={labeled(split, directory.roles()): metrics for split, metrics in directory.result().items()},
+        selection=directory.selection(),
         tested=experiment.data.tested,
-        names=result_names(record.result()),
+        names=result_names(directory.result()),
         curves=[
             svg(curves({"": lines}, (name,)), f"{name} by step")
             for name in (*panels_of(lines), "learning_rate")
@@ -89,36 +89,36 @@ def write_report(
         ],
         speed=_speed(lines),
         classes=classes,
-        answers=answers,
+        predictions=predictions,
         missing=missing,
         classifies=isinstance(experiment.task, Classification),
         shown=[_shown(each) for each in shown],
         bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
-        matrix=_matrix(answers, classes) if answers else None,
-        per_class=_per_class(answers, classes) if answers else None,
-        mistakes=_mistakes(answers, classes) if answers else None,
+        matrix=_matrix(predictions, classes) if predictions else None,
+        per_class=_per_class(predictions, classes) if predictions else None,
+        mistakes=_mistakes(predictions, classes) if predictions else None,
         summary=summary,
         uncounted=uncounted,
         layers=_layers(summary) if summary else None,
         environment=_environment(environment),
-        config=config.flatten(record.config()),
+        config=config.flatten(directory.config()),
     )
     return page
 
 
-def _answers(
-    record: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]
-) -> tuple[Answers | None, list[Shown], str]:
-    """The answers of a classifier, what another net says of some images, or why there are neither."""
+def _predictions(
+    directory: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]
+) -> tuple[Predictions | None, list[Shown], str]:
+    """The predictions of a classifier, what another net says of some images, or why there are neither."""
     if jax.process_count() > 1:
         return (
             None,
             [],
             "this page was written by one of several processes; `jaxcnn report` on one machine adds this part",
         )
-    experiment = load_experiment(record)
+    experiment = load_experiment(directory)
     data = experiment.data
-    tests = data.test_splits if record.status().get("state") == "done" else ()
+    tests = data.test_splits if directory.status().get("state") == "done" else ()
     names = (*tests, *data.evaluation_splits) if split is None else (split,)
     if not names:
         return None, [], "the run has no split to evaluate, or none yet"
@@ -126,14 +126,14 @@ def _answers(
         experiment = dataclasses.replace(experiment, data=dataclasses.replace(data, data_dir=data_dir))
     try:
         (examples,) = open_evaluations(experiment, names[:1]).values()
-        net = load_net(record.path)
+        net = load_net(directory.path)
         if examples.classes != net.classes:
             return None, [], f"{examples.name}/{examples.split} has other classes now than the run was trained on"
-        if told := other_data(record, examples):
+        if told := other_data(directory, examples):
             return None, [], told
         if not isinstance(experiment.task, Classification):
             return None, show(net, examples), ""
-        return answer(net, examples, stop), [], ""
+        return predict_split(net, examples, stop), [], ""
     except UserError as error:
         if split is not None:  # asked for by name
             raise
@@ -153,21 +153,21 @@ def _speed(lines: list[dict[str, Any]]) -> float | None:
     return float(np.median(speeds)) if speeds else None
 
 
-def _matrix(answers: Answers, classes: list[str]) -> dict[str, Any]:
+def _matrix(predictions: Predictions, classes: list[str]) -> dict[str, Any]:
     """The confusion matrix as rows of (count, share of the row), or as a picture with its largest entries.
 
     With more classes than pixels each pixel is a block of classes: what is made does not grow with the classes.
     """
     if len(classes) <= FULL_MATRIX:
-        matrix = confusion_matrix(answers.labels, answers.predicted, len(classes))
+        matrix = confusion_matrix(predictions.labels, predictions.predicted, len(classes))
         shares = _shares(matrix)
         return {"rows": [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), shares.tolist(), strict=True)]}
     block = -(-len(classes) // PICTURE)
-    blocks = confusion_matrix(answers.labels // block, answers.predicted // block, -(-len(classes) // block))
+    blocks = confusion_matrix(predictions.labels // block, predictions.predicted // block, -(-len(classes) // block))
     picture = overlay.enlarge(overlay.map_image(_shares(blocks)), overlay.zoom(len(blocks), PICTURE))
-    wrong = answers.labels != answers.predicted
-    places = answers.labels[wrong] * len(classes) + answers.predicted[wrong]
-    found, counts = np.unique(places, return_counts=True)
+    wrong = predictions.labels != predictions.predicted
+    pairs = predictions.labels[wrong] * len(classes) + predictions.predicted[wrong]
+    found, counts = np.unique(pairs, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:LARGEST]
     return {
         "picture": png(picture, "Confusion matrix", class_="pixels"),
@@ -181,12 +181,16 @@ def _shares(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
 
 
-def _per_class(answers: Answers, classes: list[str]) -> list[tuple[str, int, str, str]]:
+def _per_class(predictions: Predictions, classes: list[str]) -> list[tuple[str, int, str, str]]:
     """(class, examples, precision, recall) of the classes that occur, as true or predicted, if there are many."""
     text = lambda value: "–" if math.isnan(value) else f"{value:.1%}"  # noqa: E731, RUF001
     right, actual, predicted = (
         np.bincount(values, minlength=len(classes))
-        for values in (answers.labels[answers.labels == answers.predicted], answers.labels, answers.predicted)
+        for values in (
+            predictions.labels[predictions.labels == predictions.predicted],
+            predictions.labels,
+            predictions.predicted,
+        )
     )
     ratio = lambda counts: np.divide(right, counts, out=np.full(len(classes), np.nan), where=counts > 0)  # noqa: E731
     rows = zip(classes, actual, predicted, ratio(predicted), ratio(actual), strict=True)
@@ -194,7 +198,7 @@ def _per_class(answers: Answers, classes: list[str]) -> list[tuple[str, int, str
     return [(name, int(n), text(p), text(r)) for name, n, m, p, r in rows if n or m or not many]
 
 
-def _mistakes(answers: Answers, classes: list[str]) -> list[dict[str, Any]]:
+def _mistakes(predictions: Predictions, classes: list[str]) -> list[dict[str, Any]]:
     return [
         {
             "image": _thumbnail(mistake.image, f"{classes[mistake.label]} taken for {classes[mistake.predicted]}"),
@@ -203,7 +207,7 @@ def _mistakes(answers: Answers, classes: list[str]) -> list[dict[str, Any]]:
             "probability": mistake.probability,
             "where": mistake.where,
         }
-        for mistake in answers.mistakes
+        for mistake in predictions.mistakes
     ]
 
 

@@ -23,17 +23,17 @@ def compare_runs(paths: list[pathlib.Path]) -> dict[str, dict[str, Any]]:
 
     "devices" and "commit" are those of all starts, if they differ.
     """
-    records = [open_run(path) for path in paths]
-    flats = [config.flatten(record.config()) for record in records]
+    directories = [open_run(path) for path in paths]
+    flats = [config.flatten(directory.config()) for directory in directories]
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     differing = [name for name in names if any(flat.get(name) != flats[0].get(name) for flat in flats)]
     rows = {}
-    for path, record, flat in zip(paths, records, flats, strict=True):
-        status = record.status()
-        row = {"state": record.state(), "step": status.get("step")} | _starts(record)
+    for path, directory, flat in zip(paths, directories, flats, strict=True):
+        status = directory.status()
+        row = {"state": directory.state(), "step": status.get("step")} | _starts(directory)
         row |= {name: flat.get(name) for name in differing}
-        roles = record.roles()
-        for split, metrics in record.result().items():
+        roles = directory.roles()
+        for split, metrics in directory.result().items():
             row |= {f"{labeled(split, roles)} {name}": value for name, value in metrics.items()}
         rows[str(path)] = row
     return rows
@@ -58,10 +58,10 @@ def commit_of(environment: dict[str, Any], length: int = 40) -> str:
     return "not in a git checkout" if git is None else git["commit"][:length] + (" and changes" if git["dirty"] else "")
 
 
-def _starts(record: RunDirectory) -> dict[str, str | None]:
-    if not (record.path / "environment.json").exists():
+def _starts(directory: RunDirectory) -> dict[str, str | None]:
+    if not (directory.path / "environment.json").exists():
         return {"devices": None, "commit": None}
-    first = record.environment()
+    first = directory.environment()
     starts = [first, *first.get("resumed", [])]
     return {
         "devices": ", then ".join(dict.fromkeys(devices_of(start) for start in starts)),

@@ -28,7 +28,7 @@ class Vote(enum.IntEnum):
     """What a process says after a step; of all processes the largest counts."""
 
     GO = 0
-    NEWS = 1  # it has something to tell the others: all then call `texts`
+    NEWS = 1  # it has something to tell the others: all then call `all_gather`
     STOP = 2
 
 
@@ -37,41 +37,41 @@ class Consensus:
 
     Args:
       mesh: all devices.
-      asked: whether this process was told to stop.
+      stop_requested: whether this process was told to stop.
       report_progress: told where this process is; for the heartbeat.
     """
 
     def __init__(
         self,
         mesh: Mesh,
-        asked: Callable[[], bool],
+        stop_requested: Callable[[], bool],
         report_progress: Callable[..., None] = lambda where, patient=False: None,
     ):
-        self.mesh, self.asked, self.report_progress = mesh, asked, report_progress
+        self.mesh, self.stop_requested, self.report_progress = mesh, stop_requested, report_progress
         self._votes: collections.deque[jax.Array] = collections.deque()
-        self._placed: dict[int, jax.Array] = {}
+        self._on_devices: dict[int, jax.Array] = {}
         """What this process votes, on its devices."""
-        self._count = jax.jit(jnp.max, out_shardings=meshes.replicated(mesh))
+        self._max = jax.jit(jnp.max, out_shardings=meshes.replicated(mesh))
 
-    def soon(self, where: str, news: bool = False) -> Vote:
-        """Votes, and answers with the vote of two calls before: STOP at most two calls after a process was told."""
+    def vote(self, where: str, news: bool = False) -> Vote:
+        """Votes, and returns the result of two calls before: STOP at most two calls after a process was told."""
         self.report_progress(where)
-        vote = Vote.STOP if self.asked() else Vote.NEWS if news else Vote.GO
+        vote = Vote.STOP if self.stop_requested() else Vote.NEWS if news else Vote.GO
         if jax.process_count() == 1:
             return vote
-        self._votes.append(self._cast(vote))
+        self._votes.append(self._all_reduce_max(vote))
         return Vote(int(self._votes.popleft())) if len(self._votes) > _BEHIND else Vote.GO
 
-    def now(self, where: str) -> bool:
+    def vote_and_wait(self, where: str) -> bool:
         """Votes and waits for the answer."""
         self.report_progress(where, patient=True)
-        return self.asked() if jax.process_count() == 1 else bool(self._cast(self.asked()))
+        return self.stop_requested() if jax.process_count() == 1 else bool(self._all_reduce_max(self.stop_requested()))
 
-    def all(self, good: bool) -> bool:
+    def all_true(self, good: bool) -> bool:
         """Whether `good` is true on every process; waits for all of them."""
-        return good if jax.process_count() == 1 else not bool(self._cast(not good))
+        return good if jax.process_count() == 1 else not bool(self._all_reduce_max(not good))
 
-    def texts(self, text: str) -> list[str]:
+    def all_gather(self, text: str) -> list[str]:
         """The text of every process, in their order; waits for all of them."""
         if jax.process_count() == 1:
             return [text]
@@ -82,8 +82,8 @@ class Consensus:
         rows = multihost_utils.process_allgather(padded)
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def _cast(self, value: bool | Vote) -> jax.Array:
-        if value not in self._placed:  # to place one anew takes longer than all else that a vote costs this thread
+    def _all_reduce_max(self, value: bool | Vote) -> jax.Array:
+        if value not in self._on_devices:  # to place one anew takes longer than all else that a vote costs this thread
             local = np.full(jax.local_device_count(), value, np.int8)
-            self._placed[value] = jax.make_array_from_process_local_data(meshes.split(self.mesh), local)
-        return self._count(self._placed[value])
+            self._on_devices[value] = jax.make_array_from_process_local_data(meshes.split(self.mesh), local)
+        return self._max(self._on_devices[value])

@@ -31,7 +31,7 @@ class Display:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[metrics]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -51,10 +51,10 @@ class Display:
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """A bar for `total` units; yields a function (units done so far, figures)."""
-        task = self._bars.add_task(text.plain(name), total=total, completed=done, figures="")
+        """A bar for `total` units; yields a function (units done so far, metrics as text)."""
+        task = self._bars.add_task(text.plain(name), total=total, completed=done, metrics="")
         try:
-            yield lambda completed, figures="": self._bars.update(task, completed=completed, figures=figures)
+            yield lambda completed, metrics="": self._bars.update(task, completed=completed, metrics=metrics)
         finally:
             self._bars.remove_task(task)
 
@@ -62,7 +62,7 @@ class Display:
 def train_line(line: dict[str, Any], total: int) -> str:
     """One logged interval for a person: 'step 400/1,120  epoch 1.79  accuracy 0.8712  loss 0.4123 ...'."""
     return (
-        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  {figures(line)}  "
+        f"step {line['step']:,}/{total:,}  epoch {line['epoch']:.2f}  {metrics_text(line)}  "
         f"lr {line['learning_rate']:.3g}  {speed(line)}"
     )
 
@@ -73,19 +73,19 @@ def speed(line: dict[str, Any]) -> str:
     return f"{'-' if rate is None else f'{rate:,.0f}'} images/s  data wait {'-' if wait is None else f'{wait:.0%}'}"
 
 
-def figure(value: float | None) -> str:
+def four_digits(value: float | None) -> str:
     """Four digits; '-' for the mean over an interval of which every step was skipped, and a metric of nothing."""
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def figures(line: dict[str, Any]) -> str:
+def metrics_text(line: dict[str, Any]) -> str:
     """The first of the task's metrics in a line: 'accuracy 0.9861  top5 1.0000  loss 0.0512'."""
-    return "  ".join(f"{name} {figure(value)}" for name, value in list(metrics_of(line).items())[:IN_A_LINE])
+    return "  ".join(f"{name} {four_digits(value)}" for name, value in list(metrics_of(line).items())[:IN_A_LINE])
 
 
 def evaluation_line(split: str, line: dict[str, Any]) -> str:
     """'test: accuracy 0.9861  top5 1.0000  loss 0.0512  (360 images)'."""
-    return f"{split}: {figures(line)}  ({line['count']:,} images)"
+    return f"{split}: {metrics_text(line)}  ({line['count']:,} images)"
 
 
 def result_names(result: dict[str, dict[str, float]]) -> list[str]:
@@ -103,7 +103,7 @@ def result_table(result: dict[str, dict[str, float]], roles: Mapping[str, str] |
     spelled = [name.replace("_", " ") for name in names]
     splits = [labeled(split, roles or {}) for split in result]
     cells = [
-        [f"{found[name]:,}" if name == "count" else figure(found.get(name)) for name in names]
+        [f"{found[name]:,}" if name == "count" else four_digits(found.get(name)) for name in names]
         for found in result.values()
     ]
     if len(names) > MANY:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -16,13 +15,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
-from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
 from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
@@ -47,7 +46,7 @@ def evaluate(
     weights: list[tuple[Any, Any]],
     batches: Iterator[dict[str, np.ndarray]],
     examples: Examples,
-    place: Callable[[dict[str, np.ndarray]], Any],
+    put: Callable[[dict[str, np.ndarray]], Any],
     *,
     frozen: Any = MappingProxyType({}),
     stop: Callable[[], bool] = lambda: False,
@@ -62,7 +61,7 @@ def evaluate(
       weights: the nets to evaluate on the same batches, such as the raw and the averaged one.
       batches: of this split, from its start to its end.
       examples: the split, for its length.
-      place: a batch -> the same on the devices.
+      put: a batch -> the same on the devices.
       frozen: variables that training does not change.
       stop: asked after every batch.
       on_broken: called with the indices of examples that could not be read.
@@ -80,7 +79,7 @@ def evaluate(
         if batch["broken"].any():
             broken += int(batch["broken"].sum())
             on_broken(batch["index"][batch["broken"]])
-        placed = place(batch)
+        placed = put(batch)
         now = [step(params, stats, dict(frozen), placed) for params, stats in weights]
         # The host may be one batch ahead of the device and no more, or batches would pile up in its memory.
         _gather(found, waiting)
@@ -189,35 +188,35 @@ def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
 def evaluate_run(
     path: str | pathlib.Path,
     split: str | None = None,
-    which: str = "latest",
+    checkpoint: str = "latest",
     data_dir: str | None = None,
-    folder: str | None = None,
+    paths: Mapping[str, str] = MappingProxyType({}),
 ) -> Metrics:
     """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
-    With `folder` the images are those of FOLDER/SPLIT/CLASS/*, whose class names must be the run's.
+    With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's.
 
     Raises:
-      UserError: as load_run, or the split does not exist, or its classes are not those that the run was trained on.
+      UserError: as load_run and source_at; the split does not exist, or its classes are not those that the run was
+        trained on.
     """
-    saved = load_run(path, which)
-    experiment = saved.experiment
+    restored = load_run(path, checkpoint)
+    experiment = restored.experiment
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)
-    if folder is not None:
-        data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
-    elif isinstance(data.source, Folder) and not os.path.isdir(data.source.path):
-        raise UserError(
-            f"{path}: its images were in {data.source.path}, which is not there now; if they moved: "
-            f"jaxcnn evaluate {path} --folder NEW"
-        )
+    if paths:
+        data = dataclasses.replace(data, source=source_at(experiment, restored.classes, paths))
+    else:
+        check_there(pathlib.Path(path), experiment)
     experiment = dataclasses.replace(experiment, data=data)
-    return evaluate_saved(saved, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,))
+    return evaluate_restored(
+        restored, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,)
+    )
 
 
-def evaluate_saved(
-    saved: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
+def evaluate_restored(
+    restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
 ) -> Metrics:
     """Metrics of a saved state on `splits` by this experiment's model, data source and preprocessing.
 
@@ -229,10 +228,10 @@ def evaluate_saved(
         be used than the run tolerates.
     """
     data = experiment.data
-    meshes.check_batch_size(data.evaluation_batch_size, 1, saved.mesh, "data.evaluation_batch_size")
+    meshes.check_batch_size(data.evaluation_batch_size, 1, restored.mesh, "data.evaluation_batch_size")
     opened = open_evaluations(experiment, splits)
-    step = step or compile_evaluation_step(experiment, saved.mesh, saved.experiment)
-    nets = nets_of(saved.state)
+    step = step or compile_evaluation_step(experiment, restored.mesh, restored.experiment)
+    nets = nets_of(restored.state)
     results: Metrics = {}
     passed_over: list[BrokenExample] = []
 
@@ -245,17 +244,19 @@ def evaluate_saved(
             )
 
     for name, examples in opened.items():
-        if examples.classes != saved.classes:
+        if examples.classes != restored.classes:
             raise UserError(f"{examples.name}/{name} has other classes, or another order, than the run was trained on")
-        if experiment.data.source == saved.experiment.data.source and (told := other_data(saved.record, examples)):
+        if experiment.data.source == restored.experiment.data.source and (
+            told := other_data(restored.directory, examples)
+        ):
             log.warning(told)
         fields = batch_fields(experiment)
         loaded, transforms = load(examples, data.preprocess, fields, data.memory_limit, data.tolerate_broken)
         made = evaluation_batches(experiment, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:
             weights, on_broken = list(nets.values()), functools.partial(pass_over, made)
-            place = functools.partial(placed, experiment=experiment, mesh=saved.mesh, evaluated=True)
-            measured = evaluate(step.call, weights, batches, loaded, place, on_broken=on_broken)
+            put = functools.partial(placed, experiment=experiment, mesh=restored.mesh, evaluated=True)
+            measured = evaluate(step.call, weights, batches, loaded, put, on_broken=on_broken)
         for suffix, (sums, records) in zip(nets, measured, strict=True):
             results[name + suffix] = evaluated_metrics(experiment.task, sums, records)
     return results

@@ -19,11 +19,11 @@ def failure_recorder(path: pathlib.Path, says_so: Callable[[str], bool]) -> Call
     starts = _starts(path)
 
     def record_failure(message: str) -> None:
-        record, status = RunDirectory(path), RunDirectory(path).status()
+        directory, status = RunDirectory(path), RunDirectory(path).status()
         known = status.get("state") == "done" or says_so(status.get("message", ""))
         if not known and _starts(path) == starts:
             # What the others said may be gone: a process can be stopped while it replaces status.json.
-            record.write_status("failed", status.get("step", 0), message=message)
+            directory.write_status("failed", status.get("step", 0), message=message)
 
     return record_failure
 

@@ -30,7 +30,7 @@ class Fit:
     """Of the training split, if it could be opened: no batch is larger."""
 
     @property
-    def reached_examples(self) -> bool:
+    def fits_all_examples(self) -> bool:
         """Whether there is memory for more than the examples."""
         return self.examples is not None and max(self.needed) == self.batch_size
 

@@ -166,15 +166,15 @@ def import_weights(
         "label_hash": label_hash(classes),
         "classes": classes,
     }
-    with start_run(out.absolute(), config.encode(experiment), None, dataset) as record:
-        manager = checkpoint.open_manager(record.checkpoints, experiment)
+    with start_run(out.absolute(), config.encode(experiment), None, dataset) as directory:
+        manager = checkpoint.open_manager(directory.checkpoints, experiment)
         try:
-            note = {"evaluated": True, "evaluations": {}, "best": [], **record.position()}
+            note = {"evaluated": True, "evaluations": {}, "best": [], **directory.position()}
             checkpoint.save(manager, 0, jax.device_put(state, meshes.replicated(meshes.make_mesh())), note)
             checkpoint.wait(manager)
         finally:
             manager.close()
-        record.write_status("done", 0, message=f"weights of {file.name}")
+        directory.write_status("done", 0, message=f"weights of {file.name}")
     count = sum(array.size for array in jax.tree.leaves(variables["params"]))
     return "\n".join([f"{name}, {count:,} parameters, {len(classes)} classes, from {file} to {out}", *remark])
 

@@ -26,7 +26,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.consensus import Consensus, Vote
-from jaxcnn.runs.display import Display, evaluation_line, figures, speed, train_line
+from jaxcnn.runs.display import Display, evaluation_line, metrics_text, speed, train_line
 from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluated_metrics, evaluation_batches, nets_of
 from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.member import Member, Outcome, not_finite, train_batches, training_line
@@ -52,7 +52,7 @@ class _AllDiverged(Exception):
 
 def run(
     plan: Plan,
-    record: RunDirectory,
+    directory: RunDirectory,
     display: Display,
     stop: Callable[[], bool] = lambda: False,
     report_progress: Callable[..., None] = lambda where, patient=False: None,
@@ -62,7 +62,7 @@ def run(
 
     Args:
       plan: what to do.
-      record: the run directory.
+      directory: the run directory.
       display: where lines and bars are shown.
       stop: whether this process was told to stop; all processes stop at one step as soon as one was.
       report_progress: told where this process is, and whether it may stay there for long; for the heartbeat.
@@ -71,16 +71,16 @@ def run(
     Raises:
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
     """
-    if record.state() == "done":
-        step = record.status()["step"]
-        return Outcome("done", step, f"already done at step {step:,}", record.result())
-    (outcome,) = run_seeds([plan], [record], display, stop, report_progress, events)
+    if directory.state() == "done":
+        step = directory.status()["step"]
+        return Outcome("done", step, f"already done at step {step:,}", directory.result())
+    (outcome,) = run_seeds([plan], [directory], display, stop, report_progress, events)
     return outcome
 
 
 def run_seeds(
     plans: Sequence[Plan],
-    records: Sequence[RunDirectory],
+    directories: Sequence[RunDirectory],
     display: Display,
     stop: Callable[[], bool] = lambda: False,
     report_progress: Callable[..., None] = lambda where, patient=False: None,
@@ -90,7 +90,7 @@ def run_seeds(
 
     Each has the files and checkpoints of a run of its own, so that none shows how it was trained.
     """
-    loop = _Loop(plans, records, display, stop, report_progress, events)
+    loop = _Loop(plans, directories, display, stop, report_progress, events)
     ended = False
     try:
         outcomes = loop.run()
@@ -124,7 +124,7 @@ class _Loop:
     def __init__(
         self,
         plans: Sequence[Plan],
-        records: Sequence[RunDirectory],
+        directories: Sequence[RunDirectory],
         display: Display,
         stop: Callable[[], bool],
         report_progress: Callable[..., None],
@@ -132,9 +132,9 @@ class _Loop:
     ):
         plan = self.plan = plans[0]
         self.display, self.report_progress, self.events = display, report_progress, events
-        self.stop = Consensus(plan.mesh, stop, report_progress)
-        self.members = [Member(*each, self.stop, display.line) for each in zip(plans, records, strict=True)]
-        self.reader = Reader(plan.experiment.data.workers, self.stop.asked)
+        self.consensus = Consensus(plan.mesh, stop, report_progress)
+        self.members = [Member(*each, self.consensus, display.line) for each in zip(plans, directories, strict=True)]
+        self.reader = Reader(plan.experiment.data.workers, self.consensus.stop_requested)
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState
@@ -142,7 +142,7 @@ class _Loop:
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, self._skipped, self._diverge)
-        self.figures = ""
+        self.bar_text = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
         self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
 
@@ -155,7 +155,7 @@ class _Loop:
         plan, display, data = self.plan, self.display, self.plan.experiment.data
         newest = min(member.manager.latest_step() or 0 for member in self.members)
         for member in self.members:
-            member.record.write_status("running", newest)
+            member.directory.write_status("running", newest)
         self.report_progress("the compilation", patient=True)
         self.stepper = stepper_for([member.plan for member in self.members])
         with self.events.phase("compile"):
@@ -171,7 +171,7 @@ class _Loop:
             (_TRAIN, plan.train, data.augment),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
-            if self.stop.now("the compilation"):
+            if self.consensus.vote_and_wait("the compilation"):
                 self.step = newest
                 return self._outcomes("preempted", "stopped before training; the same command continues")
             self.report_progress(f"reading {examples.split}", patient=True)
@@ -193,7 +193,7 @@ class _Loop:
                         raise Stopped
                     with self.events.phase("step"):
                         self._train(batches)
-                    advance(self.step, self.figures)
+                    advance(self.step, self.bar_text)
                     self._evaluate_and_save()
                 tested = self._test()
         except Stopped:
@@ -214,7 +214,7 @@ class _Loop:
         """How a run ended: as the loop did, unless it diverged before."""
         if member.diverged is None:
             return Outcome(state, self.step, message, result)
-        return Outcome("diverged", member.diverged.step, member.record.status().get("message", ""), {})
+        return Outcome("diverged", member.diverged.step, member.directory.status().get("message", ""), {})
 
     def _outcomes(self, state: State, message: str, results: Sequence[Metrics] = ()) -> list[Outcome]:
         each = results or [{} for _ in self.members]
@@ -241,7 +241,7 @@ class _Loop:
     def _restore(self) -> None:
         """Takes the states from the newest good checkpoint that all have, or makes new ones."""
         plan = self.plan
-        restored = newest_common(self.members, self.stepper, self.stop.all)
+        restored = newest_common(self.members, self.stepper, self.consensus.all_true)
         device = plan.mesh.devices.flat[0].device_kind
         devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
         if jax.process_count() > 1:
@@ -251,7 +251,7 @@ class _Loop:
                 [with_init_from(state, plan.experiment, self.display.line) for state in self.stepper.create()]
             )
             for member in self.members:
-                member.record.cut_metrics(0)
+                member.directory.cut_metrics(0)
             count = sum(x.size for x in jax.tree.leaves(self.state.params)) // len(self.members)
             self.display.line(f"{count:,} parameters, {plan.total:,} steps, {devices}")
             return
@@ -271,12 +271,12 @@ class _Loop:
         plan = self.plan
         batch = self.log.wait_for(batches)
         indices = [index for own in batch for index in own["index"].tolist()]
-        self.events.read(self.members[0].record.path, self.step, indices)
+        self.events.read(self.members[0].directory.path, self.step, indices)
         for member, own in zip(self.members, batch, strict=True):
             if own["broken"].any():
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
         assert self.train_step is not None
-        self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.place(batch))
+        self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put(batch))
         self.step += 1
         self.log.took(self.step, metrics)
         if len(self.in_flight) == 2:
@@ -322,7 +322,7 @@ class _Loop:
     def _test(self) -> list[Metrics]:
         """The figures of the finished nets on what was held back until now. Raises Stopped if it is cut short."""
         for split, examples in self.plan.tests.items():
-            if self.stop.now(f"reading {split}"):
+            if self.consensus.vote_and_wait(f"reading {split}"):
                 raise Stopped
             self.report_progress(f"reading {split}", patient=True)
             self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
@@ -351,7 +351,7 @@ class _Loop:
                     list(nets.values()),
                     batches,
                     examples,
-                    self.stepper.place_evaluation,
+                    self.stepper.put_evaluation,
                     frozen=self.frozen,
                     stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
                     on_broken=pass_over,
@@ -387,7 +387,7 @@ class _Loop:
     def _stops(self, where: str) -> bool:
         """Whether all processes stop here; what one has passed over two calls before is told to all."""
         news = any(member.quarantine.news for member in self.members)
-        vote = self.stop.soon(where, news=news)
+        vote = self.consensus.vote(where, news=news)
         if vote == Vote.NEWS:
             for member in self.members:
                 member.quarantine.share()
@@ -395,7 +395,7 @@ class _Loop:
 
     def _broken(self, number: int, cause: str) -> None:
         """Ends a run by `cause`, which is not finite after the newest step, whose own loss and gradient were."""
-        self._diverge(number, Diverged(self.step, self.log.newest_figures(number), cause, skippable=False))
+        self._diverge(number, Diverged(self.step, self.log.newest_loss_and_norm(number), cause, skippable=False))
 
     def _diverge(self, number: int, error: Diverged) -> None:
         """Ends one run. Raises _AllDiverged if none is left."""
@@ -421,6 +421,6 @@ class _Loop:
         if not training:
             self.display.line(f"step {line['step']:,}  {evaluation_line(line['split'], line)}")
             return
-        self.figures = f"epoch {line['epoch']:.1f}  {figures(line)}  {speed(line)}"
+        self.bar_text = f"epoch {line['epoch']:.1f}  {metrics_text(line)}  {speed(line)}"
         if not self.display.console.is_terminal:
             self.display.line(train_line(line, self.plan.total))

@@ -37,21 +37,21 @@ class Member:
 
     Args:
       plan: of the run.
-      record: its directory.
+      directory: its run directory.
       consensus: of the processes.
       say: shows a line.
     """
 
-    def __init__(self, plan: Plan, record: RunDirectory, consensus: Consensus, say: Callable[[str], None]):
-        self.plan, self.record, self.say = plan, record, say
+    def __init__(self, plan: Plan, directory: RunDirectory, consensus: Consensus, say: Callable[[str], None]):
+        self.plan, self.directory, self.say = plan, directory, say
         experiment = plan.experiment
-        self.manager = checkpoint.open_manager(record.checkpoints, experiment)
-        self.quarantine = Quarantine(record, consensus, experiment.data.tolerate_broken, say)
+        self.manager = checkpoint.open_manager(directory.checkpoints, experiment)
+        self.quarantine = Quarantine(directory, consensus, experiment.data.tolerate_broken, say)
         self.best = Best(experiment)
         self.evaluations: Metrics = {}
         self.batches: TrainBatches
         self.diverged: Diverged | None = None
-        self.board = _open_board(record) if experiment.tensorboard and record.process == 0 else None
+        self.board = _open_board(directory) if experiment.tensorboard and directory.process == 0 else None
 
     def close(self) -> None:
         self.manager.close()
@@ -62,8 +62,8 @@ class Member:
         """Goes back to what a checkpoint notes."""
         self.evaluations = note["evaluations"]
         self.best = best_of(self.plan.experiment, note.get("best", []))
-        self.record.cut_metrics(note["metrics_size"])
-        self.record.write_status("running", step)
+        self.directory.cut_metrics(note["metrics_size"])
+        self.directory.write_status("running", step)
 
     def evaluated(self, step: int, results: Metrics) -> bool:
         """Takes the figures of an evaluation; whether it is among the best."""
@@ -85,23 +85,23 @@ class Member:
             "evaluated": evaluated,
             "evaluations": self.evaluations,
             "best": self.best.note(),
-            **self.record.position(),
+            **self.directory.position(),
         }
         metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None
         checkpoint.save(self.manager, step, state, note, metrics)
-        self.record.write_status("running", step)
+        self.directory.write_status("running", step)
 
     def finish(self, tested: Metrics) -> Metrics:
         """Writes the result, of the test splits and the last evaluation."""
         checkpoint.wait(self.manager)
         result = tested | self.evaluations
-        self.record.write_result(result, selection(self.plan.experiment, self.best))
+        self.directory.write_result(result, selection(self.plan.experiment, self.best))
         return result
 
     def end(self, state: State, step: int, **more: Any) -> None:
         """Writes how the run, or this start of it, ended; not on a full disk, where nothing can be written."""
         with contextlib.suppress(UserError) if state == "failed" else contextlib.nullcontext():
-            self.record.write_status(state, step, **more)
+            self.directory.write_status(state, step, **more)
 
     def diverge(self, error: Diverged) -> None:
         """Records that training cannot go on, and says so."""
@@ -114,21 +114,23 @@ class Member:
             "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
             + (" or --skip-bad-steps 3" if error.skippable else "")
         )
-        self.record.write_status("diverged", error.step, message=message, **self.bad_step(error.step, error.figures))
+        self.directory.write_status(
+            "diverged", error.step, message=message, **self.bad_step(error.step, error.loss_and_norm)
+        )
 
     def skipped(self, step: int, loss: float, grad_norm: float) -> None:
         """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.record.skip(step, self.bad_step(step, (loss, grad_norm))):
+        if self.plan.experiment.skip_bad_steps and self.directory.skip(step, self.bad_step(step, (loss, grad_norm))):
             self.say(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
 
-    def bad_step(self, step: int, figures: tuple[float, float] | None) -> dict[str, Any]:
-        """What is recorded of a step, counted from 1: its figures, as text since JSON has no nan, and its examples."""
-        known = dict(zip(("loss", "grad_norm"), map(repr, figures or ()), strict=False))
+    def bad_step(self, step: int, loss_and_norm: tuple[float, float] | None) -> dict[str, Any]:
+        """What is recorded of a step, counted from 1: loss and norm, text since JSON has no nan, and the examples."""
+        known = dict(zip(("loss", "grad_norm"), map(repr, loss_and_norm or ()), strict=False))
         return known | {"examples": train_batches(self.plan, self.plan.train, ()).indices(step - 1).tolist()}
 
     def log(self, line: dict[str, Any]) -> None:
         """One line of figures: into metrics.jsonl, and to TensorBoard if it is on."""
-        self.record.log(line)
+        self.directory.log(line)
         if self.board is not None:
             for name, value in line.items():
                 if name not in ("step", "split") and value is not None:
@@ -166,9 +168,9 @@ def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> Tra
     )
 
 
-def _open_board(record: RunDirectory) -> Any:
+def _open_board(directory: RunDirectory) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("tensorboard is on but not installed: pip install 'jaxcnn[tensorboard]'") from error
-    return SummaryWriter(str(record.path / "tensorboard"))
+    return SummaryWriter(str(directory.path / "tensorboard"))

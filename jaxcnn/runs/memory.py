@@ -59,10 +59,10 @@ def advice(experiment: Experiment, mesh: Mesh, needed: int | None) -> str:
     kind = mesh.devices.flat[0].device_kind
     what = "the memory ran out" if needed is None else f"the train step needs about {gib(needed)}"
     state = abstract_state(experiment, mesh)
-    fixed = meshes.device_bytes(state) + meshes.device_bytes(state.params)
+    constant = meshes.device_bytes(state) + meshes.device_bytes(state.params)
     tries = []
     unit, size = batch_unit(experiment, mesh), experiment.data.batch_size
-    smaller = size // 2 if needed is None else int(size * max(0, has - fixed) / max(1, needed - fixed))
+    smaller = size // 2 if needed is None else int(size * max(0, has - constant) / max(1, needed - constant))
     smaller = min(smaller // unit * unit, size - unit)
     if smaller >= unit:
         tries.append(f"--data.batch-size {smaller}")

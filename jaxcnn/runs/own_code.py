@@ -39,16 +39,16 @@ def stored(run: pathlib.Path) -> dict[str, bytes]:
 
 def store(run: pathlib.Path, sources: dict[str, bytes]) -> None:
     """Writes the code into the run directory, in place of what is there. Raises OSError."""
-    for place in stored(run).keys() - sources.keys():
-        (run / place).unlink()
-    for place, text in sources.items():
-        (run / place).parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(run / place, text)
+    for file in stored(run).keys() - sources.keys():
+        (run / file).unlink()
+    for file, text in sources.items():
+        (run / file).parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(run / file, text)
 
 
 def digests(sources: dict[str, bytes]) -> dict[str, str]:
     """For environment.json."""
-    return {place: hashlib.sha256(text).hexdigest() for place, text in sorted(sources.items())}
+    return {file: hashlib.sha256(text).hexdigest() for file, text in sorted(sources.items())}
 
 
 def check_same(run: pathlib.Path, known: dict[str, str], sources: dict[str, bytes], encoded: dict[str, Any]) -> str:
@@ -64,26 +64,26 @@ def check_same(run: pathlib.Path, known: dict[str, str], sources: dict[str, byte
       UserError: a class that config.json names may be another one now; the message shows where.
     """
     before, changed = stored(run), []
-    for place in sorted(before.keys() | sources.keys() | known.keys()):
-        old, new = before.get(place), sources.get(place)
-        digest = known.get(place)
+    for file in sorted(before.keys() | sources.keys() | known.keys()):
+        old, new = before.get(file), sources.get(file)
+        digest = known.get(file)
         if digest is not None and (old is None or hashlib.sha256(old).hexdigest() != digest):
             if new is not None and hashlib.sha256(new).hexdigest() == digest:
                 continue  # the copy in the run is damaged, and this is what it was
-            changed.append(f"  {place}: the copy in the run is damaged, and the file is not the one it was made of")
+            changed.append(f"  {file}: the copy in the run is damaged, and the file is not the one it was made of")
         elif old is None or new is None:
-            changed.append(f"  {place}: {'not there before' if old is None else 'not there any more'}")
+            changed.append(f"  {file}: {'not there before' if old is None else 'not there any more'}")
         elif old != new and _meaning(old) != _meaning(new):
-            changed.append("\n".join([f"  {place}:", *_difference(old, new)]))
+            changed.append("\n".join([f"  {file}:", *_difference(old, new)]))
     if not changed:
         return ""
     own = {
         MODULE,
-        *(pathlib.PurePath(place).parts[1].removesuffix(".py") for place in before | sources if place != FILE),
+        *(pathlib.PurePath(file).parts[1].removesuffix(".py") for file in before | sources if file != FILE),
     }
     if not any(name.partition(":")[0].partition(".")[0] in own for name in config.foreign(encoded)):
-        places = ", ".join(change.strip().partition(":")[0] for change in changed)
-        return f"{places} changed since the run began; config.json, which says what the run is, did not"
+        files_changed = ", ".join(change.strip().partition(":")[0] for change in changed)
+        return f"{files_changed} changed since the run began; config.json, which says what the run is, did not"
     raise UserError(
         f"{run} holds a run with other code:\n" + "\n".join(changed) + "\nchoose another --workdir, or go on with the "
         "code as it is now with --accept-code: the result is then that of no one version"

@@ -106,7 +106,11 @@ class Net:
 
 
 def load_net(
-    path: str | pathlib.Path, which: str = "latest", *, averaged: bool = False, experiment: Experiment | None = None
+    path: str | pathlib.Path,
+    checkpoint: str = "latest",
+    *,
+    averaged: bool = False,
+    experiment: Experiment | None = None,
 ) -> Net:
     """The net of a run's checkpoint, or with `averaged` the average of its weights.
 
@@ -115,16 +119,16 @@ def load_net(
     Raises:
       UserError: as load_run; no average is kept.
     """
-    saved = load_run(path, which, experiment)
-    nets = nets_of(saved.state)
+    restored = load_run(path, checkpoint, experiment)
+    nets = nets_of(restored.state)
     if averaged and "_ema" not in nets:
         raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
     params, stats = nets["_ema" if averaged else ""]
-    return Net(saved.experiment, saved.classes, {"params": params, **stats}, saved.step)
+    return Net(restored.experiment, restored.classes, {"params": params, **stats}, restored.step)
 
 
 def predict_run(
-    path: pathlib.Path, images: list[pathlib.Path], which: str = "latest", *, averaged: bool = False, top: int = 5
+    path: pathlib.Path, images: list[pathlib.Path], checkpoint: str = "latest", *, averaged: bool = False, top: int = 5
 ) -> list[Prediction | Failure]:
     """What the net says about each image file, prepared as the run's evaluation images were.
 
@@ -137,16 +141,16 @@ def predict_run(
       UserError: as load_run and `listed`; no average is kept.
     """
     files = listed(images)
-    net = load_net(path, which, averaged=averaged)
-    answers: list[Prediction | Failure] = []
+    net = load_net(path, checkpoint, averaged=averaged)
+    predictions: list[Prediction | Failure] = []
     for file in files:
         try:
             pixels = prepare(decode_file(file, net.data.image_shape[2]), net.data, file)
         except UserError as error:
-            answers.append(Failure(str(file), str(error)))
+            predictions.append(Failure(str(file), str(error)))
             continue
-        answers.append(Prediction(str(file), net.answer(pixels, top)))
-    return answers
+        predictions.append(Prediction(str(file), net.answer(pixels, top)))
+    return predictions
 
 
 def listed(images: list[pathlib.Path]) -> list[pathlib.Path]:

@@ -1,5 +1,6 @@
 """Program: the train step of an experiment, compiled ahead of time for its mesh, with the memory that it needs."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,7 @@ from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state
 from jaxcnn.tasks.objective import make_loss
+from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.step import TrainStep, make_train_step
@@ -30,6 +32,7 @@ def train_step(
         optimizer,
         rate,
         accumulate=experiment.accumulate,
+        normalizer=functools.partial(normalizer_of, experiment.task, experiment.model),
         ema=experiment.ema,
         log_every=log_every,
         skip=experiment.skip_bad_steps,

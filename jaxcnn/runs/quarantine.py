@@ -19,14 +19,14 @@ class Quarantine:
     one point (`news` is voted on), so that all count the same and stop together.
 
     Args:
-      record: where each example is kept, once.
-      agreement: of the processes.
+      directory: where each example is kept, once.
+      consensus: of the processes.
       tolerated: how many may be passed over.
       say: shows a line.
     """
 
-    def __init__(self, record: RunDirectory, agreement: Consensus, tolerated: int, say: Callable[[str], None]):
-        self.record, self.agreement, self.tolerated, self.say = record, agreement, tolerated, say
+    def __init__(self, directory: RunDirectory, consensus: Consensus, tolerated: int, say: Callable[[str], None]):
+        self.directory, self.consensus, self.tolerated, self.say = directory, consensus, tolerated, say
         self._untold: list[dict[str, str | int]] = []
 
     @property
@@ -50,20 +50,20 @@ class Quarantine:
           UserError: on all processes, if there are more than is tolerated.
         """
         if jax.process_count() > 1:
-            for text in self.agreement.texts(to_json(self._untold)):
+            for text in self.consensus.all_gather(to_json(self._untold)):
                 for line in json.loads(text):
                     self._record(line)
         self._untold = []
-        count = len(self.record.quarantined)
+        count = len(self.directory.quarantined)
         if count > self.tolerated:
             raise UserError(
                 f"{count} images cannot be used and data.tolerate_broken is {self.tolerated}; "
-                f"they are listed in {self.record.path / 'quarantine.jsonl'}; repair them and remove this file, "
+                f"they are listed in {self.directory.path / 'quarantine.jsonl'}; repair them and remove this file, "
                 "or start a run that tolerates more"
             )
 
     def _record(self, line: dict) -> bool:
-        new = self.record.quarantine(**line)
+        new = self.directory.quarantine(**line)
         if new:
             self.say(f"warning: passed over {line['where']}: {line['cause']}")
         return new

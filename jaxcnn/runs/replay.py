@@ -33,20 +33,20 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     Raises:
       UserError: this is no run, it has no such step, or a run with init_from has no checkpoint before the step.
     """
-    record = open_run(path)
-    experiment = load_experiment(record)
+    directory = open_run(path)
+    experiment = load_experiment(directory)
     plan = make_plan(experiment)
     if not 1 <= step <= plan.total:
         raise UserError(f"{path} has steps 1 to {plan.total}; there is no step {step}")
-    before = [number for number in checkpoint.steps(record.checkpoints) if number < step]
+    before = [number for number in checkpoint.steps(directory.checkpoints) if number < step]
     if not before and experiment.init_from.run is not None:
         raise UserError(f"{path} has no checkpoint before step {step}, and it began with the weights of another run")
     abstract = abstract_state(experiment, plan.mesh)
     compiled = compile_train_step(plan)
     if before:
-        manager = checkpoint.open_reader(record.checkpoints, experiment)
+        manager = checkpoint.open_reader(directory.checkpoints, experiment)
         try:
-            state, note = checkpoint.restore(manager, before[-1], abstract, record.recognize)
+            state, note = checkpoint.restore(manager, before[-1], abstract, directory.recognize)
         except Exception as error:  # orbax and tensorstore raise many types on damaged files
             raise UserError(
                 f"{path}: checkpoint {before[-1]} cannot be read ({checkpoint.cause_of(error)}); start the run's "
@@ -62,12 +62,14 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for number in range(first, step):
         if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):
-            state = _evaluated(state, plan, record.metrics(), number)
+            state = _evaluated(state, plan, directory.metrics(), number)
         batch = placed(batches[number], experiment, plan.mesh, evaluated=False)
         state, metrics = compiled.call(state, {}, batch)
     loss, grad_norm = (float(metrics[name]) for name in ("step_loss", "grad_norm"))
-    status = record.status()
-    noted = record.skipped.get(step) or (status if status.get("state") == "diverged" and status["step"] == step else {})
+    status = directory.status()
+    noted = directory.skipped.get(step) or (
+        status if status.get("state") == "diverged" and status["step"] == step else {}
+    )
     return {
         "step": step,
         "from": first,

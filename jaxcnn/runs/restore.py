@@ -12,7 +12,8 @@ from jaxcnn import config, experiment_file, trust
 from jaxcnn.data.examples import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs import checkpoint, own_code
+from jaxcnn.runs import checkpoint as checkpoints
+from jaxcnn.runs import own_code
 from jaxcnn.runs.run_directory import RunDirectory, open_run
 from jaxcnn.runs.setup import abstract_state
 from jaxcnn.train import mesh as meshes
@@ -25,7 +26,7 @@ from jaxcnn.train.state import TrainState
 class RestoredRun:
     """One checkpoint of a run, with the run's experiment and class names."""
 
-    record: RunDirectory
+    directory: RunDirectory
     experiment: Experiment
     classes: tuple[str, ...]
     step: int
@@ -33,7 +34,7 @@ class RestoredRun:
     mesh: Mesh
 
 
-def load_experiment(record: RunDirectory) -> Experiment:
+def load_experiment(directory: RunDirectory) -> Experiment:
     """The experiment of a run, from its config.json; classes of its own come from its experiment.py and code/.
 
     Its data is where its newest start found it, which may be another place than that of the first.
@@ -41,22 +42,22 @@ def load_experiment(record: RunDirectory) -> Experiment:
     Raises:
       UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
     """
-    encoded = record.config()
-    config.place_data(encoded, record.newest_start().get("free", {}))
+    encoded = directory.config()
+    config.place_data(encoded, directory.newest_start().get("free", {}))
     foreign = config.foreign(encoded)
     if not foreign:
         return config.decode(encoded)
-    file = record.path / experiment_file.FILE
-    if not trust.is_trusted(own_code.trusted_as(record.path, encoded)):
+    file = directory.path / experiment_file.FILE
+    if not trust.is_trusted(own_code.trusted_as(directory.path, encoded)):
         raise UserError(
-            f"{record.path}: its config names {', '.join(sorted(foreign))}, code of a run that you did not start here; "
-            f"look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
+            f"{directory.path}: its config names {', '.join(sorted(foreign))}, code of a run that you did not start "
+            f"here; look at {file} and {file.parent / experiment_file.FOLDER}, then give --trust to run it"
         )
-    own = {experiment_file.MODULE, *own_code.modules(record.path)}
+    own = {experiment_file.MODULE, *own_code.modules(directory.path)}
     if any(name.partition(":")[0].partition(".")[0] in own for name in foreign):
         with experiment_file.launched_file():
             try:
-                experiment_file.load_module(file, record.path / experiment_file.FOLDER)
+                experiment_file.load_module(file, directory.path / experiment_file.FOLDER)
             except Exception as error:
                 raise experiment_file.failure(file, error) from error
             return config.decode(encoded, trusted=True)
@@ -65,23 +66,23 @@ def load_experiment(record: RunDirectory) -> Experiment:
 
 def trust_run(path: pathlib.Path) -> None:
     """Trusts the code of a run from now on. Raises UserError if `path` holds no run."""
-    record = open_run(path)
-    trust.remember(own_code.trusted_as(record.path, record.config()))
+    directory = open_run(path)
+    trust.remember(own_code.trusted_as(directory.path, directory.config()))
 
 
-def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experiment | None = None) -> RestoredRun:
-    """Reads a checkpoint of a run: `which` is "latest", "best" or a step, `experiment` the run's, if it is known.
+def load_run(path: str | pathlib.Path, checkpoint: str = "latest", experiment: Experiment | None = None) -> RestoredRun:
+    """Reads a checkpoint of a run: `checkpoint` is "latest", "best" or a step, `experiment` the run's, if it is known.
 
     Raises:
       UserError: this is no run, it has no such checkpoint, or the checkpoint cannot be read.
     """
-    record = open_run(pathlib.Path(path))
-    experiment = experiment or load_experiment(record)
-    if not checkpoint.steps(record.checkpoints):
+    directory = open_run(pathlib.Path(path))
+    experiment = experiment or load_experiment(directory)
+    if not checkpoints.steps(directory.checkpoints):
         raise UserError(f"{path} has no checkpoint yet")
-    manager = checkpoint.open_reader(record.checkpoints, experiment)
+    manager = checkpoints.open_reader(directory.checkpoints, experiment)
     steps = sorted(manager.all_steps())
-    chosen = {"latest": steps[-1], "best": manager.best_step()}.get(which, which)
+    chosen = {"latest": steps[-1], "best": manager.best_step()}.get(checkpoint, checkpoint)
     if chosen is None:
         why = (
             "data.evaluation_splits is empty"
@@ -94,22 +95,24 @@ def load_run(path: str | pathlib.Path, which: str = "latest", experiment: Experi
             f"{path}: no checkpoint is the best, since {why}; there are latest, {', '.join(map(str, steps))}"
         )
     if not str(chosen).isdigit() or int(chosen) not in steps:
-        raise UserError(f"{path}: no checkpoint {which!r}; there are latest, best, {', '.join(map(str, steps))}")
+        raise UserError(f"{path}: no checkpoint {checkpoint!r}; there are latest, best, {', '.join(map(str, steps))}")
     mesh = meshes.make_mesh()
     try:
         expected = stored_state(experiment, mesh, manager.path / str(chosen))
-        state, _ = checkpoint.restore(manager, int(chosen), expected, record.recognize)
+        state, _ = checkpoints.restore(manager, int(chosen), expected, directory.recognize)
     except Exception as error:  # orbax and tensorstore raise many types on damaged files
-        cause = checkpoint.cause_of(error)
+        cause = checkpoints.cause_of(error)
         raise UserError(f"{path}: checkpoint {chosen} cannot be read ({cause}); try another --checkpoint") from error
     finally:
         manager.close()
-    return RestoredRun(record, experiment, tuple(record.environment()["dataset"]["classes"]), int(chosen), state, mesh)
+    return RestoredRun(
+        directory, experiment, tuple(directory.environment()["dataset"]["classes"]), int(chosen), state, mesh
+    )
 
 
-def other_data(record: RunDirectory, examples: Examples) -> str | None:
+def other_data(directory: RunDirectory, examples: Examples) -> str | None:
     """What to tell if a split's images are not those that the run knew, whose figures will not come out; else None."""
-    known = record.newest_start().get("dataset", {}).get("versions", {}).get(examples.split)
+    known = directory.newest_start().get("dataset", {}).get("versions", {}).get(examples.split)
     if known in (None, examples.version):
         return None
     return (
@@ -118,12 +121,12 @@ def other_data(record: RunDirectory, examples: Examples) -> str | None:
     )
 
 
-def stored_state(experiment: Experiment, mesh: Mesh, saved: pathlib.Path) -> Any:
+def stored_state(experiment: Experiment, mesh: Mesh, step: pathlib.Path) -> Any:
     """What a checkpoint of this experiment has, as `abstract_state`, whose optimizer may be known in words alone."""
     expected = abstract_state(experiment, mesh)
     if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
         return expected
-    stored: Any = ocp.StandardCheckpointer().metadata(saved / "state").item_metadata
+    stored: Any = ocp.StandardCheckpointer().metadata(step / "state").item_metadata
     there = stored["opt_state"]
     leaf = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=meshes.replicated(mesh))  # noqa: E731
     return dataclasses.replace(expected, opt_state=jax.tree.map(leaf, there))
@@ -134,15 +137,15 @@ def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
     init_from = experiment.init_from
     if init_from.run is None:
         return
-    record = open_run(pathlib.Path(init_from.run))
-    if not checkpoint.steps(record.checkpoints):
+    directory = open_run(pathlib.Path(init_from.run))
+    if not checkpoints.steps(directory.checkpoints):
         raise UserError(f"init_from: {init_from.run} has no checkpoint yet")
-    chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(record), mesh), init_from)
+    chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(directory), mesh), init_from)
 
 
-def prepared_otherwise(experiment: Experiment, saved: RestoredRun) -> list[str]:
+def prepared_otherwise(experiment: Experiment, source: RestoredRun) -> list[str]:
     """A warning for each field in which images are prepared otherwise than for the net whose weights are taken."""
-    ours, theirs = experiment.data, saved.experiment.data
+    ours, theirs = experiment.data, source.experiment.data
     lines = []
     for field in ("image_shape", "normalize"):
         here, there = getattr(ours, field), getattr(theirs, field)

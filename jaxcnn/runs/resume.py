@@ -27,7 +27,7 @@ def newest_common(
     damaged: list[list[str]] = [[] for _ in members]
     while True:
         found = [
-            checkpoint.restore_latest(member.manager, stepper.abstract, member.record.recognize, agree)
+            checkpoint.restore_latest(member.manager, stepper.abstract, member.directory.recognize, agree)
             for member in members
         ]
         for lines, each in zip(damaged, found, strict=True):
@@ -47,8 +47,8 @@ def with_init_from(state: TrainState, experiment: Experiment, say: Callable[[str
     init_from = experiment.init_from
     if init_from.run is None:
         return state
-    saved = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
-    state, report = overlay(state, saved.state, init_from)
-    for line in (*report, *prepared_otherwise(experiment, saved)):
+    restored = load_run(pathlib.Path(init_from.run), init_from.checkpoint)
+    state, report = overlay(state, restored.state, init_from)
+    for line in (*report, *prepared_otherwise(experiment, restored)):
         say(line)
     return state

@@ -17,7 +17,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs import checkpoint, restore
 from jaxcnn.runs.display import Display
-from jaxcnn.runs.evaluation import Metrics, evaluate_saved
+from jaxcnn.runs.evaluation import Metrics, evaluate_restored
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.prediction import Net, Prediction, decode_file, load_net, prepare
 from jaxcnn.runs.restore import check_init_from
@@ -135,10 +135,10 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = 
     if not checkpoint.steps(path / "checkpoints"):
         check_init_from(experiment, plan.mesh)
     with (
-        start_run(path, config.encode(experiment), None, plan.dataset()) as record,
+        start_run(path, config.encode(experiment), None, plan.dataset()) as directory,
         Display(Console(quiet=quiet)) as display,
     ):
-        outcome = run(plan, record, display)
+        outcome = run(plan, directory, display)
     if outcome.state != "done":
         raise UserError(outcome.message)
     return Run(path, load_net(path, experiment=experiment), outcome.result)
@@ -161,9 +161,9 @@ def evaluate(run: Run | str | pathlib.Path, split: str | None = None) -> Metrics
     """
     loaded = _as_run(run)
     data = loaded.experiment.data
-    saved = restore.load_run(loaded.path, str(loaded.step), loaded.experiment)
+    restored = restore.load_run(loaded.path, str(loaded.step), loaded.experiment)
     splits = (*data.tested, *data.evaluation_splits) if split is None else (split,)
-    return evaluate_saved(saved, loaded.experiment, splits)
+    return evaluate_restored(restored, loaded.experiment, splits)
 
 
 def predict(run: Run | str | pathlib.Path, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:

@@ -122,7 +122,7 @@ class RunDirectory:
         Resume cuts metrics.jsonl to this size.
         """
         if self.process:
-            return {"config": self._fixed, "metrics_size": 0, "metrics_digest": ""}
+            return {"config": self._identity, "metrics_size": 0, "metrics_digest": ""}
         for name in ("quarantine.jsonl", "skipped.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
@@ -136,7 +136,7 @@ class RunDirectory:
             files.sync_folder(self.path)
         except OSError as error:
             raise _not_written(self.path / "metrics.jsonl", error) from error
-        return {"config": self._fixed, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
+        return {"config": self._identity, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
 
     def recognize(self, note: dict[str, Any]) -> None:
         """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
@@ -167,7 +167,7 @@ class RunDirectory:
         self._digested, self._digest = 0, hashlib.sha256()
 
     @functools.cached_property
-    def _fixed(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         return config.identity(self.config())
 
     def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
@@ -179,11 +179,11 @@ class RunDirectory:
             self._append("quarantine.jsonl", {"split": split, "index": index, "where": where, "cause": cause})
         return True
 
-    def skip(self, step: int, figures: dict[str, Any]) -> bool:
+    def skip(self, step: int, details: dict[str, Any]) -> bool:
         """Records a step whose update was skipped; false where it is recorded, since a resumed run meets it again."""
         if step in self.skipped:
             return False
-        self.skipped[step] = {"step": step, **figures}
+        self.skipped[step] = {"step": step, **details}
         self._append("skipped.jsonl", self.skipped[step])
         return True
 

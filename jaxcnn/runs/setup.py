@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxcnn.data.box_rules import counts, notes_of
 from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
@@ -88,6 +89,8 @@ class Plan:
                     found.append(
                         f"{both:,} of the {len(test):,} images of {other} are also in {name}, evaluated in training"
                     )
+        for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
+            found += [f"{name}: {line}; `jaxcnn data check` names each" for line in counts(notes_of(examples))]
         labeled = "label" in batch_fields(self.experiment)
         for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
             missing = classes_without_images(examples) if labeled else ()
@@ -278,9 +281,15 @@ def _named(field: str) -> Iterator[None]:
 
 
 def _check_images(examples: Examples, transforms: tuple[Transform, ...], experiment: Experiment) -> None:
-    """Takes the first image of a split through its transforms. A broken one that is tolerated is met again later."""
+    """Takes the first image of a split through its transforms, and refuses a split that says itself that more of its
+    images are broken than are tolerated. A broken one that is tolerated is met again later."""
     if len(examples) == 0:
         raise UserError(f"split {examples.split!r} of {examples.name} is empty")
+    refused: dict[int, str] = getattr(examples, "refused", {})
+    if len(refused) > experiment.data.tolerate_broken:
+        first, why = next(iter(refused.items()))
+        more = f" (and {len(refused) - 1} images more cannot be used)" if len(refused) > 1 else ""
+        raise UserError(f"{examples.split}: {BrokenExample(first, examples.where(first), why)}{more}")
     tolerated = (BrokenExample,) if experiment.data.tolerate_broken else ()
     with contextlib.suppress(*tolerated):
         read(examples, 0, transforms, Draws(EVALUATION).at(0), batch_fields(experiment))

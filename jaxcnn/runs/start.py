@@ -99,26 +99,26 @@ def start_run(
                 f"{path} holds checkpoints but no config.json, so that it is unknown which experiment's they are; put "
                 "it back, or choose another --workdir"
             )
-        record = RunDirectory(path)
+        directory = RunDirectory(path)
         for name in ("quarantine.jsonl", "skipped.jsonl"):
-            record.mend(name)
+            directory.mend(name)
         if (path / "config.json").exists():
-            _same_config(record, encoded)
-            _same_data(record, encoded, dataset)
+            _same_config(directory, encoded)
+            _same_data(directory, encoded, dataset)
             now = environment(dataset, encoded) | {"code": own_code.digests(sources)}
-            first = record.environment()
-            _same_code(record, sources, encoded, accept_code)
+            first = directory.environment()
+            _same_code(directory, sources, encoded, accept_code)
             starts = first.pop("resumed", [])
             first["code"] = own_code.digests(own_code.stored(path))
-            record.write("environment.json", first | {"resumed": [*starts, now]})
+            directory.write("environment.json", first | {"resumed": [*starts, now]})
         else:
-            record.store(sources)
-            record.write("environment.json", environment(dataset, encoded) | {"code": own_code.digests(sources)})
+            directory.store(sources)
+            directory.write("environment.json", environment(dataset, encoded) | {"code": own_code.digests(sources)})
             # Last, because a directory with a config is a run that can be resumed.
-            record.write("config.json", {"format": config.FORMAT} | encoded)
+            directory.write("config.json", {"format": config.FORMAT} | encoded)
         if config.foreign(encoded) and not trust.remember(own_code.trusted_as(path, encoded)):
             log.warning(f"{trust.folder()} cannot be written: reading this run later needs --trust, for its own code")
-        yield record
+        yield directory
 
 
 def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, Any]:
@@ -158,34 +158,34 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def _same_code(record: RunDirectory, sources: dict[str, bytes], encoded: dict[str, Any], accept: bool) -> None:
+def _same_code(directory: RunDirectory, sources: dict[str, bytes], encoded: dict[str, Any], accept: bool) -> None:
     """Refuses code that may do something else now, unless it is accepted; and mends the run's copy of it."""
     if not sources:
         return
-    known = record.environment().get("code", {})
+    known = directory.environment().get("code", {})
     if not accept:
-        changed = own_code.check_same(record.path, known, sources, encoded)
+        changed = own_code.check_same(directory.path, known, sources, encoded)
         if changed:
-            log.warning(f"{record.path}: {changed}")
+            log.warning(f"{directory.path}: {changed}")
             return
-    if own_code.digests(own_code.stored(record.path)) != own_code.digests(sources):
-        record.store(sources)
+    if own_code.digests(own_code.stored(directory.path)) != own_code.digests(sources):
+        directory.store(sources)
 
 
-def _same_config(record: RunDirectory, encoded: dict[str, Any]) -> None:
-    changed = config.changes(record.config(), encoded)
+def _same_config(directory: RunDirectory, encoded: dict[str, Any]) -> None:
+    changed = config.changes(directory.config(), encoded)
     if changed:
         lines = "\n".join(f"  {field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items())
-        raise UserError(f"{record.path} holds a run with another config:\n{lines}\nchoose another --workdir")
+        raise UserError(f"{directory.path} holds a run with another config:\n{lines}\nchoose another --workdir")
 
 
-def _same_data(record: RunDirectory, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
-    before = record.environment()["dataset"]
+def _same_data(directory: RunDirectory, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
+    before = directory.environment()["dataset"]
     moved = bool(config.folder_fields(encoded))  # a folder's name is where it lies, and not what is in it
     for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)
         if old != new:
             raise UserError(
-                f"{record.path} was started with other data: {field} was {old!r} and is {new!r}; put back the images "
-                "that it began with, or begin anew in another --workdir"
+                f"{directory.path} was started with other data: {field} was {old!r} and is {new!r}; put back the "
+                "images that it began with, or begin anew in another --workdir"
             )

@@ -49,11 +49,11 @@ class Stepper(Protocol):
         """One net's part of a tree of arrays, of the device or the host."""
         ...
 
-    def place(self, batches: Sequence[Batch]) -> Any:
+    def put(self, batches: Sequence[Batch]) -> Any:
         """A batch of each net, on the devices."""
         ...
 
-    def place_evaluation(self, batch: Batch) -> Any:
+    def put_evaluation(self, batch: Batch) -> Any:
         """An evaluation batch, which all nets share, on the devices."""
         ...
 
@@ -91,10 +91,10 @@ class Single:
     def member(self, tree: Any, number: int) -> Any:
         return tree
 
-    def place(self, batches: Sequence[Batch]) -> Any:
+    def put(self, batches: Sequence[Batch]) -> Any:
         return placed(batches[0], self.plan.experiment, self.plan.mesh, evaluated=False)
 
-    def place_evaluation(self, batch: Batch) -> Any:
+    def put_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
 
     def finite(self, state: TrainState, number: int) -> bool:
@@ -148,11 +148,11 @@ class Stacked:
     def member(self, tree: Any, number: int) -> Any:
         return jax.tree.map(lambda x: x[number], tree)
 
-    def place(self, batches: Sequence[Batch]) -> Any:
+    def put(self, batches: Sequence[Batch]) -> Any:
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batch_fields(self.plan.experiment)}
         return jax.device_put(stacked, self.over_seeds)
 
-    def place_evaluation(self, batch: Batch) -> Any:
+    def put_evaluation(self, batch: Batch) -> Any:
         names = (*batch_fields(self.plan.experiment), "valid")
         return jax.device_put({name: batch[name] for name in names}, self.everywhere)
 

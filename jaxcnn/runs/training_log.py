@@ -19,19 +19,19 @@ clock = time.perf_counter
 class Diverged(Exception):
     """Training cannot go on: `cause` was not finite at `step` (counted from 1).
 
-    `figures` are that step's loss and its gradient's norm; None if they are not known. `skippable` says whether it is
-    one that skip_bad_steps can pass over.
+    `loss_and_norm` are that step's loss and its gradient's norm; None if they are not known. `skippable` says whether
+    it is one that skip_bad_steps can pass over.
     """
 
     def __init__(
         self,
         step: int,
-        figures: tuple[float, float] | None,
+        loss_and_norm: tuple[float, float] | None,
         cause: str = "the loss or the gradient",
         skippable: bool = True,
     ):
         super().__init__(step)
-        self.step, self.figures, self.cause, self.skippable = step, figures, cause, skippable
+        self.step, self.loss_and_norm, self.cause, self.skippable = step, loss_and_norm, cause, skippable
 
 
 class Completions:
@@ -163,7 +163,7 @@ class TrainingLog:
         if self._newest is not None:
             self._check(self._newest, len(self._each))
 
-    def newest_figures(self, number: int = 0) -> tuple[float, float] | None:
+    def newest_loss_and_norm(self, number: int = 0) -> tuple[float, float] | None:
         """Loss and gradient's norm of a net's newest step; None before the first."""
         if self._newest is None:
             return None

@@ -3,7 +3,8 @@
 Figures, by name: "test loss" (any split and metric of result.json), "train loss" (any metric of the last logged
 interval), "images per second" (median of the logged intervals), "epochs to train loss 0.75" (see Study.reach), and what
 the study's probes measure. "parameters" and "multiply-adds" are
-counted from the arm's model. All names are known before anything is run (`names`), so that a misspelt one is refused.
+counted from the arm's model. All names are known before anything is run (`metric_names`), so that a misspelt one is
+refused.
 """
 
 import dataclasses
@@ -61,23 +62,23 @@ def cells(study: Study, path: pathlib.Path) -> list[Cell]:
     ]
 
 
-def figures(cell: Cell, study: Study) -> dict[str, float]:
+def cell_metrics(cell: Cell, study: Study) -> dict[str, float]:
     """The figures of a finished cell; of a diverged one, what `study.diverged` says; {} of any other."""
     state = cell.state()
     if state == "diverged":
         return dict(study.diverged)
     if state != "done":
         return {}
-    record = RunDirectory(cell.path)
+    directory = RunDirectory(cell.path)
     found: dict[str, float] = {
         # A figure of one word is kept without a second.
         f"{line_name({'split': split})} {name}".rstrip(): value
-        for split, line in record.result().items()
+        for split, line in directory.result().items()
         for name, value in line.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
     found |= probed(cell)
-    lines = record.metrics()
+    lines = directory.metrics()
     training = [line for line in lines if is_training(line)]
     if training:
         last = {f"train {name}": value for name, value in metrics_of(training[-1]).items()}
@@ -152,9 +153,9 @@ def epochs_to(
     run without training.
     """
     found = points(lines, split, name)
-    reached = _reached(found, split, threshold, directions.get(name, "higher"))
-    if reached is not None:
-        return found[reached][0]
+    first = _first_crossing(found, split, threshold, directions.get(name, "higher"))
+    if first is not None:
+        return found[first][0]
     return max((line["epoch"] for line in lines if line.get("epoch") is not None), default=None)
 
 
@@ -166,10 +167,10 @@ def reaches(
     directions: Directions = Classification().directions,
 ) -> bool:
     """Whether a run ever reaches the threshold of `epochs_to`."""
-    return _reached(points(lines, split, name), split, threshold, directions.get(name, "higher")) is not None
+    return _first_crossing(points(lines, split, name), split, threshold, directions.get(name, "higher")) is not None
 
 
-def _reached(found: list[tuple[float, float]], split: str, threshold: float, direction: Direction) -> int | None:
+def _first_crossing(found: list[tuple[float, float]], split: str, threshold: float, direction: Direction) -> int | None:
     if not found:
         return None
     values = np.array([value for _, value in found])
@@ -189,7 +190,7 @@ def counts(arm: Arm) -> dict[str, float]:
     }
 
 
-def names(arm: Arm, study: Study) -> list[str]:
+def metric_names(arm: Arm, study: Study) -> list[str]:
     """The figures that a finished cell of this arm will have.
 
     Raises:
@@ -205,9 +206,9 @@ def names(arm: Arm, study: Study) -> list[str]:
     return [*found, *EXACT[:2]]
 
 
-def check_figures(study: Study) -> None:
+def check_metrics(study: Study) -> None:
     """Raises UserError, with the nearest name, if a claim or the study names a figure that its arms will not have."""
-    arms = {name: names(arm, study) for name, arm in study.arms.items()}
+    arms = {name: metric_names(arm, study) for name, arm in study.arms.items()}
     for claim in study.claims:
         for arm in (claim.higher, claim.lower, *(claim.beyond or ())):
             _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
@@ -226,7 +227,7 @@ def check_figures(study: Study) -> None:
 def _known(what: str, figure: str, known: Sequence[str], of: str = "") -> None:
     if figure not in known:
         hint = did_you_mean(figure, known) or "; there is " + ", ".join(dict.fromkeys(known))
-        raise UserError(f"{what} names no figure{of}: {figure!r}{hint}")
+        raise UserError(f"{what} names no metric{of}: {figure!r}{hint}")
 
 
 def _with_averages(arm: Experiment, splits: Sequence[str]) -> list[str]:
@@ -237,20 +238,20 @@ def _with_averages(arm: Experiment, splits: Sequence[str]) -> list[str]:
 
 def _declared(measures: Any) -> Sequence[str]:
     try:
-        return measures.figures
+        return measures.metrics
     except AttributeError:
         kind = type(measures).__name__
-        raise UserError(f"{kind} has no `figures`: the names of what its measure() returns") from None
+        raise UserError(f"{kind} has no `metrics`: the names of what its measure() returns") from None
 
 
 def probe(cell: Cell, study: Study) -> None:
     """Measures what the study's probes ask of a finished run, unless that is done."""
     if is_probed(cell, study):
         return
-    saved = load_run(cell.path)
+    run = load_run(cell.path)
     measured: dict[str, float] = {}
     for each in study.probes:
-        measured |= each.measure(saved)
+        measured |= each.measure(run)
     asked = [config.encode(probe) for probe in study.probes]
     files.write_json(cell.path / PROBES, {"probes": asked, "figures": measured})
 

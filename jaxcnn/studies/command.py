@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.studies.cell import cells, check_figures, counts
+from jaxcnn.studies.cell import cells, check_metrics, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import FINISHED, CellsEnded, check, run_cells
@@ -22,7 +22,7 @@ from jaxcnn.studies.write import write_study
 from jaxcnn.text import print_plain, table
 
 SMALL = 2_000_000
-"""Parameters up to which a net leaves an accelerator idle and its seeds are trained together by default."""
+"""Parameters up to which a net leaves an accelerator idle and its seeds are vmapped by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Flags:
     """With --of: which share of the cells to run, from 0."""
     of: int = 1
     """Run every OF-th cell only, for job arrays; --report-only makes the report once all are there."""
-    together: Literal["auto", "yes", "no"] = "auto"
-    """Train the seeds of an arm as one program. auto: on accelerators, where the nets are small; on CPUs vmap makes
-    convolutions slower (docs/speed.md)."""
+    vmap_seeds: Literal["auto", "yes", "no"] = "auto"
+    """Train the seeds of an arm as one program, vmapped over them. auto: on accelerators, if the nets are small; on
+    CPUs vmap makes convolutions slower (docs/speed.md)."""
     accept_code: bool = False
     """Go on with cells although the code of the study file has changed."""
     report_only: bool = False
@@ -83,7 +83,7 @@ def parse_flags(
         raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
     if chosen.seeds is not None:
         study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
-    check_figures(study)
+    check_metrics(study)
     return chosen, shrunk(study) if chosen.debug else study
 
 
@@ -113,8 +113,8 @@ def run_study(
     pinned = pin(path, study, everything)
     if not flags.report_only:
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
-        together = _together(flags, study)
-        done = run_cells(study, share, file, console, stop, pinned, together, flags.accept_code, events)
+        vmap_seeds = _vmap_seeds(flags, study)
+        done = run_cells(study, share, file, console, stop, pinned, vmap_seeds, flags.accept_code, events)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""
@@ -136,9 +136,9 @@ def show(results: Results, console: Console) -> None:
         print_plain(console, f"{claim['verdict']}: {claim['text']}{changed} ({claim['reason']})")
 
 
-def _together(flags: Flags, study: Study) -> bool:
-    if flags.together != "auto":
-        return flags.together == "yes"
+def _vmap_seeds(flags: Flags, study: Study) -> bool:
+    if flags.vmap_seeds != "auto":
+        return flags.vmap_seeds == "yes"
     largest = max((counts(arm).get("parameters", 0) for arm in study.arms.values()), default=0)
     return jax.default_backend() != "cpu" and largest <= SMALL
 

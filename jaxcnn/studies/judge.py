@@ -172,7 +172,7 @@ def over_images(
     seeds = sorted(set.intersection(*map(set, by_arm)))
 
     def deviation(one: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
-        p, q = (np.array([figures[seed] for seed in seeds]) for figures in (one, other))
+        p, q = (np.array([values[seed] for seed in seeds]) for values in (one, other))
         differ = np.minimum(np.minimum(2 - p - q, p + q), 1)
         return np.sqrt(np.maximum(differ - (p - q) ** 2, 0))
 

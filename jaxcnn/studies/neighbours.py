@@ -29,7 +29,7 @@ class Neighbours:
     distance: Distance = "l2"
 
     @property
-    def figures(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[str, ...]:
         split = self.like.data.test_splits[0]
         return (f"{split} {SCORE}", f"{split} count", "milliseconds per test image", "megabytes kept")
 

@@ -16,7 +16,7 @@ from jaxcnn.data.transforms import CenterCrop, Geometric, Resize, Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
-from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate_saved
+from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate_restored
 from jaxcnn.runs.restore import RestoredRun
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import score_of
@@ -49,11 +49,11 @@ class Shifted:
 
     pixels: int
 
-    figures: ClassVar = (f"{SCORE} when shifted", f"{SCORE} lost to the shift")
+    metrics: ClassVar = (f"{SCORE} when shifted", f"{SCORE} lost to the shift")
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
+    def measure(self, run: RestoredRun) -> dict[str, float]:
         moved = [Shift(rows * self.pixels, columns * self.pixels) for rows, columns in DIRECTIONS]
-        return _lost(saved, "shift", "shifted", [(shift,) for shift in moved])
+        return _lost(run, "shift", "shifted", [(shift,) for shift in moved])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Cropped:
 
     size: int
 
-    figures: ClassVar = (f"{SCORE} when cropped", f"{SCORE} lost to the crop")
+    metrics: ClassVar = (f"{SCORE} when cropped", f"{SCORE} lost to the crop")
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
-        shape = saved.experiment.data.image_shape
-        return _lost(saved, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
+    def measure(self, run: RestoredRun) -> dict[str, float]:
+        shape = run.experiment.data.image_shape
+        return _lost(run, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,12 @@ class Generalization:
     "loss gap" (the test's loss minus the fitted one).
     """
 
-    figures: ClassVar = (f"fitted {SCORE}", "fitted loss", "gap", "loss gap")
+    metrics: ClassVar = (f"fitted {SCORE}", "fitted loss", "gap", "loss gap")
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
-        data = saved.experiment.data
+    def measure(self, run: RestoredRun) -> dict[str, float]:
+        data = run.experiment.data
         splits = (data.train_split, data.test_splits[0])
-        metrics = evaluate_saved(saved, saved.experiment, splits)
+        metrics = evaluate_restored(run, run.experiment, splits)
         train, test = (metrics[split] for split in splits)
         return {
             f"fitted {SCORE}": train[SCORE],
@@ -104,18 +104,17 @@ class WithoutBlocks:
     "SCORE lost with the worst block".
     """
 
-    figures: ClassVar = (
+    metrics: ClassVar = (
         f"{SCORE} without a block",
         f"{SCORE} lost with a block",
         f"{SCORE} lost with the worst block",
     )
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
-        model = saved.experiment.model
-        whole = _measured(saved)
+    def measure(self, run: RestoredRun) -> dict[str, float]:
+        model = run.experiment.model
+        whole = _measured(run)
         without = [
-            _score(saved, dataclasses.replace(saved.experiment, model=_without(model, name)))
-            for name in deletable(model)
+            _score(run, dataclasses.replace(run.experiment, model=_without(model, name))) for name in deletable(model)
         ]
         return {
             f"{SCORE} without a block": float(np.mean(without)),
@@ -149,11 +148,11 @@ class Cost:
     batch: int = 250
     repeats: int = 5
 
-    figures: ClassVar = ("milliseconds per test image", "megabytes kept")
+    metrics: ClassVar = ("milliseconds per test image", "megabytes kept")
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
-        experiment = saved.experiment
-        variables = {"params": saved.state.params, **saved.state.stats}
+    def measure(self, run: RestoredRun) -> dict[str, float]:
+        experiment = run.experiment
+        variables = {"params": run.state.params, **run.state.stats}
         images = np.zeros((self.batch, *experiment.data.image_shape), np.uint8)
 
         def classify(variables, images):
@@ -176,27 +175,27 @@ def fastest(function, *arguments, repeats: int) -> float:
 
 
 def _lost(
-    saved: RestoredRun, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
+    run: RestoredRun, noun: Literal["shift", "crop"], participle: str, changes: list[tuple[Transform, ...]]
 ) -> dict[str, float]:
     """What the score is, on average, after each of these changes of the preprocessed images."""
-    data = saved.experiment.data
+    data = run.experiment.data
     changed = [
-        dataclasses.replace(saved.experiment, data=dataclasses.replace(data, preprocess=(*data.preprocess, *change)))
+        dataclasses.replace(run.experiment, data=dataclasses.replace(data, preprocess=(*data.preprocess, *change)))
         for change in changes
     ]
-    step = compile_evaluation_step(saved.experiment, saved.mesh)
-    score = float(np.mean([_score(saved, experiment, step) for experiment in changed]))
-    return {f"{SCORE} when {participle}": score, f"{SCORE} lost to the {noun}": _measured(saved) - score}
+    step = compile_evaluation_step(run.experiment, run.mesh)
+    score = float(np.mean([_score(run, experiment, step) for experiment in changed]))
+    return {f"{SCORE} when {participle}": score, f"{SCORE} lost to the {noun}": _measured(run) - score}
 
 
-def _measured(saved: RestoredRun) -> float:
+def _measured(run: RestoredRun) -> float:
     """The score that the run itself has measured."""
-    return saved.record.result()[saved.experiment.data.test_splits[0]][SCORE]
+    return run.directory.result()[run.experiment.data.test_splits[0]][SCORE]
 
 
-def _score(saved: RestoredRun, experiment: Experiment, step: Compiled | None = None) -> float:
+def _score(run: RestoredRun, experiment: Experiment, step: Compiled | None = None) -> float:
     split = experiment.data.test_splits[0]
-    return evaluate_saved(saved, experiment, (split,), step)[split][SCORE]
+    return evaluate_restored(run, experiment, (split,), step)[split][SCORE]
 
 
 def _without(model: nn.Module, block: str) -> nn.Module:

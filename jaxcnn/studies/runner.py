@@ -19,7 +19,7 @@ from jaxcnn.runs.loop import run, run_seeds
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import InUse, start_run
-from jaxcnn.studies.cell import Cell, figures, probe
+from jaxcnn.studies.cell import Cell, cell_metrics, probe
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
@@ -74,20 +74,21 @@ def run_cells(
     console: Console,
     stop: Callable[[], bool],
     pinned: Results,
-    together: bool = False,
+    vmap_seeds: bool = False,
     accept_code: bool = False,
     events: Events = SILENT,
 ) -> CellsEnded:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
-    With `together` the seeds of an arm are trained as one program if that is possible (runs/stepper.py: Stacked).
+    With `vmap_seeds` the seeds of an arm are trained as one program, vmapped over them, if that is possible
+    (runs/stepper.py: Stacked).
 
     A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
     process runs is left to it.
     """
     previous, failed, elsewhere = None, [], []
     for number, cell in enumerate(cells, 1):
-        place = f"[{number}/{len(cells)}] {cell.name}"
+        label = f"[{number}/{len(cells)}] {cell.name}"
         if stop():
             return CellsEnded(False, (*failed,), (*elsewhere,))
         if cell.arm_name != previous:
@@ -95,10 +96,10 @@ def run_cells(
             previous = cell.arm_name
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
             if (
-                together
+                vmap_seeds
                 and of_arm
                 and fits(of_arm)
-                and not _run_together(of_arm, file, console, stop, pinned, accept_code, events)
+                and not _run_vmapped(of_arm, file, console, stop, pinned, accept_code, events)
             ):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
@@ -111,21 +112,21 @@ def run_cells(
                 probe(cell, study)
         except InUse:
             elsewhere.append(cell.name)
-            print_plain(console, f"{place}: another process runs it; left to that")
+            print_plain(console, f"{label}: another process runs it; left to that")
             continue
         except UserError as error:
             failed.append(cell.name)
-            print_plain(console, f"{place}: failed: {error}")
+            print_plain(console, f"{label}: failed: {error}")
             continue
         except Exception as error:
             failed.append(cell.name)
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            print_plain(console, f"{place}: failed: {text}")
+            print_plain(console, f"{label}: failed: {text}")
             continue
-        value = figures(cell, study).get(study.metric)
+        value = cell_metrics(cell, study).get(study.metric)
         what = state if value is None else f"{study.metric} {value:.4g}"
         print_plain(
-            console, f"{place}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
+            console, f"{label}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
         )
     return CellsEnded(True, (*failed,), (*elsewhere,))
 
@@ -135,7 +136,7 @@ def fits(cells: Sequence[Cell]) -> bool:
     return len(cells) > 1 and isinstance(cells[0].arm, Experiment) and jax.process_count() == 1
 
 
-def _run_together(
+def _run_vmapped(
     cells: Sequence[Cell],
     file: pathlib.Path,
     console: Console,
@@ -149,7 +150,7 @@ def _run_together(
     try:
         with contextlib.ExitStack() as held:
             plans = [make_plan(cell.arm) for cell in cells if isinstance(cell.arm, Experiment)]  # all, see `fits`
-            records = [
+            directories = [
                 held.enter_context(
                     start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset(), accept_code)
                 )
@@ -158,16 +159,18 @@ def _run_together(
             for cell in cells:
                 keep_copy(cell.path, pinned)
             display = held.enter_context(Display(console, lines=False))
-            outcomes = run_seeds(plans, records, display, stop, events=events)
+            outcomes = run_seeds(plans, directories, display, stop, events=events)
     except InUse:
         return True  # each cell says so
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        print_plain(console, f"{cells[0].arm_name}: the seeds cannot be trained together ({text}); one by one")
+        print_plain(console, f"{cells[0].arm_name}: the seeds cannot be vmapped ({text}); one by one")
         return True
     if any(outcome.state == "preempted" for outcome in outcomes):
         return False
-    print_plain(console, f"{cells[0].arm_name}: {len(cells)} seeds together ({time.perf_counter() - start:.1f} s)")
+    print_plain(
+        console, f"{cells[0].arm_name}: {len(cells)} seeds as one program ({time.perf_counter() - start:.1f} s)"
+    )
     return True
 
 
@@ -185,22 +188,22 @@ def _run(
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)
         with contextlib.ExitStack() as held:
-            record = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
+            directory = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
             keep_copy(cell.path, pinned)
             display = held.enter_context(Display(console, lines=False))
-            return run(plan, record, display, stop, events=events).state
-    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as record:
+            return run(plan, directory, display, stop, events=events).state
+    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as directory:
         keep_copy(cell.path, pinned)
-        record.write_status("running", 0)
+        directory.write_status("running", 0)
         try:
             measured = cell.arm.measure(cell.seed)
         except Exception as error:
-            record.write_status("failed", 0, message=f"{type(error).__name__}: {error}".splitlines()[0])
+            directory.write_status("failed", 0, message=f"{type(error).__name__}: {error}".splitlines()[0])
             raise
         result: dict[str, dict[str, float]] = {}
         for name, value in measured.items():
             split, _, metric = name.partition(" ")
             result.setdefault(split, {})[metric] = value
-        record.write_result(result)
-        record.write_status("done", 0)
+        directory.write_result(result)
+        directory.write_status("done", 0)
     return "done"

@@ -21,10 +21,10 @@ EXACT = ("parameters", "multiply-adds", "megabytes kept")
 class Probe(Protocol):
     """A frozen dataclass that measures a finished run once more, for instance on shifted test images."""
 
-    figures: ClassVar[Sequence[str]]
+    metrics: ClassVar[Sequence[str]]
     """The names of what `measure` returns, so that a claim can be checked before anything is run."""
 
-    def measure(self, saved: RestoredRun) -> dict[str, float]:
+    def measure(self, run: RestoredRun) -> dict[str, float]:
         """{name of a figure: its value}."""
         ...
 
@@ -34,7 +34,7 @@ class Untrained(Protocol):
     """An arm that is no training run, such as k-nearest neighbours: a frozen dataclass."""
 
     @property
-    def figures(self) -> Sequence[str]:
+    def metrics(self) -> Sequence[str]:
         """The names of what `measure` returns."""
         ...
 

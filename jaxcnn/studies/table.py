@@ -9,7 +9,7 @@ from typing import Any
 from jaxcnn import config
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory
-from jaxcnn.studies.cell import Cell, counts, figures, reach_name, reaches, steps
+from jaxcnn.studies.cell import Cell, cell_metrics, counts, reach_name, reaches, steps
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
 from jaxcnn.studies.statistics import spread
@@ -36,7 +36,7 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
     both = dataclasses.replace(
         study, reach={**study.reach, **pinned["reach"]}, diverged={**study.diverged, **pinned["diverged"]}
     )
-    measured = {cell: figures(cell, both) for cell in cells}
+    measured = {cell: cell_metrics(cell, both) for cell in cells}
     arms: Results = {}
     baseline = next(iter(study.arms))
     for name, arm in study.arms.items():

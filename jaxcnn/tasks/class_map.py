@@ -16,8 +16,8 @@ def palette() -> np.ndarray:
     labels = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
-        channel, place = bit % 3, 7 - bit // 3
-        colors[:, channel] |= ((labels >> bit & 1) << place).astype(np.uint8)
+        channel, shift = bit % 3, 7 - bit // 3
+        colors[:, channel] |= ((labels >> bit & 1) << shift).astype(np.uint8)
     colors[255] = UNLABELED_COLOR
     return colors
 
@@ -49,16 +49,16 @@ def legend(names: dict[int, str], width: int) -> np.ndarray:
     """Colors and names of labels in rows, uint8 [h, width, 3], black on white; a name longer than a row is cut off."""
     font, colors = ImageFont.load_default(size=12), palette()
     row, swatch, gap = 18, 12, 6
-    places, left, top = {}, gap, 0
+    corners, left, top = {}, gap, 0
     for label, name in names.items():
         length = swatch + gap + round(font.getlength(name)) + 2 * gap
         if left > gap and left + length > width:
             left, top = gap, top + row
-        places[label] = (left, top)
+        corners[label] = (left, top)
         left += length
     picture = Image.new("RGB", (width, top + row if names else 0), "white")
     draw = ImageDraw.Draw(picture)
-    for label, (x, y) in places.items():
+    for label, (x, y) in corners.items():
         box = (x, y + 3, x + swatch - 1, y + 2 + swatch)
         draw.rectangle(box, fill=tuple(colors[label].tolist()), outline="black")
         draw.text((x + swatch + gap, y + 1), names[label], fill="black", font=font)

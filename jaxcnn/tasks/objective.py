@@ -45,11 +45,11 @@ def make_evaluation_step(task: Task, model: nn.Module, normalize: Normalizer) ->
 
 def merged(variables: Variables, frozen: Variables) -> dict[str, Any]:
     """All variables of a model: those that training changes and those that it does not."""
-    together = dict(variables)
+    result = dict(variables)
     for collection, values in frozen.items():
-        own = flatten_dict(together.get(collection, {}))
-        together[collection] = unflatten_dict(own | flatten_dict(values))
-    return together
+        own = flatten_dict(result.get(collection, {}))
+        result[collection] = unflatten_dict(own | flatten_dict(values))
+    return result
 
 
 def trained(updated: Variables, stats: Variables) -> Variables:

@@ -102,9 +102,9 @@ class Segmentation:
                 raise UserError(f"task.{field} has {len(given)} entries, but {where} classes")
         # Made-up data (--debug) has other names altogether; of the same names another order or spelling is a mistake.
         if set(self.classes) & set(there) and self.classes != there:
-            place = next(i for i, (ours, theirs) in enumerate(zip(self.classes, there, strict=True)) if ours != theirs)
+            label = next(i for i, (ours, theirs) in enumerate(zip(self.classes, there, strict=True)) if ours != theirs)
             raise UserError(
-                f"task.classes has {self.classes[place]!r} for label {place}, which is {there[place]!r} in "
+                f"task.classes has {self.classes[label]!r} for label {label}, which is {there[label]!r} in "
                 f"{examples.name}/{examples.split}; its classes are {', '.join(there)}"
             )
 
@@ -113,8 +113,7 @@ class Segmentation:
     ) -> tuple[jax.Array, Variables, Sums]:
         """The criterion of all pixels that count, reduced, with the weighted ones of the auxiliary heads added.
 
-        With `accumulate` a "mean" is the mean of the microbatches' means, which is that of the whole batch only if as
-        many pixels count in each; a "sum" is the same with and without.
+        The same with and without `accumulate`, whose microbatches are weighted by `normalizer`.
         """
         outputs, updated = apply_training(model, variables, batch["image"], train=train, rngs=rngs)
         truth = batch["mask"]
@@ -123,6 +122,12 @@ class Segmentation:
         for logits in outputs.aux.values():
             total += self.auxiliary_weight * self._reduced(*self._weighted(logits, truth))
         return total, updated, self._sums(outputs.logits, truth, losses, weights, jnp.int32(len(truth)))
+
+    def normalizer(self, model: nn.Module, batch: Batch) -> jax.Array:
+        """The sum of the weights of the pixels that count; the number of images if the reduction is "sum"."""
+        if self.reduction == "sum":
+            return jnp.float32(len(batch["mask"]))
+        return self._weights(batch["mask"], model.classes)[1].sum()
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without class weights, label smoothing or auxiliary heads."""
@@ -178,14 +183,18 @@ class Segmentation:
                 f"the model's logits are {list(logits.shape)}, but for masks {list(truth.shape)} they must be "
                 f"{[*truth.shape, 'classes']}: a net for segmentation answers in the size of its images"
             )
-        classes = logits.shape[-1]
+        labels, weights = self._weights(truth, logits.shape[-1])
+        # The loss of a pixel that does not count may be anything, so it is selected away and not multiplied by zero.
+        return jnp.where(weights > 0, weights * self.criterion(logits, labels), 0.0), weights
+
+    def _weights(self, truth: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
+        """Labels, int32, and weights, float32, of pixels, uint8 [B, H, W]; both are 0 where a pixel does not count."""
         counted = (truth != self.ignore) & (truth < classes)
         labels = jnp.where(counted, truth, 0).astype(jnp.int32)
         weights = counted.astype(jnp.float32)
         if self.class_weights is not None:
             weights *= jnp.asarray(self.class_weights, jnp.float32)[labels]
-        # The loss of a pixel that does not count may be anything, so it is selected away and not multiplied by zero.
-        return jnp.where(weights > 0, weights * self.criterion(logits, labels), 0.0), weights
+        return labels, weights
 
     def _reduced(self, losses: jax.Array, weights: jax.Array) -> jax.Array:
         """[B, H, W] and [B, H, W] -> a scalar; 0 if no pixel counts."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -69,7 +70,8 @@ class Task(Protocol):
         """The loss to minimise, the new non-trainable collections, and sums for the logged interval.
 
         `batch["image"]` is normalised. The loss is a mean over the examples of `batch`, whose number does not depend
-        on the devices; sums are sums over them.
+        on the devices; sums are sums over them. A task whose loss is a mean over something else, such as pixels, has
+        `normalizer(model, batch)` as well, see `normalizer_of`.
         """
         ...
 
@@ -98,6 +100,16 @@ def score_of(task: Task) -> str:
     return next(iter(task.directions))
 
 
+def normalizer_of(task: Task, model: nn.Module, batch: Batch) -> jax.Array:
+    """What the mean in the loss of a batch is divided by, float32: `task.normalizer(model, batch)`, or its examples.
+
+    The microbatches of a step are weighted by it, so that its loss is the mean over the whole batch. It is a function
+    of the batch alone: all microbatches are known before the first is run.
+    """
+    own = getattr(task, "normalizer", None)
+    return jnp.float32(len(batch["image"])) if own is None else own(model, batch)
+
+
 def better(direction: Direction, value: float) -> float:
     """A metric as a score: higher is better."""
     return value if direction == "higher" else -value
@@ -120,7 +132,7 @@ def apply_training(
     method: str | Callable[..., Any] = "outputs",
 ) -> tuple[Any, Variables]:
     """The model's outputs, and its non-trainable collections after them: updated when `train`, else as they were."""
-    fixed = {name: value for name, value in variables.items() if name != "params"}
+    collections = {name: value for name, value in variables.items() if name != "params"}
     if not train:
-        return model.apply(variables, images, train=False, method=method), fixed
-    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(fixed), method=method)
+        return model.apply(variables, images, train=False, method=method), collections
+    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(collections), method=method)

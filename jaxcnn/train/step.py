@@ -54,6 +54,7 @@ def make_train_step(
     rate: optax.Schedule,
     *,
     accumulate: int = 1,
+    normalizer: Callable[[Batch], jax.Array] = lambda batch: jnp.float32(1),
     ema: EMA = EMA(),
     log_every: int = 1,
     skip: int = 0,
@@ -64,11 +65,13 @@ def make_train_step(
     that they are no constants of the program, and no part of the state, so that no checkpoint holds them.
 
     Args:
-      loss_fn: the task's loss; its value is a mean over the examples that it is given.
+      loss_fn: the task's loss; its value is a mean over what it is given, such as its examples.
       optimizer: an optax transformation that already scales by `rate`.
       rate: step -> learning rate, for the report; the optimizer is brought to the same step.
-      accumulate: the batch is cut into this many microbatches, run one after another; gradients are their mean and
-        batch statistics go through them in turn, so batch norm normalises over a microbatch.
+      accumulate: the batch is cut into this many microbatches, run one after another. Loss and gradient are those of
+        the whole batch; batch statistics go through the microbatches in turn: batch norm normalises over one of them.
+      normalizer: microbatch -> what the mean in its loss was divided by, such as the pixels that count; a multiple of
+        it does as well. Default: the same for each.
       ema: the moving average of the parameters.
       log_every: metric sums start anew after every multiple of it.
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
@@ -81,7 +84,9 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        grads, stats, sums, loss = _gradients(loss_fn, state.params, state.stats, frozen, batch, key, accumulate)
+        grads, stats, sums, loss = _gradients(
+            loss_fn, state.params, state.stats, frozen, batch, key, accumulate, normalizer
+        )
         updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), state.params)
         learning_rate = rate(state.step)
         if state.plateau is not None:
@@ -118,8 +123,17 @@ def make_train_step(
     return step
 
 
-def _gradients(loss_fn: LossFn, params: Any, stats: Any, frozen: Any, batch: Batch, key: jax.Array, accumulate: int):
-    """Mean gradient, new statistics, metric sums and mean loss over `accumulate` microbatches."""
+def _gradients(
+    loss_fn: LossFn,
+    params: Any,
+    stats: Any,
+    frozen: Any,
+    batch: Batch,
+    key: jax.Array,
+    accumulate: int,
+    normalizer: Callable[[Batch], jax.Array],
+):
+    """Gradient, new statistics, metric sums and loss of a batch that is run as `accumulate` microbatches."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if accumulate == 1:
         (loss, (stats, sums)), grads = value_and_grad(params, stats, frozen, batch, key)
@@ -129,16 +143,22 @@ def _gradients(loss_fn: LossFn, params: Any, stats: Any, frozen: Any, batch: Bat
     # device keeps its own examples.
     micro = jax.tree.map(lambda x: rearrange(x, "(n micro) ... -> micro n ...", micro=accumulate), batch)
 
+    # The mean of the whole batch is that of the microbatches' means, weighted by what each was divided by. Over their
+    # mean, so that equal weights are exactly 1; all are 0 if nothing counts, and so are the losses.
+    counts = jax.lax.map(normalizer, micro)
+    weights = counts / jnp.where(counts.sum() > 0, counts.mean(), 1)
+
     def body(carry, part):
         stats, total = carry
-        index, microbatch = part
+        index, microbatch, weight = part
         (loss, (stats, sums)), grads = value_and_grad(params, stats, frozen, microbatch, jax.random.fold_in(key, index))
+        loss, grads = jax.tree.map(lambda x: x * weight.astype(x.dtype), (loss, grads))
         return (stats, jax.tree.map(jnp.add, total, (grads, sums, loss))), None
 
     first = jax.tree.map(lambda x: x[0], micro)
     (_, (_, sums)), grads = jax.eval_shape(value_and_grad, params, stats, frozen, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, sums))
     (stats, (grads, sums, loss)), _ = jax.lax.scan(
-        body, (stats, (*zeros, jnp.float32(0))), (jnp.arange(accumulate), micro)
+        body, (stats, (*zeros, jnp.float32(0))), (jnp.arange(accumulate), micro, weights)
     )
     return jax.tree.map(lambda g: g / accumulate, grads), stats, sums, loss / accumulate

@@ -18,16 +18,17 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
+from tests.torchvision_ops import MISSING, empty_cuda
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[parity]'): not run")
 
 
 @functools.cache
 def torchvision():
-    """torchvision.models; beside a CPU build of PyTorch its compiled operators cannot load: two must be declared."""
-    missing = "torchvision is not installed (pip install -e '.[parity]'): not run"
+    """torchvision.models; if its compiled operators do not load beside this PyTorch, two of them must be declared."""
+    empty_cuda()
     try:
-        return pytest.importorskip("torchvision.models", reason=missing)
+        return pytest.importorskip("torchvision.models", reason=MISSING)
     except RuntimeError:  # operator torchvision::nms does not exist
         for declaration in (
             "nms(Tensor a, Tensor b, float c) -> Tensor",

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxcnn import __main__ as command
-from jaxcnn.report import predictions as answers_module
+from jaxcnn.report import predictions as predictions_module
 from jaxcnn.report import run as run_module
-from jaxcnn.report.predictions import Answers, answer
+from jaxcnn.report.predictions import Predictions, predict_split
 from jaxcnn.report.run import write_report
 from jaxcnn.runs.prediction import load_net
 from jaxcnn.runs.setup import open_evaluations
@@ -28,9 +28,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(run):
+def predictions(run):
     net = load_net(run)
-    return answer(net, open_evaluations(net.experiment, ("test",))["test"])
+    return predict_split(net, open_evaluations(net.experiment, ("test",))["test"])
 
 
 def test_a_finished_run_has_a_page_with_every_part(run):
@@ -52,11 +52,11 @@ def test_a_finished_run_has_a_page_with_every_part(run):
     assert 'name="viewport"' in page and not re.search('(src|href)="http', page)
 
 
-def test_the_matrix_counts_what_the_run_counted(run, answers):
+def test_the_matrix_counts_what_the_run_counted(run, predictions):
     result = read(run, "result.json")["test"]
-    assert answers.count == answers.total == result["count"] == 50
-    assert answers.right == round(result["accuracy"] * 50)
-    assert len(answers.mistakes) == 50 - answers.right
+    assert predictions.count == predictions.total == result["count"] == 50
+    assert predictions.right == round(result["accuracy"] * 50)
+    assert len(predictions.mistakes) == 50 - predictions.right
 
 
 def test_mistakes_are_the_most_confident_first(run, monkeypatch):
@@ -64,9 +64,9 @@ def test_mistakes_are_the_most_confident_first(run, monkeypatch):
     examples = open_evaluations(net.experiment, ("test",))["test"]
     last = net.variables["params"]["fc1"]
     last["kernel"] = -last["kernel"]  # so that there are enough of them
-    every = answer(net, examples)
-    monkeypatch.setattr(answers_module, "MISTAKES", 5)
-    some = answer(net, examples)
+    every = predict_split(net, examples)
+    monkeypatch.setattr(predictions_module, "MISTAKES", 5)
+    some = predict_split(net, examples)
     found = [mistake.probability for mistake in every.mistakes]
     assert len(found) > 10 and found == sorted(found, reverse=True) and found[0] > found[-1]
     assert [mistake.where for mistake in some.mistakes] == [mistake.where for mistake in every.mistakes[:5]]
@@ -78,9 +78,9 @@ def test_mistakes_are_the_most_confident_first(run, monkeypatch):
 
 
 def test_the_bounds_hold_and_are_said(run, monkeypatch):
-    monkeypatch.setattr(answers_module, "IMAGES", 20)
+    monkeypatch.setattr(predictions_module, "IMAGES", 20)
     assert "20 of the 50 images of the split test" in write_report(run).read_text()
-    monkeypatch.setattr(answers_module, "SECONDS", 0)
+    monkeypatch.setattr(predictions_module, "SECONDS", 0)
     page = write_report(run).read_text()
     assert "16 of the 50 images" in page and "a fair sample" in page  # one batch, and then the time is over
     monkeypatch.undo()
@@ -132,20 +132,20 @@ def test_a_run_whose_data_is_gone_has_a_page_that_says_so(tmp_path):
     assert "photos" in page.split("Confusion matrix")[1].split("<h2>")[0] and "Final figures" in page
 
 
-def answered(matrix):
-    """Answers whose confusion matrix is this one."""
+def predictions_of(matrix):
+    """Predictions whose confusion matrix is this one."""
     labels, predicted = np.nonzero(matrix)
     times = matrix[labels, predicted]
-    return Answers("test", int(matrix.sum()), labels.repeat(times), predicted.repeat(times), [])
+    return Predictions("test", int(matrix.sum()), labels.repeat(times), predicted.repeat(times), [])
 
 
 def test_many_classes_become_a_picture_and_the_largest_confusions():
     matrix = np.diag(np.full(30, 10))
     matrix[3, 7], matrix[4, 5] = 6, 2
     names = [f"name{i}" for i in range(30)]
-    shown = run_module._matrix(answered(matrix), names)
+    shown = run_module._matrix(predictions_of(matrix), names)
     assert shown["largest"] == [("name3", "name7", 6), ("name4", "name5", 2)] and "<img" in shown["picture"]
-    few = run_module._matrix(answered(matrix[:2, :2]), names[:2])
+    few = run_module._matrix(predictions_of(matrix[:2, :2]), names[:2])
     assert few["rows"] == [[(10, 1.0), (0, 0.0)], [(0, 0.0), (10, 1.0)]]
 
 
@@ -155,10 +155,10 @@ def test_what_a_page_holds_does_not_grow_with_the_square_of_the_classes():
     labels, predicted = rng.integers(0, 10_000, (2, 2_000))
     predicted[::2] = labels[::2]
     labels[:5], predicted[:5] = 17, 9_999
-    answers = Answers("test", 2_000, labels, predicted, [])
+    predictions = Predictions("test", 2_000, labels, predicted, [])
     names = [f"name{i}" for i in range(10_000)]
     tracemalloc.start()
-    shown, rows = run_module._matrix(answers, names), run_module._per_class(answers, names)
+    shown, rows = run_module._matrix(predictions, names), run_module._per_class(predictions, names)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
@@ -170,5 +170,5 @@ def test_what_a_page_holds_does_not_grow_with_the_square_of_the_classes():
 
 
 def test_precision_and_recall_of_a_class_that_never_occurs():
-    rows = run_module._per_class(answered(np.array([[9, 1, 0], [2, 8, 0], [0, 0, 0]])), ["a", "b", "c"])
+    rows = run_module._per_class(predictions_of(np.array([[9, 1, 0], [2, 8, 0], [0, 0, 0]])), ["a", "b", "c"])
     assert rows == [("a", 10, "81.8%", "90.0%"), ("b", 10, "88.9%", "80.0%"), ("c", 0, "–", "–")]  # noqa: RUF001

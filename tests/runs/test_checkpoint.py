@@ -37,14 +37,14 @@ ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, shardin
 def make_run(path, seed=0, steps=(1, 2), saved=True):
     """A run directory with a checkpoint for each step, and a line logged before each."""
     path.mkdir(parents=True)
-    record = RunDirectory(path)
+    directory = RunDirectory(path)
     files.write_json(path / "config.json", CONFIG | {"seed": seed})
-    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
+    manager = checkpoint.open_manager(directory.checkpoints, EXPERIMENT)
     for step in steps:
-        record.log(
+        directory.log(
             {"step": step, "split": "train", "loss": 1 / step, "examples_per_second": random.randrange(10**6, 10**7)}
         )
-        note = {"evaluated": True, "evaluations": {}, **record.position()}
+        note = {"evaluated": True, "evaluations": {}, **directory.position()}
         checkpoint.save(manager, step, state_at(step), note, {"accuracy": step / 10, "loss": 1.0})
     checkpoint.wait(manager)
     manager.close()
@@ -52,10 +52,10 @@ def make_run(path, seed=0, steps=(1, 2), saved=True):
 
 
 def restore(path):
-    record = RunDirectory(path)
-    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
+    directory = RunDirectory(path)
+    manager = checkpoint.open_manager(directory.checkpoints, EXPERIMENT)
     try:
-        return checkpoint.restore_latest(manager, ABSTRACT, record.recognize)
+        return checkpoint.restore_latest(manager, ABSTRACT, directory.recognize)
     finally:
         manager.close()
 
@@ -146,12 +146,14 @@ def test_a_metrics_file_that_is_shorter_or_another_is_reported(run):
 
 
 def test_what_was_logged_after_the_save_does_not_matter_and_saving_goes_on(run):
-    record = RunDirectory(run)
-    record.log({"step": 3, "split": "train"})
+    directory = RunDirectory(run)
+    directory.log({"step": 3, "split": "train"})
     assert restore(run).step == 2
-    record.cut_metrics(record.position()["metrics_size"])
-    manager = checkpoint.open_manager(record.checkpoints, EXPERIMENT)
-    checkpoint.save(manager, 3, state_at(3), {"evaluated": True, **record.position()}, {"accuracy": 0.0, "loss": 1.0})
+    directory.cut_metrics(directory.position()["metrics_size"])
+    manager = checkpoint.open_manager(directory.checkpoints, EXPERIMENT)
+    checkpoint.save(
+        manager, 3, state_at(3), {"evaluated": True, **directory.position()}, {"accuracy": 0.0, "loss": 1.0}
+    )
     checkpoint.wait(manager)
     assert manager.all_steps() == [2, 3] and manager.best_step() == 2
     manager.close()

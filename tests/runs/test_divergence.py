@@ -48,10 +48,10 @@ def trained(path, **fields):
     made = experiment(**fields)
     plan = make_plan(made)
     with (
-        start_run(path, config.encode(made), None, plan.dataset()) as record,
+        start_run(path, config.encode(made), None, plan.dataset()) as directory,
         Display(Console(file=io.StringIO())) as display,
     ):
-        outcome = run(plan, record, display)
+        outcome = run(plan, directory, display)
     status = json.loads((path / "status.json").read_text())
     assert status["state"] == outcome.state and status["step"] == outcome.step
     return outcome, status

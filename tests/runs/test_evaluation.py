@@ -15,7 +15,7 @@ from jaxcnn.data.synthetic import Synthetic, SyntheticExamples
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
-from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_saved, evaluation_step, placed
+from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_restored, evaluation_step, placed
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.train.mesh import make_mesh
 from tests.nets import TinyNet
@@ -88,15 +88,15 @@ def test_a_saved_run_is_evaluated_on_images_of_which_few_cannot_be_used(tolerate
     step = SimpleNamespace(call=jax.jit(evaluation_step(Experiment(MODEL, data))))
     state = SimpleNamespace(params=params, stats=stats, average=None)
     experiment = Experiment(MODEL, data)
-    record = SimpleNamespace(newest_start=dict)
+    directory = SimpleNamespace(newest_start=dict)
     saved = SimpleNamespace(
-        state=state, classes=EXAMPLES.classes, mesh=make_mesh(), experiment=experiment, record=record
+        state=state, classes=EXAMPLES.classes, mesh=make_mesh(), experiment=experiment, directory=directory
     )
     if tolerated == 2:
-        assert evaluate_saved(saved, experiment, ("test",), step)["test"]["count"] == 21
+        assert evaluate_restored(saved, experiment, ("test",), step)["test"]["count"] == 21
     else:
         with pytest.raises(UserError, match=r"(?s)synthetic/test\[20\].*\(8, 9, 3\).*data.image_shape"):
-            evaluate_saved(saved, experiment, ("test",), step)
+            evaluate_restored(saved, experiment, ("test",), step)
 
 
 def test_a_stop_is_seen_between_batches():

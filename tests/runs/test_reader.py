@@ -57,10 +57,10 @@ def test_a_run_starts_the_workers_of_a_split_once_and_none_for_what_is_in_memory
     made = Experiment(model=TinyNet(), data=data, duration=steps(9), evaluate_every=steps(3), log_every=steps(3))
     plan = make_plan(made)
     with (
-        start_run(tmp_path / "run", config.encode(made), None, plan.dataset()) as record,
+        start_run(tmp_path / "run", config.encode(made), None, plan.dataset()) as directory,
         Display(Console(file=io.StringIO())) as display,
     ):
-        outcome = run(plan, record, display)
+        outcome = run(plan, directory, display)
     assert outcome.state == "done" and outcome.result["validation"]["count"] == 20
     assert pools == [2] * expected  # of training and of two splits, at three evaluations of each
 

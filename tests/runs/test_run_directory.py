@@ -23,9 +23,9 @@ DATASET = {"name": "x", "version": "1", "splits": {}, "label_hash": "h", "classe
 
 @pytest.fixture
 def run(tmp_path):
-    with start_run(tmp_path / "run", CONFIG, None, DATASET) as record:
-        record.log({"step": 1, "split": "train", "epoch": 0.1, "loss": 1.0})
-        record.write_status("running", 1)
+    with start_run(tmp_path / "run", CONFIG, None, DATASET) as directory:
+        directory.log({"step": 1, "split": "train", "epoch": 0.1, "loss": 1.0})
+        directory.write_status("running", 1)
     return tmp_path / "run"
 
 
@@ -74,9 +74,9 @@ def test_a_damaged_line_of_metrics_is_named_and_one_that_is_met_again_left_out(r
     assert jaxcnn(["compare", str(run), "--plot", str(run.parent / "x.png")]) == 1
     for name, good in (("skipped.jsonl", {"step": 3}), ("quarantine.jsonl", {"split": "train", "index": 4})):
         (run / name).write_bytes(json.dumps(good).encode() + b"\n" + line + b"\n" + b'{"step": ')  # cut by a kill
-    with start_run(run, CONFIG, None, DATASET) as record:
-        assert set(record.skipped) == {3} and record.quarantined == {("train", 4)}
-        record.skip(5, {})
+    with start_run(run, CONFIG, None, DATASET) as directory:
+        assert set(directory.skipped) == {3} and directory.quarantined == {("train", 4)}
+        directory.skip(5, {})
     assert set(RunDirectory(run).skipped) == {3, 5}, "the next line begins a line of its own"
 
 

@@ -46,12 +46,12 @@ def make(seed, **fields):
 def train(paths, experiments, stop=lambda: False):
     with contextlib.ExitStack() as held:
         plans = [make_plan(each) for each in experiments]
-        records = [
+        directories = [
             held.enter_context(start_run(path, config.encode(each), None, plan.dataset()))
             for path, each, plan in zip(paths, experiments, plans, strict=True)
         ]
         console = Console(file=io.StringIO())
-        return run_seeds(plans, records, held.enter_context(Display(console)), stop), console.file.getvalue()
+        return run_seeds(plans, directories, held.enter_context(Display(console)), stop), console.file.getvalue()
 
 
 def close(path, other):

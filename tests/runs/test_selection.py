@@ -79,22 +79,22 @@ def make(**data):
 def trained(experiment, path, stop=lambda: False):
     plan = make_plan(experiment)
     with contextlib.ExitStack() as held:
-        record = held.enter_context(start_run(path, config.encode(experiment), None, plan.dataset()))
+        directory = held.enter_context(start_run(path, config.encode(experiment), None, plan.dataset()))
         display = held.enter_context(Display(Console(quiet=True), lines=False))
-        return run(plan, record, display, stop), record
+        return run(plan, directory, display, stop), directory
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run"
     READ.clear()
-    _, record = trained(make(), path)
-    return path, record, list(READ)
+    _, directory = trained(make(), path)
+    return path, directory, list(READ)
 
 
 def test_by_default_no_test_image_is_evaluated_before_the_end(finished):
-    _, record, read = finished
-    lines = record.metrics()
+    _, directory, read = finished
+    lines = directory.metrics()
     evaluated = [(line["step"], line["split"], line["count"]) for line in lines if not is_training(line)]
     assert evaluated == [(step, "train[90%:]", 8) for step in range(7, 71, 7)] + [(70, "test", 20)]
     held_out = {(split, i) for split, i in read if split == "train"}
@@ -125,13 +125,15 @@ def test_training_and_held_out_images_are_apart():
 
 
 def test_result_says_which_split_chose_what(finished):
-    path, record, _ = finished
+    path, directory, _ = finished
     stored = json.loads((path / "result.json").read_text())
-    assert list(stored) == ["test", "train[90%:]", "selection"] and list(record.result()) == ["test", "train[90%:]"]
-    best = max((line for line in record.metrics() if line["split"] == "train[90%:]"), key=lambda line: line["accuracy"])
+    assert list(stored) == ["test", "train[90%:]", "selection"] and list(directory.result()) == ["test", "train[90%:]"]
+    best = max(
+        (line for line in directory.metrics() if line["split"] == "train[90%:]"), key=lambda line: line["accuracy"]
+    )
     assert (
         stored["selection"]
-        == record.selection()
+        == directory.selection()
         == {
             "split": "train[90%:]",
             "metric": "accuracy",
@@ -139,14 +141,14 @@ def test_result_says_which_split_chose_what(finished):
             "chose": ["best checkpoint"],
         }
     )
-    assert evaluate_run(path) == record.result()
+    assert evaluate_run(path) == directory.result()
     row = compare_runs([path])[str(path)]
     assert row["test accuracy"] == stored["test"]["accuracy"]
     assert row["train[90%:] (validation) accuracy"] == stored["train[90%:]"]["accuracy"]
     assert not any(name.startswith("selection") for name in row)
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(result_table(record.result(), record.roles()))
+        console.print(result_table(directory.result(), directory.roles()))
     assert "train[90%:] (validation)" in shown.get() and "test (" not in shown.get()
 
 
@@ -161,8 +163,8 @@ def test_a_split_is_labeled_where_its_name_does_not_say_what_it_is():
 
 
 def test_the_best_checkpoint_is_the_best_of_all_evaluations(finished):
-    path, record, _ = finished
-    scores = {line["step"]: line["accuracy"] for line in record.metrics() if line["split"] == "train[90%:]"}
+    path, directory, _ = finished
+    scores = {line["step"]: line["accuracy"] for line in directory.metrics() if line["split"] == "train[90%:]"}
     best = max(scores, key=scores.get)
     assert best % 10, "the best evaluation is none at which a checkpoint was due: or this proves nothing"
     saved = load_run(path, "best")
@@ -173,36 +175,36 @@ def test_the_best_checkpoint_is_the_best_of_all_evaluations(finished):
 
 
 def test_stopped_at_any_step_the_same_checkpoints_and_result_remain(finished, tmp_path):
-    path, record, _ = finished
+    path, directory, _ = finished
     asked = iter([False] * 33 + [True] + [False] * 17 + [True] + [False] * 1000)
     states = []
     while not states or states[-1] != "done":
         outcome, again = trained(make(), tmp_path / "run", lambda: next(asked))
         states.append(outcome.state)
     assert states == ["preempted", "preempted", "done"]
-    assert again.result() == record.result() and again.selection() == record.selection()
-    assert [line["step"] for line in again.metrics()] == [line["step"] for line in record.metrics()]
+    assert again.result() == directory.result() and again.selection() == directory.selection()
+    assert [line["step"] for line in again.metrics()] == [line["step"] for line in directory.metrics()]
     assert load_run(tmp_path / "run", "best").step == load_run(path, "best").step
 
 
 def test_a_stop_while_the_test_split_is_read_goes_on_there(finished, tmp_path):
-    _, record, _ = finished
+    _, directory, _ = finished
     asked = lambda: bool(READ) and READ[-1][0] == "test" and len(READ) > 100  # noqa: E731
     READ.clear()
     outcome, again = trained(make(), tmp_path / "run", asked)
     assert outcome.state == "preempted" and outcome.step == 70 and again.result() == {}
     outcome, again = trained(make(), tmp_path / "run")
-    assert outcome.state == "done" and again.result() == record.result()
+    assert outcome.state == "done" and again.result() == directory.result()
     assert [line for line in again.metrics() if line["split"] == "test"] == [
-        line for line in record.metrics() if line["split"] == "test"
+        line for line in directory.metrics() if line["split"] == "test"
     ]
 
 
 def test_without_an_evaluation_split_nothing_is_selected_and_it_is_said(tmp_path):
     experiment = dataclasses.replace(make(evaluation_splits=()), duration=steps(10))
-    outcome, record = trained(experiment, tmp_path)
-    assert list(outcome.result) == ["test"] and record.selection()["split"] is None
-    assert record.selection()["chose"] == [] and "nothing was selected" in record.selection()["why"]
+    outcome, directory = trained(experiment, tmp_path)
+    assert list(outcome.result) == ["test"] and directory.selection()["split"] is None
+    assert directory.selection()["chose"] == [] and "nothing was selected" in directory.selection()["why"]
     with pytest.raises(
         UserError, match=r"no checkpoint is the best, since data.evaluation_splits is empty; .* latest, 10"
     ):
@@ -216,10 +218,10 @@ def test_an_evaluation_split_may_be_called_train(tmp_path):
     )
     asked = iter([False] * 25 + [True] + [False] * 1000)
     assert trained(experiment, tmp_path, lambda: next(asked))[0].state == "preempted"
-    outcome, record = trained(experiment, tmp_path)
+    outcome, directory = trained(experiment, tmp_path)
     assert outcome.state == "done" and outcome.result["train"]["count"] == 80
-    assert record.selection()["split"] == "train" and list(record.result()) == ["train", "test"]  # "test" once
-    lines = record.metrics()
+    assert directory.selection()["split"] == "train" and list(directory.result()) == ["train", "test"]  # "test" once
+    lines = directory.metrics()
     assert [line["step"] for line in lines if is_training(line)] == [10, 20, 30]
     assert [line["step"] for line in lines if line["split"] == "train" and not is_training(line)] == [7, 14, 21, 28, 30]
     (left, right) = curves({"run": lines}).axes
@@ -300,9 +302,9 @@ def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path, c
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"holds a run with another config:\n  data\.evaluation_splits"):
         trained(of_folder(tmp_path / "job2/pictures", evaluation_splits=("train[80%:]",)), tmp_path / "run")
-    outcome, record = trained(moved, tmp_path / "run")
-    assert outcome.state == "done" and record.result()["train[80%:]"]["count"] == 8
-    assert evaluate_run(tmp_path / "run") == record.result()  # where the newest start found it
+    outcome, directory = trained(moved, tmp_path / "run")
+    assert outcome.state == "done" and directory.result()["train[80%:]"]["count"] == 8
+    assert evaluate_run(tmp_path / "run") == directory.result()  # where the newest start found it
     assert "other images" not in caplog.text
     file.write_bytes(content + b"more")
     evaluate_run(tmp_path / "run")
@@ -312,4 +314,4 @@ def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path, c
     shutil.move(tmp_path / "job2/pictures", tmp_path / "kept")
     with pytest.raises(UserError, match=r"its images were in .*job2/pictures.*jaxcnn evaluate .* --folder NEW"):
         evaluate_run(tmp_path / "run")
-    assert evaluate_run(tmp_path / "run", folder=str(tmp_path / "kept")) == record.result()
+    assert evaluate_run(tmp_path / "run", paths={"path": str(tmp_path / "kept")}) == directory.result()

@@ -15,8 +15,8 @@ SIZE = 4
 
 def metrics(loss, bad_step=0):
     arrays = {"sums": {"loss": jnp.float32(loss), "accuracy": jnp.int32(3), "count": jnp.int32(4)}}
-    figures = {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "step_loss": jnp.float32(loss)}
-    return arrays | figures | {"bad_step": jnp.int32(bad_step)}
+    loss_and_norm = {"learning_rate": jnp.float32(0.5), "grad_norm": jnp.float32(1), "step_loss": jnp.float32(loss)}
+    return arrays | loss_and_norm | {"bad_step": jnp.int32(bad_step)}
 
 
 def written(lines):
@@ -24,9 +24,9 @@ def written(lines):
     return lambda line, metrics, times: lines.append(training_line(Classification(), line, metrics, times))
 
 
-def taken(interval, step, **figures):
+def taken(interval, step, **loss_and_norm):
     assert interval.wait_for(iter(["batch"])) == "batch"
-    interval.took(step, metrics(**figures))
+    interval.took(step, metrics(**loss_and_norm))
 
 
 def test_an_interval_is_written_when_the_next_one_ends():
@@ -51,7 +51,7 @@ def test_an_interval_that_is_not_finite_is_never_written():
     interval.end({"step": 8, "split": "train"})
     with pytest.raises(Diverged) as error:
         interval.settle()
-    assert error.value.step == 7 and math.isnan(error.value.figures[0]) and lines == []
+    assert error.value.step == 7 and math.isnan(error.value.loss_and_norm[0]) and lines == []
 
 
 class World:
@@ -134,9 +134,9 @@ def test_a_pause_before_the_first_step_and_two_in_a_row_change_nothing():
     lines = []
     interval = TrainingLog(written(lines), examples_per_step=SIZE)
     interval.settle()
-    assert interval.newest_figures() is None
+    assert interval.newest_loss_and_norm() is None
     taken(interval, 1, loss=2.0)
     interval.end({"step": 1})
     interval.settle()
     interval.settle()
-    assert len(lines) == 1 and np.allclose(interval.newest_figures(), (2.0, 1.0))
+    assert len(lines) == 1 and np.allclose(interval.newest_loss_and_norm(), (2.0, 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.studies.cell import check_figures, epochs_to, names, points, reaches
+from jaxcnn.studies.cell import check_metrics, epochs_to, metric_names, points, reaches
 from jaxcnn.studies.neighbours import Neighbours
 from jaxcnn.studies.probes import Cost, Cropped, Generalization, Shifted
 from jaxcnn.studies.study import Claim, Study
@@ -77,10 +77,10 @@ def test_figures_that_will_be_there_are_accepted():
         )
     ]
     both = [Claim("c", "a", "k", metric=metric) for metric in ("test accuracy", "megabytes kept")]
-    check_figures(study(claims=(*claims, *both), probes=(Shifted(1), Generalization(), Cost())))
+    check_metrics(study(claims=(*claims, *both), probes=(Shifted(1), Generalization(), Cost())))
     reach = {"train accuracy": 0.5, "validation loss": 0.3}
     named = Claim("c", "a", "b", metric="epochs to train accuracy 0.5")
-    check_figures(study(claims=(named,), reach=reach, diverged={"test accuracy": 0.1}))
+    check_metrics(study(claims=(named,), reach=reach, diverged={"test accuracy": 0.1}))
 
 
 @pytest.mark.parametrize(
@@ -90,32 +90,32 @@ def test_figures_that_will_be_there_are_accepted():
         ({"claims": (Claim("c", "a", "k", metric="test loss"),)}, "of the arm 'k': 'test loss'"),
         ({"claims": (Claim("c", "a", "b", beyond=("a", "k"), metric="train loss"),)}, "of the arm 'k'"),
         ({"claims": (Claim("c", "a", "b", metric="gap"),)}, "of the arm 'a': 'gap'"),
-        ({"metric": "tset accuracy", "claims": ()}, "study.metric names no figure: 'tset accuracy'; did you mean"),
-        ({"diverged": {"test acc": 0.1}}, "study.diverged names no figure: 'test acc'"),
-        ({"reach": {"train acuracy": 0.5}}, "study.reach names no figure: 'train acuracy'; did you mean 'train accu"),
+        ({"metric": "tset accuracy", "claims": ()}, "study.metric names no metric: 'tset accuracy'; did you mean"),
+        ({"diverged": {"test acc": 0.1}}, "study.diverged names no metric: 'test acc'"),
+        ({"reach": {"train acuracy": 0.5}}, "study.reach names no metric: 'train acuracy'; did you mean 'train accu"),
         ({"claims": (Claim("c", "a", "b", metric="epochs to train accuracy 0.5"),)}, "epochs to train accuracy 0.5"),
     ],
 )
 def test_a_misspelt_figure_is_refused_with_the_nearest(fields, message):
     with pytest.raises(UserError) as raised:
-        check_figures(study(**fields))
+        check_metrics(study(**fields))
     assert message in str(raised.value)
 
 
 def test_averaged_weights_have_figures_only_if_they_are_kept():
     one = dataclasses.replace(tiny.experiment(), ema=EMA(0.0))
-    assert "test accuracy" in names(one, study()) and "test_ema accuracy" not in names(one, study())
+    assert "test accuracy" in metric_names(one, study()) and "test_ema accuracy" not in metric_names(one, study())
 
 
 def test_a_probe_that_does_not_tell_its_figures_is_refused():
     @dataclasses.dataclass(frozen=True)
     class Mine:
-        def measure(self, saved):
+        def measure(self, run):
             return {"mine": 1.0}
 
-    with pytest.raises(UserError, match="Mine has no `figures`"):
-        check_figures(study(probes=(Mine(),)))
+    with pytest.raises(UserError, match="Mine has no `metrics`"):
+        check_metrics(study(probes=(Mine(),)))
 
 
 def test_crops_are_declared():
-    check_figures(study(claims=(Claim("c", "a", "b", metric="accuracy lost to the crop"),), probes=(Cropped(5),)))
+    check_metrics(study(claims=(Claim("c", "a", "b", metric="accuracy lost to the crop"),), probes=(Cropped(5),)))

@@ -25,7 +25,7 @@ def test_accuracy_is_scikit_learns(distance, metric):
     reference = KNeighborsClassifier(1, metric=metric, algorithm="brute").fit(flat(images), labels)
     assert measured["test accuracy"] == pytest.approx(reference.score(flat(queries), truth), abs=1e-9)
     assert measured["megabytes kept"] == 300 * 64 / 1e6 and measured["test count"] == len(truth)
-    assert set(Neighbours(experiment).figures) == set(measured)
+    assert set(Neighbours(experiment).metrics) == set(measured)
     assert measured["milliseconds per test image"] > 0
 
 

@@ -30,8 +30,8 @@ def saved(tmp_path_factory):
     plan = make_plan(experiment)
     path = tmp_path_factory.mktemp("run")
     quiet = Display(Console(quiet=True), lines=False)
-    with start_run(path, config.encode(experiment), None, plan.dataset()) as record, quiet as display:
-        outcome = run(plan, record, display)
+    with start_run(path, config.encode(experiment), None, plan.dataset()) as directory, quiet as display:
+        outcome = run(plan, directory, display)
     assert outcome.result["test"]["accuracy"] > 0.5
     return load_run(path)
 
@@ -58,35 +58,35 @@ def test_shifted_images_are_moved_and_filled_with_black(saved):
     moved[0, :, 2:], moved[1, :, :-2] = images[:, :-2], images[:, 2:]
     moved[2, :, :, 2:], moved[3, :, :, :-2] = images[:, :, :-2], images[:, :, 2:]
     expected = np.mean([accuracy(saved, each, labels) for each in moved])
-    figures = Shifted(2).measure(saved)
-    assert set(figures) == set(Shifted.figures)
-    assert figures["accuracy when shifted"] == pytest.approx(expected, abs=1e-9)
+    measured = Shifted(2).measure(saved)
+    assert set(measured) == set(Shifted.metrics)
+    assert measured["accuracy when shifted"] == pytest.approx(expected, abs=1e-9)
     lost = accuracy(saved, images, labels) - expected
-    assert figures["accuracy lost to the shift"] == pytest.approx(lost, abs=1e-9) and lost > 0.1
+    assert measured["accuracy lost to the shift"] == pytest.approx(lost, abs=1e-9) and lost > 0.1
 
 
 def test_cropped_images_are_the_enlarged_middle(saved):
     images, labels = read("test")
     crop, resize = CenterCrop(4), Resize((8, 8))
     cropped = np.stack([resize(crop(image, None), None) for image in images])
-    figures = Cropped(4).measure(saved)
-    assert set(figures) == set(Cropped.figures)
-    assert figures["accuracy when cropped"] == pytest.approx(accuracy(saved, cropped, labels), abs=1e-9)
-    assert figures["accuracy lost to the crop"] > 0.1
+    measured = Cropped(4).measure(saved)
+    assert set(measured) == set(Cropped.metrics)
+    assert measured["accuracy when cropped"] == pytest.approx(accuracy(saved, cropped, labels), abs=1e-9)
+    assert measured["accuracy lost to the crop"] > 0.1
 
 
 def test_generalization_measures_the_training_images_as_they_are(saved):
-    figures = Generalization().measure(saved)
-    assert set(figures) == set(Generalization.figures)
+    measured = Generalization().measure(saved)
+    assert set(measured) == set(Generalization.metrics)
     fitted, test = accuracy(saved, *read("train[:600]")), accuracy(saved, *read("test"))
-    assert figures["fitted accuracy"] == pytest.approx(fitted, abs=1e-9)
-    assert figures["gap"] == pytest.approx(fitted - test, abs=1e-9)
+    assert measured["fitted accuracy"] == pytest.approx(fitted, abs=1e-9)
+    assert measured["gap"] == pytest.approx(fitted - test, abs=1e-9)
     losses = []
     for split in ("train[:600]", "test"):
         images, labels = read(split)
         losses.append(float(-jax.nn.log_softmax(logits(saved, images))[np.arange(len(labels)), labels].mean()))
-    assert figures["fitted loss"] == pytest.approx(losses[0], rel=1e-5)
-    assert figures["loss gap"] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    assert measured["fitted loss"] == pytest.approx(losses[0], rel=1e-5)
+    assert measured["loss gap"] == pytest.approx(losses[1] - losses[0], rel=1e-4)
 
 
 def test_a_block_left_out_adds_nothing(saved):
@@ -99,13 +99,13 @@ def test_a_block_left_out_adds_nothing(saved):
         for name in ("scale", "bias"):
             flat["backbone", block, "bn2", name] *= 0
         without.append(accuracy(saved, images, labels, unflatten_dict(flat)))
-    figures = WithoutBlocks().measure(saved)
-    assert set(figures) == set(WithoutBlocks.figures)
+    measured = WithoutBlocks().measure(saved)
+    assert set(measured) == set(WithoutBlocks.metrics)
     whole = accuracy(saved, images, labels)
     assert min(without) < whole
-    assert figures["accuracy without a block"] == pytest.approx(np.mean(without), abs=1e-9)
-    assert figures["accuracy lost with a block"] == pytest.approx(whole - np.mean(without), abs=1e-9)
-    assert figures["accuracy lost with the worst block"] == pytest.approx(whole - min(without), abs=1e-9)
+    assert measured["accuracy without a block"] == pytest.approx(np.mean(without), abs=1e-9)
+    assert measured["accuracy lost with a block"] == pytest.approx(whole - np.mean(without), abs=1e-9)
+    assert measured["accuracy lost with the worst block"] == pytest.approx(whole - min(without), abs=1e-9)
 
 
 def test_nets_that_have_no_block_to_leave_out_are_refused(saved):
@@ -122,8 +122,8 @@ def test_nets_that_have_no_block_to_leave_out_are_refused(saved):
 
 
 def test_cost_counts_what_is_kept(saved):
-    figures = Cost(batch=20, repeats=2).measure(saved)
-    assert set(figures) == set(Cost.figures)
+    measured = Cost(batch=20, repeats=2).measure(saved)
+    assert set(measured) == set(Cost.metrics)
     arrays = jax.tree.leaves((saved.state.params, saved.state.stats))
-    assert figures["megabytes kept"] == pytest.approx(sum(np.asarray(x).nbytes for x in arrays) / 1e6)
-    assert 0 < figures["milliseconds per test image"] < 1000
+    assert measured["megabytes kept"] == pytest.approx(sum(np.asarray(x).nbytes for x in arrays) / 1e6)
+    assert 0 < measured["milliseconds per test image"] < 1000

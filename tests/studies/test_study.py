@@ -146,17 +146,17 @@ def test_shares_of_the_cells_make_up_the_study(study, tmp_path):
     assert table_without_speed(shares) == table_without_speed(study[0])
 
 
-def test_seeds_together_equal_seeds_one_by_one(study, tmp_path):
+def test_vmapped_seeds_equal_seeds_one_by_one(study, tmp_path):
     """The same figures to rounding, in run directories of the same form, and resumed after a kill."""
-    path, together = study[0], tmp_path / "study"
-    process = start(FILE, "--workdir", together, "--together", "yes")
-    wait_until(lambda: any(together.glob("cells/none/*/checkpoints/15")), process)
+    path, vmapped = study[0], tmp_path / "study"
+    process = start(FILE, "--workdir", vmapped, "--vmap-seeds", "yes")
+    wait_until(lambda: any(vmapped.glob("cells/none/*/checkpoints/15")), process)
     process.kill()
     process.communicate()
-    out = finish(FILE, "--workdir", together, "--together", "yes").stdout
-    assert out.count("2 seeds together") == 4
+    out = finish(FILE, "--workdir", vmapped, "--vmap-seeds", "yes").stdout
+    assert out.count("2 seeds as one program") == 4
     for cell in CELLS:
-        one, other = path / "cells" / cell, together / "cells" / cell
+        one, other = path / "cells" / cell, vmapped / "cells" / cell
         assert read(one, "status.json")["state"] == read(other, "status.json")["state"]
         if cell.startswith("wild"):
             continue
@@ -166,7 +166,7 @@ def test_seeds_together_equal_seeds_one_by_one(study, tmp_path):
         ]
         for ours, theirs in zip(found, expected, strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-3)
-    finish("evaluate", together / "cells" / CELLS[0], module="jaxcnn")
+    finish("evaluate", vmapped / "cells" / CELLS[0], module="jaxcnn")
 
 
 def test_claims_that_are_changed_after_the_start_are_judged_as_pinned(study, tmp_path):
@@ -241,7 +241,7 @@ def test_a_changed_arm_in_an_old_directory_is_refused(study, tmp_path):
     [
         (('"half", "none", metric', '"haf", "none", metric'), "names no arm 'haf'; did you mean 'half'"),
         (("seeds=(0, 1)", "seeds=()"), "there must be one at least"),
-        (('"train loss"', '"train los"'), "no figure of the arm 'half': 'train los'; did you mean 'train loss'"),
+        (('"train loss"', '"train los"'), "no metric of the arm 'half': 'train los'; did you mean 'train loss'"),
         (("question=", "qestion="), "unexpected keyword argument 'qestion'"),
         (("return Study(", "return dict("), "study() returned dict and not a Study"),
     ],

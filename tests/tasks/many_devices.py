@@ -1,6 +1,7 @@
 """python -m tests.tasks.many_devices FILE: a set whose last batch is uneven, evaluated on 1, 2, 4 and 8 fake devices.
 
-Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers}}.
+Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
+"steps": {microbatches: [loss, norm of the gradient] of a train step}}}.
 """
 
 import json
@@ -10,12 +11,19 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.experiment import Data, Experiment
+from jaxcnn.runs.program import train_step
+from jaxcnn.runs.setup import initial_state
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train.mesh import Parallel, make_mesh, split
-from tests.tasks.segmenters import Given
+from jaxcnn.train.optimizers import build_optimizer
+from tests.tasks.segmenters import Given, Pixelwise
 
 CLASSES, BATCH, IMAGES = 5, 8, 19
+WEIGHTS = (1.0, 0.5, 2.0, 1.5, 1.0)
 TASK = Segmentation(classes=("a", "b", "c", "d", "e"))
 
 
@@ -34,6 +42,28 @@ def batches() -> list[dict[str, np.ndarray]]:
     order = np.arange(-(-IMAGES // BATCH) * BATCH)
     parts = np.split(order, len(order) // BATCH)
     return [{"image": logits[i % IMAGES], "mask": masks[i % IMAGES], "valid": i < IMAGES} for i in parts]
+
+
+def training_batch(images: int = 16) -> dict[str, np.ndarray]:
+    """Images uint8 [16, 6, 7, 3] of which every second one has few pixels that count, and the last none."""
+    rng = np.random.default_rng(1)
+    masks = rng.integers(0, CLASSES, (images, 6, 7)).astype(np.uint8)
+    masks[1::2][rng.random(masks[1::2].shape) < 0.9] = 255
+    masks[-1] = 255
+    return {"image": rng.integers(0, 256, (images, 6, 7, 3)).astype(np.uint8), "mask": masks}
+
+
+def one_step(accumulate: int, sharding: NamedSharding) -> list[float]:
+    """Loss and norm of the gradient of a step as training takes it, in so many microbatches."""
+    source = Synthetic(image_shape=(6, 7, 3), classes=CLASSES)
+    experiment = Experiment(
+        Pixelwise(CLASSES), Data((6, 7, 3), source), task=Segmentation(class_weights=WEIGHTS), accumulate=accumulate
+    )
+    constant = lambda step: jnp.float32(0.1)  # noqa: E731
+    optimizer = build_optimizer(experiment.optimizer, constant, None)
+    step = jax.jit(train_step(experiment, optimizer, constant, log_every=1))
+    _, metrics = step(initial_state(experiment, optimizer), {}, jax.device_put(training_batch(), sharding))
+    return [float(metrics["step_loss"]), float(metrics["grad_norm"])]
 
 
 def main(file: pathlib.Path) -> None:
@@ -55,6 +85,7 @@ def main(file: pathlib.Path) -> None:
             "loss": float(value),
             "gradient": float(jnp.linalg.norm(gradient)),
             "gathers": evaluate.as_text().count("all-gather"),
+            "steps": {accumulate: one_step(accumulate, sharding) for accumulate in (1, 2)},
         }
     file.write_text(json.dumps(found))
 
