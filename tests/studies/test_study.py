@@ -263,7 +263,7 @@ def test_wrong_flags_are_one_message(tmp_path):
 
 def test_debug_shrinks_every_cell(tmp_path):
     _, shrunk = parse_flags(load_study(FILE), FILE, ["--debug"], "")
-    assert {str(arm.duration) for arm in shrunk.arms.values()} == {"6steps"}
+    assert {str(arm.duration) for arm in shrunk.arms.values()} == {"6 steps"}
     finish(FILE, "--debug", "--workdir", tmp_path / "run", "--index", "0", "--of", "8")
     assert [status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"] == [6]
 
