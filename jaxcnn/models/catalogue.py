@@ -36,6 +36,7 @@ EFFICIENTNET = "Tan & Le, EfficientNet: rethinking model scaling for convolution
 LITE = "Liu, EfficientNet-Lite (TensorFlow blog)"
 DCN = "Dai et al., Deformable convolutional networks"
 DCNV2 = "Zhu et al., Deformable ConvNets v2: more deformable, better results"
+YOLO = "Redmon et al., You only look once: unified, real-time object detection"
 FCN = "Long et al., Fully convolutional networks for semantic segmentation"
 
 VGG_TABLE_3 = "paper, Table 3, S = Q = 256, dense"

@@ -154,3 +154,7 @@ class ConvGrid(nn.Module):
         # Roots of a width and height of 0.3 and the middle of the cell: from 0 the square of a root has no gradient.
         start = jnp.array([0.5, 0.5, 0.3, 0.3], jnp.float32)
         return GridOutputs(boxes.reshape(*x.shape[:3], self.boxes, 4) + start, confidence, classes)
+
+
+YOLO_HEAD = FCGrid()
+FAST_HEAD = FCGrid(widths=(256, 4096))

@@ -145,5 +145,3 @@ def cell_coordinates(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
     y = middle[..., 1] * (rows / height) - jnp.arange(rows)[:, None]
     extent = (boxes[..., 2:] - boxes[..., :2]) / jnp.array([width, height], boxes.dtype)
     return jnp.stack([x, y, *jnp.moveaxis(jnp.sqrt(extent), -1, 0)], -1)
-
-
