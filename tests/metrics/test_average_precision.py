@@ -209,13 +209,26 @@ def test_rules_by_hand():
     assert [each.value for each in crowd] == pytest.approx([1 / 3, 1 / 3, 1])  # VOC knows no crowds
 
 
+def test_of_two_equal_overlaps_coco_takes_the_later_box():
+    """The first detection overlaps both boxes by 0.8; above 0.5 the second one fits the earlier box alone."""
+    no = np.zeros(2, bool)
+    truth = {"boxes": np.array([[0, 0, 10, 8], [0, 2, 10, 10.0]]), "classes": np.zeros(2, int), "crowd": no}
+    truth["area"] = np.full(2, 80.0)
+    found = {"boxes": np.array([[0, 0, 10, 10], [0, 0, 10, 7.0]]), "scores": [0.9, 0.8], "classes": np.zeros(2, int)}
+    ours = coco([found], [truth], 1)
+    assert ours.metrics["coco_ap75"] == pytest.approx(1)
+    np.testing.assert_allclose([*ours.metrics.values()], by_pycocotools([found], [truth], 1).stats, atol=1e-9)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_truth_given_as_detections_scores_one(protocol):
     for seed in range(30):
         _, truths, classes = random_set(seed)
         if not sum(len(truth["classes"]) for truth in truths):
             continue
-        measured = measure(protocol, as_detections(truths), truths, classes)
+        found = as_detections(truths)
+        assert [len(each["scores"]) for each in found] == [(~truth["crowd"]).sum() for truth in truths]
+        measured = measure(protocol, found, truths, classes)
         assert not measured.objects.any() or measured.value == pytest.approx(1, abs=1e-12)
         check_truth(protocol, truths, classes)
     twice = [{"boxes": [[0, 0, 5, 5], [0, 0, 5, 5]], "classes": [1, 1]}]
@@ -272,7 +285,8 @@ def test_padded_records_are_read_as_lists_are(protocol):
             most = max(len(each["classes"]) for each in side) + 2
             arrays = {}
             for name in side[0]:
-                rows = np.full((len(side), most, *np.shape(side[0][name])[1:]), -1.0 if name == "classes" else 7.0)
+                fill = {"classes": -1.0, "boxes": 7.0, "scores": 0.95}.get(name, 0.0)
+                rows = np.full((len(side), most, *np.shape(side[0][name])[1:]), fill)
                 for i, each in enumerate(side):
                     rows[i, 1 : 1 + len(each[name])] = each[name]  # padding in front as well
                 arrays[name] = rows.astype(np.float64 if name == "area" else side[0][name].dtype)
