@@ -130,7 +130,7 @@ class RunDirectory:
     def position(self) -> dict[str, Any]:
         """Where the run is: what a checkpoint notes of it, and `recognize` knows again.
 
-        Its config and classes, and the size and the digest of metrics.jsonl, all of which is on disk then, with the other
+        Its config and classes, and the size and digest of metrics.jsonl, all of which is on disk then, with the other
         lists. Resume cuts metrics.jsonl to this size.
         """
         if self.process:
