@@ -25,6 +25,9 @@ def evaluate(
     checkpoint: Checkpoint = "latest",
     data_dir: str | None = None,
     folder: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    annotations: str | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> None:
@@ -35,7 +38,12 @@ def evaluate(
       split: A split of the run's data, or a part, such as train[:1000]; default its test and evaluation splits.
       checkpoint: latest, best or a step.
       data_dir: Where prepared TFDS data lies, if not where the run found it.
-      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set.
+      folder: Evaluate on the images in FOLDER/SPLIT/CLASS/ instead of the run's data set; those of a segmenter or a
+        detector lie there as Pascal VOC's do.
+      images: Evaluate on the images in this folder, with --masks or --annotations. {split} in the paths stands for the
+        split; without it the split train is all of them.
+      masks: The folder of the masks of --images, for segmentation.
+      annotations: The boxes of --images, in COCO's JSON.
       json: Print JSON.
     """
     from jaxcnn.runs.display import result_table
@@ -43,7 +51,9 @@ def evaluate(
     from jaxcnn.runs.run_directory import open_run
 
     _trust(run, trust)
-    result = evaluate_run(run, split, checkpoint, data_dir, folder)
+    given = {"path": folder, "images": images, "masks": masks, "annotations": annotations}
+    paths = {field: path for field, path in given.items() if path is not None}
+    result = evaluate_run(run, split, checkpoint, data_dir, paths)
     show(result, result_table(result, open_run(run).roles()), json)
 
 

@@ -3,12 +3,12 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxcnn.data.box_rules import UNKNOWN, Annotations, BoxRules, Note, ruled
-from jaxcnn.data.examples import BrokenExample, Example, check_index
+from jaxcnn.data.examples import BrokenExample, Example, Examples, check_index
 from jaxcnn.data.folder import digest_of_files
 from jaxcnn.data.images import decode, orientation
 from jaxcnn.errors import UserError, did_you_mean
@@ -61,7 +61,7 @@ class BoxedExamples:
             keep = ~bare
             self.dropped += [
                 Note("images without objects", "dropped", f"{files[i]} has no object: dropped")
-                for i in np.flatnonzero(bare)
+                for i in np.flatnonzero(bare).tolist()
             ]
         elif rules.no_objects == "refuse":
             refused |= {int(i): "it has no object" for i in np.flatnonzero(bare)}
@@ -107,13 +107,12 @@ class BoxedExamples:
             boxes = self._of(i, image.shape[:2], data)
         except (OSError, ValueError) as cause:
             raise BrokenExample(i, path, str(cause)) from cause
-        return {
-            "image": image,
-            "boxes": boxes.boxes.astype(np.float32),
-            "classes": boxes.classes.astype(np.int32),
-            "difficult": boxes.difficult,
-            "crowd": boxes.crowd,
-        }
+        return {"image": image} | parts(boxes)
+
+    def truth(self, i: int) -> Example:
+        """The boxes of photo `i` and what is said of them, without reading it: as annotated, if EXIF turns them."""
+        i = check_index(i, len(self))
+        return parts(self._kept.chosen(np.arange(self._first[i], self._first[i + 1])))
 
     def notes(self, i: int) -> list[Note]:
         """What the rules did to the boxes of photo `i`."""
@@ -123,10 +122,6 @@ class BoxedExamples:
         """The path of the photo."""
         return os.fsdecode(self.files[i])
 
-    def box_counts(self) -> np.ndarray:
-        """int64 [classes]: how many boxes each class has."""
-        return np.bincount(self._kept.classes, minlength=len(self.classes))
-
     def _of(self, i: int, size: tuple[int, int], data: bytes) -> Annotations:
         """The boxes of photo `i`, whose upright size is this. ValueError if they are not of it."""
         boxes = self._kept.chosen(np.arange(self._first[i], self._first[i + 1]))
@@ -135,7 +130,7 @@ class BoxedExamples:
         number = orientation(data) if rule != "upright" or not np.array_equal(annotated, size) else 1
         if number > 1 and rule == "refuse":
             raise ValueError(f"the photo is turned by EXIF (orientation {number}), which rules.turned refuses")
-        stored = size[::-1] if number > 4 else size  # 5 to 8 change the sides
+        stored = (size[1], size[0]) if number > 4 else size  # 5 to 8 change the sides
         expected = stored if rule == "stored" else size
         if np.isnan(annotated).any():
             left = ruled(self._rules, boxes._replace(image=np.zeros_like(boxes.image)), np.array([expected], float))
@@ -157,11 +152,32 @@ class BoxedExamples:
         return boxes._replace(boxes=upright(boxes.boxes, number, stored)) if rule == "stored" else boxes
 
 
+def parts(boxes: Annotations) -> Example:
+    """The parts of an example that say something of its boxes."""
+    area = {} if boxes.area is None else {"area": boxes.area.astype(np.float32)}
+    return {
+        "boxes": boxes.boxes.astype(np.float32),
+        "classes": boxes.classes.astype(np.int32),
+        "difficult": boxes.difficult,
+        "crowd": boxes.crowd,
+    } | area
+
+
+def truths_of(examples: Examples) -> Iterator[Example]:
+    """The boxes of every example that is not known to be broken, without reading photos where that can be.
+
+    Example: check_truth("voc07", list(truths_of(examples)), len(examples.classes))
+    """
+    read = getattr(examples, "truth", examples.__getitem__)
+    refused = getattr(examples, "refused", {})
+    return (read(i) for i in range(len(examples)) if i not in refused)
+
+
 def upright(boxes: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray:
     """Boxes [N, 4] of a photo as stored, (height, width) `size`, moved as EXIF orientation `number` turns it."""
     swap, left_right, top_bottom = AS_SEEN.get(number, AS_SEEN[1])
     if swap:
-        boxes, size = boxes[:, [1, 0, 3, 2]], size[::-1]
+        boxes, size = boxes[:, [1, 0, 3, 2]], (size[1], size[0])
     height, width = size
     if left_right:
         boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)

@@ -1,4 +1,4 @@
-"""Class activation maps: CAM (Zhou et al. 2016) and Grad-CAM (Selvaraju et al. 2017).
+"""Class activation maps: CAM (Zhou et al. 2016), Grad-CAM (Selvaraju et al. 2017) and Seg-Grad-CAM.
 
 A map is a pure function of (model, variables, normalised images); it has the size of the feature map that it is read
 from, and `upsample` brings it to the image's. On a net whose head is global average pooling and one linear layer the
@@ -50,7 +50,8 @@ def gradcam(
 ) -> jax.Array:
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) at any endpoint.
 
-    Of a segmenter the logit of a class is its mean over all pixels (Vinogradova et al. 2020: a sum over chosen ones).
+    Of a segmenter the gradient is that of the sum of the class's logits over the pixels that are predicted to be of the
+    class (Seg-Grad-CAM, Vinogradova et al. 2020, equation 2), and over all pixels if none is.
 
     Args:
       model: a Classifier or a Segmenter.
@@ -67,14 +68,23 @@ def gradcam(
     """
     maps, rest = cut(model, variables, images, endpoint)
     rows = jnp.arange(len(images))
-    gradients = jax.grad(lambda maps: rest(maps)[rows, classes].sum())(maps).astype(jnp.float32)
+
+    def score(maps: jax.Array) -> jax.Array:
+        logits = rest(maps)
+        if logits.ndim == 2:
+            return logits[rows, classes].sum()
+        own = logits[rows, :, :, classes]  # [B, H, W]
+        predicted = logits.argmax(-1) == classes[:, None, None]
+        return jnp.where(predicted | ~predicted.any((1, 2), keepdims=True), own, 0).sum()
+
+    gradients = jax.grad(score)(maps).astype(jnp.float32)
     weights = gradients.mean((1, 2))
     return nn.relu(jnp.einsum("bhwc,bc->bhw", maps.astype(jnp.float32), weights))
 
 
 def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> tuple[jax.Array, Any]:
     """The map [B, H', W', C] of an endpoint, and the net behind it: a function from such a map to logits [B, classes],
-    of a segmenter the mean ones of all pixels.
+    of a segmenter [B, H, W, classes].
 
     The net is cut in its jaxpr, at the value that `features()` returns, so that a family need not be able to start in
     the middle. What reaches the logits beside the endpoint, as through a shortcut, is held as it is.
@@ -84,8 +94,7 @@ def cut(model: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> t
     def forward(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         ends = cast(dict[str, jax.Array], model.apply(variables, images, train=False, method="features"))
         if isinstance(model, Segmenter):
-            pixels = model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
-            logits = cast(jax.Array, pixels).mean((1, 2))
+            logits = model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
         else:
             logits = model.apply(variables, ends["final"], train=False, method="classify")
         return ends[endpoint], cast(jax.Array, logits)

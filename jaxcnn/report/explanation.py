@@ -22,6 +22,7 @@ from jaxcnn.explain.deletion import Curve, deletion, insertion
 from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
 from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
+from jaxcnn.report.target import target_of
 from jaxcnn.runs.prediction import Net, decode_file, listed, load_net, prepare
 from jaxcnn.tasks.task import Answer
 from jaxcnn.text import plain
@@ -47,7 +48,7 @@ SOURCES = {
     "cam": "The final map weighted by the class's row of the last layer (Zhou et al. 2016). What is not above 0 is not "
     "drawn.",
     "gradcam": "The maps of an endpoint weighted by the mean gradient of the class's logit, cut off at 0 (Selvaraju et "
-    "al. 2017).",
+    "al. 2017); of a segmenter, of its logits at the pixels that it gives to the class (Vinogradova et al. 2020).",
     "occlusion": "How much the class's probability falls when a square of the image's mean colour hides it (Zeiler & "
     "Fergus 2014, section 4.2).",
     "features": "What the channels of an endpoint answer to the image, each from dark (its least value) to bright.",
@@ -168,7 +169,7 @@ class _Draw:
         self.net, self.question, self.out = net, question, out
         self.model = net.experiment.model
         self.normalize = net.data.normalize
-        self.target = net.index(question.chosen) if question.method in MAPS and question.chosen is not None else None
+        self.chosen = net.index(question.chosen) if question.method in MAPS and question.chosen is not None else None
         if question.method in OF_AN_ENDPOINT:
             image = jax.ShapeDtypeStruct((1, *net.data.image_shape), np.float32)
             check_endpoint(self.model, image, question.endpoint)
@@ -213,8 +214,7 @@ class _Draw:
         section.pictures.append(Picture(png(large, f"{name}, as the net sees it"), "as the net sees it"))
         section.pictures.append(self._normalized(name, pixels, factor))
         if self.question.method in MAPS:
-            scores = self.net.probabilities(pixels[None])[0]
-            self._map(section, pixels, scores, large, self._known_box(source, path))
+            self._map(section, pixels, large, self._known_box(source, path))
         elif self.question.method == "prediction":
             self._prediction(section, factor)
         elif self.question.method == "features":
@@ -239,20 +239,13 @@ class _Draw:
         caption = f"normalized: {low:.2f} to {high:.2f}, mean {mean:.2f}; middle gray is 0"
         return Picture(png(picture, f"{name}, normalized"), caption)
 
-    def _map(
-        self, section: Section, pixels: np.ndarray, scores: np.ndarray, large: np.ndarray, known: np.ndarray | None
-    ) -> None:
+    def _map(self, section: Section, pixels: np.ndarray, large: np.ndarray, known: np.ndarray | None) -> None:
         """A map of one class over the image, with its box and scores."""
-        chosen = self.question.chosen
-        target = int(scores.argmax()) if self.target is None else self.target
-        label = imagenet.described(self.net.classes[target])
-        section.lines.append(f"{label}, probability {scores[target]:.4f}{' (predicted)' if chosen is None else ''}")
-
-        def probability(images: np.ndarray) -> np.ndarray:
-            return self.net.probabilities(images)[:, target]
-
+        target = target_of(self.net, pixels, self.chosen)
+        label, probability = target.label, target.probability
+        section.lines.append(target.line)
         floats = pixels.astype(np.float32)
-        heat = self._heat(floats, target, probability)
+        heat = self._heat(floats, target.index, probability)
         if not np.isfinite(heat).all():
             raise _NotShown(f"{section.title}: the map is not finite; the run's weights may have diverged")
         factor = len(large) // len(pixels)
@@ -277,7 +270,9 @@ class _Draw:
             overlap = 0.0 if box is None else float(iou(box[None], known[None])[0, 0])
             section.lines.append(f"IoU with the given box {overlap:.3f}")
         kind = self.question.method + (f"_{self.question.endpoint}" if self.question.method in OF_AN_ENDPOINT else "")
-        file = save_png(self.out, f"{section.title}_{kind}_{target}-{as_file_name(self.net.classes[target])}", picture)
+        file = save_png(
+            self.out, f"{section.title}_{kind}_{target.index}-{as_file_name(self.net.classes[target.index])}", picture
+        )
         section.pictures.append(self._picture(picture, f"{TITLES[self.question.method]}: {label}", file))
 
     def _heat(self, floats: np.ndarray, target: int, probability: Any) -> np.ndarray:

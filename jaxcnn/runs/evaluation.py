@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -16,15 +15,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn.data.examples import BrokenExample, Examples
-from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
-from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
+from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, fitted_evaluation, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
 from jaxcnn.tasks.task import Task
 from jaxcnn.train import mesh as meshes
@@ -191,31 +190,41 @@ def evaluate_run(
     split: str | None = None,
     checkpoint: str = "latest",
     data_dir: str | None = None,
-    folder: str | None = None,
+    paths: Mapping[str, str] = MappingProxyType({}),
 ) -> Metrics:
     """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
-    With `folder` the images are those of FOLDER/SPLIT/CLASS/*, whose class names must be the run's.
+    With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's.
 
     Raises:
-      UserError: as load_run, or the split does not exist, or its classes are not those that the run was trained on.
+      UserError: as load_run and source_at; the split does not exist, or its classes are not those that the run was
+        trained on.
     """
     restored = load_run(path, checkpoint)
     experiment = restored.experiment
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)
-    if folder is not None:
-        data = dataclasses.replace(data, source=Folder(folder, channels=1 if data.image_shape[2] == 1 else 3))
-    elif isinstance(data.source, Folder) and not os.path.isdir(data.source.path):
-        raise UserError(
-            f"{path}: its images were in {data.source.path}, which is not there now; if they moved: "
-            f"jaxcnn evaluate {path} --folder NEW"
-        )
+    if paths:
+        data = dataclasses.replace(data, source=source_at(experiment, restored.classes, paths))
+    else:
+        check_there(pathlib.Path(path), experiment)
     experiment = dataclasses.replace(experiment, data=data)
     return evaluate_restored(
         restored, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,)
     )
+
+
+def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, Examples]) -> list[int]:
+    """How many examples these splits have, and, if one of them is the run's own, all that the run evaluated: batches
+    are then those of the training, and so are the metrics, to the last bit."""
+    counts = [len(examples) for examples in opened.values()]
+    data = restored.experiment.data
+    own = {*data.evaluation_splits, *data.tested}
+    if own & opened.keys() and experiment.data.source == data.source:
+        known = restored.directory.newest_start().get("dataset", {}).get("splits", {})
+        counts += [known.get(name, 0) for name in own]
+    return counts
 
 
 def evaluate_restored(
@@ -230,10 +239,12 @@ def evaluate_restored(
       UserError: a split does not exist, its classes are not those that the run was trained on, or more images cannot
         be used than the run tolerates.
     """
+    opened = open_evaluations(experiment, splits)
+    if step is None:
+        experiment = fitted_evaluation(experiment, restored.mesh, _counts(restored, experiment, opened))
+        step = compile_evaluation_step(experiment, restored.mesh, restored.experiment)
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, restored.mesh, "data.evaluation_batch_size")
-    opened = open_evaluations(experiment, splits)
-    step = step or compile_evaluation_step(experiment, restored.mesh, restored.experiment)
     nets = nets_of(restored.state)
     results: Metrics = {}
     passed_over: list[BrokenExample] = []

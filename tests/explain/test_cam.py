@@ -1,5 +1,7 @@
 """CAM and Grad-CAM against each other, finite differences and PyTorch's hooks."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.explain.cam import cam, cut, gradcam, upsample
 from jaxcnn.models import FC, GAP, Classifier, Segmenter
 from jaxcnn.models.fcn import SkipHead
+from jaxcnn.ops.upsampling import Grid, bilinear_weights, pixels
 from tests.nets import TinyNet
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -137,14 +140,27 @@ def test_what_cannot_be_explained_is_refused():
         cut(TinyNet(), {}, IMAGES, "final")
 
 
-def test_gradcam_of_a_segmenter_is_of_its_mean_logit():
-    """With one score map the mean logit of a class is linear in it: its weights are those of the class, all scaled."""
+def test_gradcam_of_a_segmenter_is_of_the_pixels_that_it_gives_to_the_class():
+    """The gradient of the logits of chosen pixels alone, here by the bilinear weights, which the sum is linear in."""
     model = Segmenter(Two(), SkipHead(4, (("final", 2, 0.5),)))
     variables = model.init(jax.random.key(1), IMAGES, train=False)
-    score = jax.random.normal(jax.random.key(2), (1, 1, 5, 4))
+    score = jax.random.normal(jax.random.key(2), (1, 1, 5, 4)).at[..., 3].set(-9)  # the map has nothing below 0
     variables["params"]["head"]["score_final"]["kernel"] = score
     final = model.apply(variables, IMAGES, train=False, method="features")["final"]
-    # The bilinear weights of a pixel add up to 1, so that the gradients of all 8x8 positions together are the kernel.
-    expected = nn.relu(jnp.einsum("bhwc,cb->bhw", final, score[0, 0][:, CLASSES])) / 64
-    assert expected.max() > 0
-    np.testing.assert_allclose(gradcam(model, variables, IMAGES, CLASSES), expected, rtol=1e-4, atol=1e-6)
+    labels = np.asarray(model.apply(variables, IMAGES, train=False)).argmax(-1)
+    height, width = labels.shape[1:]
+    rows, columns = (
+        bilinear_weights(Grid(0.5, 2, n), pixels(m), "repeat")
+        for n, m in zip(final.shape[1:3], (height, width), strict=True)
+    )
+    seen = []
+    for image, label in itertools.product(range(len(IMAGES)), range(4)):
+        chosen = labels[image] == label
+        seen.append(chosen.any())
+        chosen = chosen if chosen.any() else np.ones_like(chosen)
+        # The weight of each position of the map in the sum; that of a channel is its mean times the class's kernel.
+        share = (rows.T @ chosen @ columns).mean()
+        expected = nn.relu(share * final[image] @ score[0, 0][:, label])
+        found = gradcam(model, variables, IMAGES[image][None], jnp.array([label]))[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert any(seen) and not all(seen), "classes that are predicted somewhere, and nowhere"

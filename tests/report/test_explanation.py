@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,10 +13,18 @@ from PIL import Image
 from jaxcnn import __main__ as command
 from jaxcnn import files
 from jaxcnn.commands.runs import ExplainMethod
+from jaxcnn.data.synthetic import Synthetic
+from jaxcnn.data.transforms import UNIT
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.explain.overlay import GIVEN, enlarge
+from jaxcnn.models import Segmenter, create_model
+from jaxcnn.models.fcn import SkipHead
 from jaxcnn.report import explanation
-from jaxcnn.report.explanation import Method
-from jaxcnn.runs.prediction import decode_file, load_net, prepare
+from jaxcnn.report.explanation import Method, Question, explain_run
+from jaxcnn.report.target import target_of
+from jaxcnn.runs.prediction import Net, decode_file, load_net, prepare
+from jaxcnn.tasks.segmentation import Segmentation
 from tests.tiny_runs import ROOT, TINY, finish
 
 GAP_NET = '''"""A net with global average pooling, on made-up images."""
@@ -257,3 +266,53 @@ def test_what_enters_the_net_is_shown_beside_what_it_sees(run, photo):
     light, dark = (np.full((32, 32, 3), level, np.uint8) for level in (255, 0))
     assert "1.00 to 1.00, mean 1.00" in draw._normalized("a", light, 7).caption.replace("-", "")
     assert draw._normalized("a", light, 7).caption != draw._normalized("a", dark, 7).caption
+
+
+@pytest.fixture
+def segmenter(monkeypatch):
+    """A net with weights that were drawn, in the place of a run's, which gives no pixel to the last of its classes."""
+    source = Synthetic(image_shape=(32, 32, 3), classes=4, parts=("mask",))
+    backbone = create_model("vgg11_bn", stages=2, width=0.0625, classes=4).backbone
+    model = Segmenter(backbone, SkipHead(4, (("final", 4, 1.5),)))
+    variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False)
+    kernel = variables["params"]["head"]["score_final"]["kernel"]
+    scores = jax.random.normal(jax.random.key(1), kernel.shape)
+    scores = (scores - scores.mean(2, keepdims=True)).at[..., 3].set(-9.0)  # the maps are at least 0
+    variables["params"]["head"]["score_final"]["kernel"] = scores
+    experiment = Experiment(model, Data((32, 32, 3), source), task=Segmentation())
+    net = Net(experiment, ("ground", "cup", "plate", "spoon"), variables, 0)
+    monkeypatch.setattr(explanation, "load_net", lambda *args, **kwargs: net)
+    return net
+
+
+@pytest.mark.parametrize("method", ["gradcam", "occlusion"])
+def test_a_segmenter_is_explained_by_the_pixels_that_it_gives_to_a_class(method, segmenter, tmp_path):
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:16], image[16:, :12] = (255, 0, 80), (0, 200, 255)
+    Image.fromarray(image).save(tmp_path / "table.png")
+    logits = segmenter.experiment.model.apply(segmenter.variables, UNIT(image[None]), train=False)[0]
+    probabilities, labels = np.asarray(jax.nn.softmax(logits)), np.asarray(logits.argmax(-1))
+    covered = np.bincount(labels.reshape(-1), minlength=4)
+    assert covered[3] == 0 and sorted(covered)[-2] > 0
+
+    def lines_of(chosen):
+        return explain_run(tmp_path, [tmp_path / "table.png"], Question(method, chosen), tmp_path / "out")[0]
+
+    most = int(covered.argmax())
+    assert f"{segmenter.classes[most]}, {covered[most] / 1024:.1%} of the pixels (most of all)" in lines_of(None)[0]
+    chosen = int(np.argsort(covered)[-2])
+    name = segmenter.classes[chosen]
+    assert lines_of(name)[0] == f"table: {name}, {covered[chosen] / 1024:.1%} of the pixels"
+    assert [*(tmp_path / "out").glob(f"table_{method}*_{chosen}-{name}.png")]
+    target = target_of(segmenter, image, chosen)
+    found = target.probability(np.stack([image, image]).astype(np.float32))
+    np.testing.assert_allclose(found, probabilities[..., chosen][labels == chosen].mean(), rtol=1e-4)
+    assert "spoon, 0.0% of the pixels: predicted nowhere" in lines_of("spoon")[0]
+    found = target_of(segmenter, image, 3).probability(image[None].astype(np.float32))
+    np.testing.assert_allclose(found, probabilities[..., 3].mean(), rtol=1e-4, atol=1e-9)
+
+
+def test_a_map_of_a_class_says_which_methods_a_segmenter_has(segmenter, tmp_path):
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "table.png")
+    with pytest.raises(UserError, match=r"CAM needs a head of global average pooling .* use gradcam"):
+        explain_run(tmp_path, [tmp_path / "table.png"], Question("cam"), tmp_path / "out")

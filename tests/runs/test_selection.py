@@ -314,4 +314,4 @@ def test_a_folder_that_moved_goes_on_and_one_that_changed_is_refused(tmp_path, c
     shutil.move(tmp_path / "job2/pictures", tmp_path / "kept")
     with pytest.raises(UserError, match=r"its images were in .*job2/pictures.*jaxcnn evaluate .* --folder NEW"):
         evaluate_run(tmp_path / "run")
-    assert evaluate_run(tmp_path / "run", folder=str(tmp_path / "kept")) == directory.result()
+    assert evaluate_run(tmp_path / "run", paths={"path": str(tmp_path / "kept")}) == directory.result()
