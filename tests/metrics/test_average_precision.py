@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.metrics.average_precision import METRICS, check_truth, coco, match, measure, voc
+from jaxcnn.metrics.average_precision import METRICS, check_truth, coco, measure, voc
 from jaxcnn.metrics.detections import as_detections, gather
+from jaxcnn.metrics.hits import hits_of_images, match
 
 PROTOCOLS = tuple(METRICS)
 
@@ -224,12 +225,15 @@ def test_of_two_equal_overlaps_coco_takes_the_later_box():
 def test_the_truth_given_as_detections_scores_one(protocol):
     for seed in range(30):
         _, truths, classes = random_set(seed)
-        if not sum(len(truth["classes"]) for truth in truths):
+        counting = [(~truth["crowd"] & (protocol == "coco" or ~truth["difficult"])).sum() for truth in truths]
+        if not sum(counting):
+            with pytest.raises(UserError, match=f"of {len(truths)} images none has an object that counts"):
+                check_truth(protocol, truths, classes)
             continue
         found = as_detections(truths)
         assert [len(each["scores"]) for each in found] == [(~truth["crowd"]).sum() for truth in truths]
         measured = measure(protocol, found, truths, classes)
-        assert not measured.objects.any() or measured.value == pytest.approx(1, abs=1e-12)
+        assert measured.value == pytest.approx(1, abs=1e-12)
         check_truth(protocol, truths, classes)
     twice = [{"boxes": [[0, 0, 5, 5], [0, 0, 5, 5]], "classes": [1, 1]}]
     if protocol != "coco":
@@ -293,6 +297,33 @@ def test_padded_records_are_read_as_lists_are(protocol):
             padded.append(arrays)
         one, other = measure(protocol, detections, truths, classes), measure(protocol, *padded, classes)
         np.testing.assert_equal(one.metrics, other.metrics)
+
+
+def test_hits_name_the_rows_of_each_image():
+    truths = [
+        {"boxes": [[0, 0, 9, 9]], "classes": [1]},
+        {"boxes": [[9, 9, 9, 9], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], "classes": [-1, 0, 0, 1]},
+    ]
+    truths[1]["difficult"], truths[0]["difficult"] = [False, False, True, False], [False]
+    found = [
+        {"boxes": [], "scores": [], "classes": []},
+        {
+            "boxes": [[0, 0, 10, 9], [7, 7, 7, 7], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]],
+            "scores": [0.5, 1.0, 0.9, 0.8, 0.7],
+            "classes": [0, -1, 0, 0, 0],
+        },
+    ]
+    first, second = hits_of_images(found, truths, 2)
+    assert first.missed.tolist() == [True] and not len(first.right)
+    assert second.right.tolist() == [False, False, True, False, False]
+    assert second.wrong.tolist() == [True, False, False, False, True]  # a second one, and one of another class
+    assert second.partner.tolist() == [-1, -1, 1, -1, -1] and second.iou.tolist() == [0.9, 0, 1, 1, 0]
+    assert second.missed.tolist() == [False, False, False, True]
+    for seed in range(20):
+        detections, truths, classes = random_set(seed)
+        each, measured = hits_of_images(detections, truths, classes), voc(detections, truths, classes)
+        assert sum(hits.right.sum() + hits.missed.sum() for hits in each) == measured.objects.sum()
+        assert sum((hits.right | hits.wrong).sum() for hits in each) == sum(len(c.scores) for c in measured.curves)
 
 
 def test_mistakes_are_named():
