@@ -65,14 +65,9 @@ class BoxHead(nn.Module):
     dtype: Dtype = "float32"
 
     @nn.compact
-    def __call__(self, ends: Mapping[str, jax.Array], boxes: jax.Array, *, train: bool) -> RegionOutputs:
-        """Maps by name and regions [B, R, 4] in pixels of the image -> RegionOutputs.
-
-        Raises:
-          UserError: a map is missing.
-        """
-        x = self.pool(ends, boxes)
-        x = x.reshape(*x.shape[:2], -1)
+    def __call__(self, pooled: jax.Array, *, train: bool) -> RegionOutputs:
+        """What `pool` made of R regions, [B, R, bins, bins, C] -> RegionOutputs."""
+        x = pooled.reshape(*pooled.shape[:2], -1)
         for number, width in enumerate(self.widths, 6):
             x = jax.nn.relu(self._dense(width, f"fc{number}", self.kernel_init)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -85,7 +80,13 @@ class BoxHead(nn.Module):
 
     @nn.nowrap
     def pool(self, ends: Mapping[str, jax.Array], boxes: jax.Array) -> jax.Array:
-        """[B, R, bins, bins, C] of regions [B, R, 4]. No gradient flows to the regions."""
+        """Maps by name and regions [B, R, 4] in pixels of the image -> [B, R, bins, bins, C].
+
+        No gradient flows to the regions.
+
+        Raises:
+          UserError: a map is missing, or RoIPool is to read several.
+        """
         for name, _ in self.maps:
             if name not in ends:
                 raise UserError(f"BoxHead: the backbone makes no endpoint {name!r}; there is {', '.join(ends)}")

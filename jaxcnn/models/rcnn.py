@@ -52,14 +52,14 @@ class RegionDetector(nn.Module):
         found.boxes[0, : found.count[0]]
 
     Without an RPN, as Fast R-CNN, proposals are an argument: `model.apply(variables, images, proposals, train=False)`.
-    Without them it looks at windows of all places and three sizes and shapes, the "dense boxes" of Girshick 2015,
-    section 5.6: as many as there are anchors in Faster R-CNN, and much work.
+    Without them it looks at dense windows of three sizes and shapes everywhere, which is much work and finds less
+    (Girshick 2015, section 5.5).
 
     Raises UserError for a field of its parts that is none of the choices that the field's type lists.
 
     Attributes:
       backbone: images [B, H, W, C] -> {"stage1": ..., "final": ...}, maps [B, H', W', C'].
-      head: (maps, regions) -> RegionOutputs.
+      head: features of regions, which it pools from the maps -> RegionOutputs.
       aux: of no use to it; every model has the field.
       rpn: (maps, size) -> AnchorOutputs, or None.
       score_threshold: a region whose probability of a class is below is no detection of it.
@@ -113,14 +113,21 @@ class RegionDetector(nn.Module):
 
     def classify(self, ends: Mapping[str, jax.Array], boxes: jax.Array, *, train: bool) -> RegionOutputs:
         """What the head says of regions [B, R, 4], in pixels of the images that the maps are of."""
-        return self.head(ends, boxes, train=train)
+        return self.score_regions(cast(BoxHead, self.head).pool(ends, boxes), train=train)
+
+    def score_regions(self, pooled: jax.Array, *, train: bool) -> RegionOutputs:
+        """What the head says of regions' features [B, R, bins, bins, C]."""
+        return self.head(pooled, train=train)
 
     def outputs(self, images: jax.Array, proposals: Proposals | None = None, *, train: bool) -> RCNNOutputs:
         """Images [B, H, W, C], and proposals for a net without an RPN -> all that leads to detections."""
         size = (images.shape[1], images.shape[2])
         ends = self.features(images, train=train)
         anchors = self.score_anchors(ends, size)
-        if proposals is None:
+        if self.is_initializing():  # parameters do not depend on regions, and finding them would take seconds
+            whole = jnp.broadcast_to(jnp.array([0, 0, size[1], size[0]], jnp.float32), (len(images), 1, 4))
+            proposals = Proposals(whole, jnp.ones(whole.shape[:2]), jnp.ones(whole.shape[:2], bool))
+        elif proposals is None:
             proposals = self.propose(anchors, len(images), size, train=train)
         return RCNNOutputs(anchors, proposals, self.classify(ends, proposals.boxes, train=train))
 

@@ -39,11 +39,13 @@ def test_parameters_of_the_released_nets(name, fields, counts):
     assert counted(name, **fields) == counts
 
 
-DEPTH = (1, 1, 1, 1)
+# A net of which all layers' kinds are left, and fewer candidates, so that it runs in seconds. ResNet-50 with 91 classes
+# and all candidates passes too.
+FEWER = {"depth": (1, 1, 1, 1), "classes": 10, "before_nms": (200, 200), "after_nms": (100, 100)}
 
 
 @functools.cache
-def torchvision_net(depth):
+def torchvision_net():
     """torchvision's net with frozen norms: random weights, statistics with which the signal stays as strong as it is,
     heads scaled so that probabilities are spread and boxes stay near their anchors."""
     torchvision_ops()
@@ -56,9 +58,10 @@ def torchvision_net(depth):
 
     from tests.models.parity import calibrate, randomize
 
-    plain = calibrate(randomize(ResNet(Bottleneck, depth)), (64, 64)).state_dict()
-    frozen = ResNet(Bottleneck, depth, norm_layer=FrozenBatchNorm2d)
-    net = randomize(FasterRCNN(_resnet_fpn_extractor(frozen, 5), num_classes=91))
+    plain = calibrate(randomize(ResNet(Bottleneck, FEWER["depth"])), (64, 64)).state_dict()
+    frozen = ResNet(Bottleneck, FEWER["depth"], norm_layer=FrozenBatchNorm2d)
+    limits = {"rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100}
+    net = randomize(FasterRCNN(_resnet_fpn_extractor(frozen, 5), num_classes=11, **limits))
     body = {f"backbone.body.{key}": value for key, value in plain.items() if not key.startswith("fc.")}
     assert net.load_state_dict(body, strict=False).unexpected_keys == []
     for module in net.modules():
@@ -75,7 +78,7 @@ def torchvision_net(depth):
 @pytest.mark.parametrize("size", [(96, 128), (64, 160)])
 def test_every_intermediate_is_torchvisions(size):
     """In float64, so that candidates whose scores nearly tie come in one order on both sides."""
-    net = torchvision_net(DEPTH)
+    net = torchvision_net()
     import torch
     from torchvision.models.detection.image_list import ImageList
 
@@ -89,7 +92,7 @@ def test_every_intermediate_is_torchvisions(size):
         logits, offsets = net.roi_heads.box_predictor(net.roi_heads.box_head(pooled))
         detections, _ = net.roi_heads(maps, boxes, sizes)
 
-    model = create_model("fasterrcnn_resnet50_fpn", depth=DEPTH, dtype="float64")
+    model = create_model("fasterrcnn_resnet50_fpn", **FEWER, dtype="float64")
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def run(variables, images):
@@ -98,12 +101,12 @@ def test_every_intermediate_is_torchvisions(size):
         return ends, outputs, model.apply(variables, outputs, size, method="detect")
 
     with jax.enable_x64(True):
-        ends, outputs, found = run(from_torch("fasterrcnn_resnet50_fpn", net.state_dict(), depth=DEPTH), images)
+        ends, outputs, found = run(from_torch("fasterrcnn_resnet50_fpn", net.state_dict(), **FEWER), images)
 
     near = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-4)
     for name, theirs in zip((*LEVELS, "p6"), maps.values(), strict=True):
         near(ends[name], theirs.permute(0, 2, 3, 1))
-    assert min(len(each) for each in boxes) > 300 and min(len(each["boxes"]) for each in detections) > 50
+    assert min(len(each) for each in boxes) == 100 and min(len(each["boxes"]) for each in detections) > 50
     counts = outputs.proposals.valid.sum(1)
     assert counts.tolist() == [len(each) for each in boxes]
     first = 0
