@@ -96,6 +96,8 @@ class Annotations(NamedTuple):
     """bool [M]: without area as it is written; in VOC's inclusive pixels such a box would be a pixel wide."""
     names: tuple[str, ...]
     """Of the classes."""
+    area: np.ndarray | None = None
+    """float64 [M]: of the objects, if the file has it."""
     twice: np.ndarray | None = None
     """bool [M]: its id is that of a box before it."""
 

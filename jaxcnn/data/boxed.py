@@ -3,12 +3,12 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxcnn.data.box_rules import UNKNOWN, Annotations, BoxRules, Note, ruled
-from jaxcnn.data.examples import BrokenExample, Example, check_index
+from jaxcnn.data.examples import BrokenExample, Example, Examples, check_index
 from jaxcnn.data.folder import digest_of_files
 from jaxcnn.data.images import decode, orientation
 from jaxcnn.errors import UserError, did_you_mean
@@ -107,13 +107,12 @@ class BoxedExamples:
             boxes = self._of(i, image.shape[:2], data)
         except (OSError, ValueError) as cause:
             raise BrokenExample(i, path, str(cause)) from cause
-        return {
-            "image": image,
-            "boxes": boxes.boxes.astype(np.float32),
-            "classes": boxes.classes.astype(np.int32),
-            "difficult": boxes.difficult,
-            "crowd": boxes.crowd,
-        }
+        return {"image": image} | parts(boxes)
+
+    def truth(self, i: int) -> Example:
+        """The boxes of photo `i` and what is said of them, without reading it: as annotated, if EXIF turns them."""
+        i = check_index(i, len(self))
+        return parts(self._kept.chosen(np.arange(self._first[i], self._first[i + 1])))
 
     def notes(self, i: int) -> list[Note]:
         """What the rules did to the boxes of photo `i`."""
@@ -122,10 +121,6 @@ class BoxedExamples:
     def where(self, i: int) -> str:
         """The path of the photo."""
         return os.fsdecode(self.files[i])
-
-    def box_counts(self) -> np.ndarray:
-        """int64 [classes]: how many boxes each class has."""
-        return np.bincount(self._kept.classes, minlength=len(self.classes))
 
     def _of(self, i: int, size: tuple[int, int], data: bytes) -> Annotations:
         """The boxes of photo `i`, whose upright size is this. ValueError if they are not of it."""
@@ -155,6 +150,27 @@ class BoxedExamples:
                 )
             raise ValueError(f"{told}{expected[0]} x {expected[1]}: its boxes are of another one, or of another size")
         return boxes._replace(boxes=upright(boxes.boxes, number, stored)) if rule == "stored" else boxes
+
+
+def parts(boxes: Annotations) -> Example:
+    """The parts of an example that say something of its boxes."""
+    area = {} if boxes.area is None else {"area": boxes.area.astype(np.float32)}
+    return {
+        "boxes": boxes.boxes.astype(np.float32),
+        "classes": boxes.classes.astype(np.int32),
+        "difficult": boxes.difficult,
+        "crowd": boxes.crowd,
+    } | area
+
+
+def truths_of(examples: Examples) -> Iterator[Example]:
+    """The boxes of every example that is not known to be broken, without reading photos where that can be.
+
+    Example: check_truth("voc07", list(truths_of(examples)), len(examples.classes))
+    """
+    read = getattr(examples, "truth", examples.__getitem__)
+    refused = getattr(examples, "refused", {})
+    return (read(i) for i in range(len(examples)) if i not in refused)
 
 
 def upright(boxes: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray:

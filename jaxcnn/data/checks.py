@@ -23,6 +23,7 @@ WANTED = {
     "classes": "int32 [N]",
     "difficult": "bool [N]",
     "crowd": "bool [N]",
+    "area": "float32 [N]",
     "points": "float32 [N, 2]",
 }
 FLAGS = ("difficult", "crowd")
@@ -202,6 +203,8 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
         known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
         if isinstance(image := example.get("image"), np.ndarray):
             known |= {name: of(image) for name, of in PLACED.items()}
+        if np.shape(boxes := example.get("boxes"))[1:] == (4,):
+            known["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         if not set(names) - (known | example).keys():
             return {name: (known | example)[name] for name in names}
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
@@ -283,5 +286,6 @@ _CHECKS: dict[str, Callable[[Examples, int, Example], None]] = {
     "classes": _of_boxes("classes", np.int32),
     "difficult": _of_boxes("difficult", np.bool_),
     "crowd": _of_boxes("crowd", np.bool_),
+    "area": _of_boxes("area", np.float32),
     "points": lambda examples, i, example: check_points(examples, i, example["points"], example["image"].shape[:2]),
 }

@@ -98,6 +98,7 @@ class COCODetection:
             written=written,
             flat=np.any(written[:, 2:] <= 0, axis=1),
             names=classes,
+            area=_areas(objects, written),
             twice=twice,
         ).chosen(order)
         sizes = np.array([_size(entry) for entry in images], float).reshape(-1, 2)
@@ -191,6 +192,13 @@ def _read(file: str) -> dict[str, list[dict]]:
                 "numbers: x, y, width, height"
             )
     return {name: found[name] for name in needed}
+
+
+def _areas(objects: list[dict], written: np.ndarray) -> np.ndarray:
+    """Of the objects' segments, as COCO tells sizes; of the box where the file does not say."""
+    boxes = written[:, 2:].prod(1).tolist()
+    pairs = zip((each.get("area") for each in objects), boxes, strict=True)
+    return np.array([area if isinstance(area, int | float) else of_box for area, of_box in pairs], float)
 
 
 def _size(entry: dict) -> tuple[float, float]:

@@ -57,4 +57,5 @@ def box_fields(most: int) -> Fields:
         "classes": Field((most,), "int32", fill=-1),
         "difficult": Field((most,), "bool"),
         "crowd": Field((most,), "bool"),
+        "area": Field((most,), "float32"),
     }

@@ -13,7 +13,7 @@ from jaxcnn.data.checks import FLAGS, IGNORED
 from jaxcnn.data.examples import Example
 from jaxcnn.data.images import Method, flip, resize
 
-OF_BOXES = ("classes", *FLAGS)
+OF_BOXES = ("classes", *FLAGS, "area")
 """Parts that say something of each box, and go when it goes."""
 MOVED = frozenset(("mask", "boxes", *OF_BOXES, "points", "placement"))
 """The parts that lie in the image and move with it; all others stay as they are."""

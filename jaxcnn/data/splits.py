@@ -114,6 +114,11 @@ class Sliced:
         examples, index = self.locate(i)
         return examples.notes(index) if hasattr(examples, "notes") else []  # pyright: ignore[reportAttributeAccessIssue]
 
+    def truth(self, i: int) -> Example:
+        """The boxes of example `i`, without its image if its source can do that (data/boxed.py)."""
+        examples, index = self.locate(i)
+        return getattr(examples, "truth", examples.__getitem__)(index)
+
     def example_ids(self) -> set[tuple[str, int]]:
         """(split, index) of every example."""
         names = [examples.split for examples in self.parts]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn.data.box_rules import UNKNOWN, UNLABELED, Annotations, BoxRules, ruled
+from jaxcnn.data.boxed import parts as of_boxes
 from jaxcnn.data.examples import Example
 from jaxcnn.errors import UserError, did_you_mean
 
@@ -16,7 +17,7 @@ INCLUSIVE = ("voc",)
 FROM_BOTTOM = ("kitti",)
 CLASSES = ("label", "type", "category")
 """Names that the class of an object has in TFDS's sets, if it has several features of this kind."""
-FLAGS = {"difficult": "is_difficult", "crowd": "is_crowd"}
+FLAGS = {"difficult": "is_difficult", "crowd": "is_crowd", "area": "area"}
 
 
 class Objects(NamedTuple):
@@ -91,13 +92,14 @@ def annotations(
                     'out by rules=jc.BoxRules(unknown="drop")'
                 )
     no = np.zeros(len(boxes), bool)
-    flags = {name: np.array(found[key], bool).reshape(-1) for name, key in objects.flags.items()}
+    flags = {name: np.array(found[key]).reshape(-1) for name, key in objects.flags.items()}
     return Annotations(
         image=np.zeros(len(boxes), np.int64),
         boxes=boxes,
         classes=kinds,
-        difficult=flags.get("difficult", no),
-        crowd=flags.get("crowd", no),
+        difficult=flags.get("difficult", no).astype(bool),
+        crowd=flags.get("crowd", no).astype(bool),
+        area=flags.get("area"),
         written=written,
         flat=~((xmin < xmax) & (ymin < ymax)),
         names=classes,
@@ -111,9 +113,4 @@ def parts(given: Annotations, rules: BoxRules, size: tuple[int, int]) -> Example
         raise ValueError(left.refused[0])
     if not len(left.kept.boxes) and rules.no_objects == "refuse":
         raise ValueError("it has no object")
-    return {
-        "boxes": left.kept.boxes.astype(np.float32),
-        "classes": left.kept.classes,
-        "difficult": left.kept.difficult,
-        "crowd": left.kept.crowd,
-    }
+    return of_boxes(left.kept)
