@@ -26,7 +26,7 @@ def study(quick: bool = False) -> jc.Study:
         poor = changed(base, model=net(norm, quick, kernel_init="normal_0.01"), learning_rate=0.1)
         arms[f"{words}, poor start"] = poor
     size = "a quarter as wide, 2,000 images of Fashion-MNIST" if quick else "Fashion-MNIST"
-    different = f"the lectures' net of sigmoids, {size}"
+    different = f"the course notes' net of sigmoids, {size}"
     # Seen after the run: with momentum 0.9 the rate 1 is beyond what either net bears.
     too_high = "; momentum 0.9, with which the rate 1 is too high for both" if quick else ""
     metric = "test[:2000] accuracy" if quick else "test accuracy"
@@ -72,7 +72,7 @@ def study(quick: bool = False) -> jc.Study:
         reach={"train accuracy": THRESHOLD},
         diverged={metric: 0.1},
         note="A run that never reaches the training accuracy counts with its whole length. "
-        + ("Quick scale: the lectures' net, a quarter as wide." if quick else ""),
+        + ("Quick scale: the course notes' net, a quarter as wide." if quick else ""),
     )
 
 

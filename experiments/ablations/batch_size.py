@@ -20,7 +20,7 @@ def study(quick: bool = False) -> jc.Study:
         for batch in (LARGE, SMALL):
             arms[f"{norm} norm, batch of {batch}"] = arm(norm, batch, quick)
     metric = "test[:2000] accuracy" if quick else "test accuracy"
-    net = "the lectures' net, a quarter as wide, 1,000 images of" if quick else "the lectures' net,"
+    net = "the course notes' net, a quarter as wide, 1,000 images of" if quick else "the course notes' net,"
     different = f"{net} Fashion-MNIST; over all positions of a map two images still give many values"
     return jc.Study(
         question="Does batch normalisation depend on the batch size, and layer normalisation not?",

@@ -23,7 +23,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
-from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, open_evaluations
+from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, fitted_evaluation, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
 from jaxcnn.tasks.task import Task
 from jaxcnn.train import mesh as meshes
@@ -215,6 +215,18 @@ def evaluate_run(
     )
 
 
+def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, Examples]) -> list[int]:
+    """How many examples these splits have, and, if one of them is the run's own, all that the run evaluated: batches
+    are then those of the training, and so are the metrics, to the last bit."""
+    counts = [len(examples) for examples in opened.values()]
+    data = restored.experiment.data
+    own = {*data.evaluation_splits, *data.tested}
+    if own & opened.keys() and experiment.data.source == data.source:
+        known = restored.directory.newest_start().get("dataset", {}).get("splits", {})
+        counts += [known.get(name, 0) for name in own]
+    return counts
+
+
 def evaluate_restored(
     restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
 ) -> Metrics:
@@ -227,10 +239,12 @@ def evaluate_restored(
       UserError: a split does not exist, its classes are not those that the run was trained on, or more images cannot
         be used than the run tolerates.
     """
+    opened = open_evaluations(experiment, splits)
+    if step is None:
+        experiment = fitted_evaluation(experiment, restored.mesh, _counts(restored, experiment, opened))
+        step = compile_evaluation_step(experiment, restored.mesh, restored.experiment)
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, restored.mesh, "data.evaluation_batch_size")
-    opened = open_evaluations(experiment, splits)
-    step = step or compile_evaluation_step(experiment, restored.mesh, restored.experiment)
     nets = nets_of(restored.state)
     results: Metrics = {}
     passed_over: list[BrokenExample] = []

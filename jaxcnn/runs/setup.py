@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -212,6 +212,23 @@ def open_evaluations(experiment: Experiment, names: tuple[str, ...]) -> dict[str
     return splits
 
 
+def fitted_evaluation(experiment: Experiment, mesh: Mesh, counts: Sequence[int]) -> Experiment:
+    """The experiment with evaluation batches no larger than the largest split that is evaluated, of these counts.
+
+    A net computes whole batches: 512 rows for 32 images would cost sixteen times what the images need. They are rounded
+    up to a multiple of the devices.
+
+    Raises:
+      UserError: data.evaluation_batch_size is no multiple of the devices.
+    """
+    data = experiment.data
+    meshes.check_batch_size(data.evaluation_batch_size, 1, mesh, "data.evaluation_batch_size")
+    needed = -(-max(counts, default=1) // mesh.size) * mesh.size
+    if needed >= data.evaluation_batch_size:
+        return experiment
+    return dataclasses.replace(experiment, data=dataclasses.replace(data, evaluation_batch_size=needed))
+
+
 def make_plan(experiment: Experiment) -> Plan:
     """Opens the data and checks it against the model, the batch sizes and the devices. Compiles nothing.
 
@@ -243,7 +260,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
     mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
-    meshes.check_batch_size(data.evaluation_batch_size, 1, mesh, "data.evaluation_batch_size")
+    experiment = fitted_evaluation(experiment, mesh, [len(each) for each in (evaluations | tests).values()])
     check_group(experiment.bn_group, data.batch_size, experiment.accumulate)
 
     def to_steps(duration: Duration) -> int:

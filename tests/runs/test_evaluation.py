@@ -15,7 +15,9 @@ from jaxcnn.data.synthetic import Synthetic, SyntheticExamples
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.runs import evaluation
 from jaxcnn.runs.evaluation import Stopped, evaluate, evaluate_restored, evaluation_step, placed
+from jaxcnn.runs.setup import fitted_evaluation, make_plan
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.train.mesh import make_mesh
 from tests.nets import TinyNet
@@ -97,6 +99,54 @@ def test_a_saved_run_is_evaluated_on_images_of_which_few_cannot_be_used(tolerate
     else:
         with pytest.raises(UserError, match=r"(?s)synthetic/test\[20\].*\(8, 9, 3\).*data.image_shape"):
             evaluate_restored(saved, experiment, ("test",), step)
+
+
+@pytest.mark.parametrize(
+    "split, known, rows",
+    [
+        ("train[:3]", {}, 4),  # two devices
+        ("test", {"test": 23, "train[90%:]": 30}, 30),  # as in training
+        ("test", {}, 24),
+        ("train", {}, 32),
+    ],
+)
+def test_no_more_rows_are_computed_than_there_are_images(split, known, rows, monkeypatch):
+    source = Synthetic(image_shape=SHAPE, classes=7, train=300, test=23)
+    experiment = Experiment(MODEL, Data(SHAPE, source, evaluation_batch_size=32))
+    params, stats = variables(0)
+    restored = SimpleNamespace(
+        state=SimpleNamespace(params=params, stats=stats, average=None),
+        classes=EXAMPLES.classes,
+        mesh=SimpleNamespace(size=2),
+        experiment=experiment,
+        directory=SimpleNamespace(newest_start=lambda: {"dataset": {"splits": known}}),
+    )
+    shapes = []
+
+    def call(params, stats, frozen, batch):
+        shapes.append(batch["image"].shape[0])
+        return jax.jit(evaluation_step(experiment))(params, stats, frozen, batch)
+
+    compiled, names = [], ("image", "label", "valid")
+    step = SimpleNamespace(call=call)
+    monkeypatch.setattr(evaluation, "compile_evaluation_step", lambda *args: compiled.append(args) or step)
+    monkeypatch.setattr(evaluation, "placed", lambda batch, **_: {name: batch[name] for name in names})
+    found = evaluate_restored(restored, experiment, (split,))[split]
+    assert set(shapes) == {rows} and compiled[0][0].data.evaluation_batch_size == rows
+    images = source.open(split.partition("[")[0], None)
+    assert found["count"] == (3 if "[" in split else len(images))
+
+
+def test_training_evaluates_in_batches_no_larger_than_its_largest_split():
+    source = Synthetic(image_shape=SHAPE, classes=7, train=300, test=41)  # a tenth of 300 beside it
+    experiment = Experiment(MODEL, Data(SHAPE, source))
+    plan = make_plan(experiment)
+    assert plan.experiment.data.evaluation_batch_size == 41 and experiment.data.evaluation_batch_size == 512
+    eight = SimpleNamespace(size=8)
+    assert fitted_evaluation(experiment, eight, [30, 23]).data.evaluation_batch_size == 32
+    assert fitted_evaluation(experiment, eight, [600]) == fitted_evaluation(experiment, eight, [512]) == experiment
+    with pytest.raises(UserError, match=r"data.evaluation_batch_size is 512, .* 3 devices"):
+        fitted_evaluation(experiment, SimpleNamespace(size=3), [1])
 
 
 def test_a_stop_is_seen_between_batches():

@@ -1,4 +1,4 @@
-"""The formulas on the lectures' own worked numbers, and the scores and boxes on small cases done by hand."""
+"""The formulas on the course notes' own worked numbers, and the scores and boxes on small cases done by hand."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_output_size(size, kernel, stride, padding, out):
     assert len(starts) == out
 
 
-def test_parameters_of_the_lectures_nets():
+def test_parameters_of_the_notes_nets():
     assert [conv_parameters((3, 3), *c) for c in ((1, 8), (8, 16), (16, 16))] == [80, 1168, 2320]
     assert [fc_parameters(256, 64), fc_parameters(64, 10)] == [16448, 650]
     assert [conv_parameters((3, 3), *c) for c in ((3, 16), (16, 32), (32, 64))] == [448, 4640, 18496]
