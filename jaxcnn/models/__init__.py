@@ -160,7 +160,8 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     model = model.clone(**given)
     if classes is not None:
         fields["classes"] = classes
-    known = sorted({field for part in (model.backbone, model.head, *model.aux.values()) for field in _fields(part)})
+    parts = (model, model.backbone, model.head, *model.aux.values())
+    known = sorted({field for part in parts for field in _fields(part)} - {"backbone", "head", "aux"})
     for field in fields:
         if field not in known:
             if field in ("pretrained", "weights"):
@@ -181,7 +182,7 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if isinstance(head, FC | SkipHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    return model.clone(backbone=changed(model.backbone), head=head, aux=aux)
+    return changed(model).clone(backbone=changed(model.backbone), head=head, aux=aux)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -113,8 +113,8 @@ class Detection:
                 continue  # met again, and counted, when the split is read
             if "boxes" not in example or "classes" not in example:
                 raise UserError(
-                    f"{examples.where(i)} has no boxes; detection needs a source that gives them, such as VOCDetection, "
-                    "COCODetection or Tfds of a set with objects"
+                    f"{examples.where(i)} has no boxes; detection needs a source that gives them, such as "
+                    "VOCDetection, COCODetection or Tfds of a set with objects"
                 )
             truths.append(example)
         average_precision.check_truth(self.protocol, truths, len(there), where)
