@@ -164,13 +164,13 @@ def ruled(rules: BoxRules, given: Annotations, sizes: np.ndarray) -> Ruled:
         judge(given.difficult, rules.difficult, "difficult boxes", "is difficult")
     if rules.crowd != "keep":
         judge(given.crowd, rules.crowd, "crowd boxes", "is a crowd")
-    strange = ~np.isfinite(given.boxes).all(1)
+    strange = np.any(~np.isfinite(given.boxes), axis=1)
     judge(strange, "refuse", "", "has a coordinate that is not a number")
-    empty = given.flat | ~(low < high).all(1)
+    empty = given.flat | np.any(low >= high, axis=1)
     judge(empty, rules.empty, "boxes without area", "has no area", dropping("empty"), hint=True)
     edges = sizes[given.image][:, ::-1] if len(keep) else np.zeros((0, 2))
     with np.errstate(invalid="ignore"):
-        away = ((high <= 0) | (low >= edges)).any(1)
+        away = np.any((high <= 0) | (low >= edges), axis=1)
         over = np.maximum(-low, high - edges).max(1, initial=-np.inf) > rules.tolerance
     remedy = 'repair them, or give rules=jc.BoxRules(outside="clip")'
     rule = "refuse" if rules.outside == "refuse" else "drop"

@@ -61,7 +61,7 @@ class BoxedExamples:
             keep = ~bare
             self.dropped += [
                 Note("images without objects", "dropped", f"{files[i]} has no object: dropped")
-                for i in np.flatnonzero(bare)
+                for i in np.flatnonzero(bare).tolist()
             ]
         elif rules.no_objects == "refuse":
             refused |= {int(i): "it has no object" for i in np.flatnonzero(bare)}
@@ -130,7 +130,7 @@ class BoxedExamples:
         number = orientation(data) if rule != "upright" or not np.array_equal(annotated, size) else 1
         if number > 1 and rule == "refuse":
             raise ValueError(f"the photo is turned by EXIF (orientation {number}), which rules.turned refuses")
-        stored = size[::-1] if number > 4 else size  # 5 to 8 change the sides
+        stored = (size[1], size[0]) if number > 4 else size  # 5 to 8 change the sides
         expected = stored if rule == "stored" else size
         if np.isnan(annotated).any():
             left = ruled(self._rules, boxes._replace(image=np.zeros_like(boxes.image)), np.array([expected], float))
@@ -177,7 +177,7 @@ def upright(boxes: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray
     """Boxes [N, 4] of a photo as stored, (height, width) `size`, moved as EXIF orientation `number` turns it."""
     swap, left_right, top_bottom = AS_SEEN.get(number, AS_SEEN[1])
     if swap:
-        boxes, size = boxes[:, [1, 0, 3, 2]], size[::-1]
+        boxes, size = boxes[:, [1, 0, 3, 2]], (size[1], size[0])
     height, width = size
     if left_right:
         boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)

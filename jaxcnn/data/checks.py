@@ -203,7 +203,7 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
         known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
         if isinstance(image := example.get("image"), np.ndarray):
             known |= {name: of(image) for name, of in PLACED.items()}
-        if np.shape(boxes := example.get("boxes"))[1:] == (4,):
+        if isinstance(boxes := example.get("boxes"), np.ndarray) and boxes.shape[1:] == (4,):
             known["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         if not set(names) - (known | example).keys():
             return {name: (known | example)[name] for name in names}

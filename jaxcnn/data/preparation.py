@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcnn.data.checks import Checked, check_example, described, image_wanted
+from jaxcnn.data.checks import PLACED, Checked, check_example, described, image_wanted
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Field, Fields
 from jaxcnn.data.geometry import MOVED, move
@@ -55,6 +55,15 @@ def transform_example(
         raise UserError(f"{examples.where(i)}: {error}") from error
     except UserError as error:
         raise BrokenExample(i, examples.where(i), str(error)) from error
+
+
+def placed(image: np.ndarray, transforms: tuple[Transform, ...], rng: np.random.Generator) -> Example:
+    """An image without anything else after these transforms, with where it came from: "image", "original_size" and
+    "placement" (data/fields.py), by which `to_original` (data/geometry.py) tells boxes in it in the image itself.
+
+    Raises: as `transformed`.
+    """
+    return transformed({"image": image} | {name: of(image) for name, of in PLACED.items()}, transforms, rng)
 
 
 def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.random.Generator) -> Example:

@@ -24,7 +24,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.metrics.detections import Boxes, Images, Scenes, as_detections, gather, overlaps
+from jaxcnn.metrics.detections import Images, Scenes, as_detections, count_images, gather, overlaps
+from jaxcnn.metrics.hits import left_out, match
 
 Protocol = Literal["voc07", "voc10", "coco"]
 
@@ -104,17 +105,20 @@ def check_truth(protocol: Protocol, truths: Images, classes: int, name: str = "t
     """Checks before a run that the true boxes, given as detections, score 1: boxes and classes are what they seem.
 
     Raises:
-      UserError: they do not; it names a box that was not found. Two equal boxes of one class are one reason (VOC lets
-        both take the first), more than 100 of one class in one image another (COCO counts 100).
+      UserError: there is no object; or they do not, and it names a box that was not found. Two equal boxes of one class
+        are one reason (VOC lets both take the first), more than 100 of one class in one image another (COCO counts
+        100).
     """
     measured = measure(protocol, as_detections(truths), truths, classes)
-    if not measured.objects.any() or abs(measured.value - 1) < 1e-9:
+    if not measured.objects.any():
+        raise UserError(f"{name}: of {count_images(truths):,} images none has an object that counts by {protocol}")
+    if abs(measured.value - 1) < 1e-9:
         return
     scenes = gather(as_detections(truths), truths, classes)
     hits = match(scenes)
     missed = np.ones(len(scenes.true), bool)
     missed[hits.partner[hits.right]] = False
-    missed = np.flatnonzero(missed & ~_left_out(scenes.true))
+    missed = np.flatnonzero(missed & ~left_out(scenes.true))
     told = ""
     if len(missed):
         image, row, kind = (array[missed[0]] for array in (scenes.true.place, scenes.true.row, scenes.true.classes))
@@ -151,7 +155,7 @@ def voc(
     """
     scenes = gather(detections, truths, classes, ids)
     hits = match(scenes, threshold)
-    counted = ~_left_out(scenes.true)
+    counted = ~left_out(scenes.true)
     objects = np.bincount(scenes.true.classes[counted], minlength=classes)
     found, curves, values = scenes.found, [], np.full(classes, np.nan)
     for kind in range(classes):
@@ -162,47 +166,6 @@ def voc(
             values[kind] = _eleven_points(curve) if protocol == "voc07" else _area(curve)
     mean = float(np.nanmean(values)) if objects.any() else float("nan")
     return AveragePrecision(protocol, {METRICS[protocol][0]: mean}, values, tuple(curves), objects)
-
-
-def _left_out(true: Boxes) -> np.ndarray:
-    return true.others["difficult"] | true.others["crowd"]
-
-
-class Hits(NamedTuple):
-    """What became of each detection and of each true box of `Scenes`, by VOC's rules."""
-
-    right: np.ndarray
-    """bool [D]."""
-    ignored: np.ndarray
-    """bool [D]: it lies on a difficult box, and counts neither way."""
-    partner: np.ndarray
-    """int64 [D]: the true box that it took, as an index of `Scenes.true`; -1 if none."""
-    iou: np.ndarray
-    """float64 [D]: with the true box of its class that it overlaps most; 0 if there is none."""
-
-
-def match(scenes: Scenes, threshold: float = 0.5) -> Hits:
-    """Which detections are right, by VOC's rules: for the curves, and for pages that show misses and false alarms.
-
-    A true box that is not in `partner` of a right detection, and not difficult, was missed.
-    """
-    found, true = scenes.found, scenes.true
-    best, most = np.full(len(found), -1), np.zeros(len(found))
-    for _, mine, theirs in scenes.images():
-        if mine.start < mine.stop and theirs.start < theirs.stop:
-            same = found.classes[mine, None] == true.classes[None, theirs]
-            shares = np.where(same, overlaps(found.boxes[mine], true.boxes[theirs]), -1)
-            most[mine] = np.maximum(shares.max(1), 0)
-            best[mine] = theirs.start + shares.argmax(1)
-    close = most > threshold
-    ignored = close.copy()
-    ignored[close] = _left_out(true)[best[close]]
-    right = np.zeros(len(found), bool)
-    order = np.argsort(-found.others["scores"], kind="stable")
-    order = order[(close & ~ignored)[order]]
-    _, first = np.unique(best[order], return_index=True)  # the first to come to each true box
-    right[order[first]] = True
-    return Hits(right, ignored, np.where(right, best, -1), most)
 
 
 def _curve(scores: np.ndarray, right: np.ndarray, objects: int) -> Curve:

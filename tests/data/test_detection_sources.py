@@ -15,13 +15,14 @@ from PIL import Image
 import jaxcnn as jc
 from jaxcnn.commands.data import check as check_command
 from jaxcnn.data.box_rules import counts, notes_of
-from jaxcnn.data.boxed import upright
+from jaxcnn.data.boxed import truths_of, upright
 from jaxcnn.data.examples import BrokenExample, Examples, Source
 from jaxcnn.data.fields import box_fields, with_image
 from jaxcnn.data.images import TURNS
 from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.data.splits import open_split, shared
 from jaxcnn.data.survey import survey
+from jaxcnn.metrics.average_precision import check_truth
 
 BCCD = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser().parent / "bccd"
 CELLS = ("RBC", "WBC", "Platelets")
@@ -126,8 +127,7 @@ def test_boxed_examples_pickle_and_a_moved_box_changes_their_version(voc):
     before = voc.open()
     again = pickle.loads(pickle.dumps(before))
     assert all(np.array_equal(again[0][name], part) for name, part in before[0].items())
-    voc.add("a", [("cat", (12, 6, 30, 20), False), DOG])
-    voc.write("train", ["a"])
+    (voc.root / "Annotations/a.xml").write_text(xml([("cat", (12, 6, 30, 20), False), DOG]))
     assert voc.open().version != before.version == again.version
 
 
@@ -242,6 +242,9 @@ def test_images_without_objects_are_kept_dropped_or_refused(voc):
     assert counts(notes_of(dropped)) == ["2 images without objects dropped"]
     assert dropped[0]["boxes"].shape == (1, 4)
     assert list(voc.open(rules=jc.BoxRules(no_objects="refuse")).refused) == [0, 2]
+    voc.add("d", [CAT, KINDS["empty"][0]]).add("e", [CAT, KINDS["outside"][0]])
+    later = voc.open(rules=jc.BoxRules(no_objects="drop", empty="drop"))
+    assert later.noted == [1] and list(later.refused) == [2] and later.where(1).endswith("d.png")
 
 
 def test_missing_files_are_named_or_dropped(voc):
@@ -349,6 +352,7 @@ def test_coco_ids_with_gaps_become_labels(coco):
         [[0.5, 1, 3.5, 5], [1, 1, 3, 3]],
     ]
     assert examples[1]["boxes"][0].tolist() == around(examples[1]["image"])
+    assert examples[2]["area"].tolist() == [9, 4] and examples[1]["area"].tolist() == [300]
     assert examples[2]["classes"].tolist() == [2, 1] and examples[2]["crowd"].tolist() == [True, False]
     assert examples.image_ids.tolist() == [900, 899, 898] and examples.category_ids.tolist() == [1, 18, 90]
     chosen = dataclasses.replace(coco(), classes=("dog", "person"), rules=jc.BoxRules(unknown="drop")).open("train")
@@ -503,4 +507,15 @@ def test_a_batch_of_photos_with_boxes_is_padded(voc):
     batch = EvaluationBatches(voc.open(), (), fields, 2)[0]
     assert batch["classes"].tolist() == [[0, 1, -1], [-1, -1, -1]] and batch["valid"].all()
     assert batch["boxes"][0].tolist() == [[10, 5, 30, 20], [0, 0, 60, 40], [0, 0, 0, 0]]
+    assert batch["area"].tolist() == [[300, 2400, 0], [0, 0, 0]]
     assert survey(voc.open(), (), fields).boxes.tolist() == [1, 1]
+
+
+def test_the_truth_is_known_without_reading_photos(voc):
+    voc.add("a", [CAT, DOG]).add("b", []).add("c", [CAT, KINDS["empty"][0]])
+    for photo in (voc.root / "JPEGImages").iterdir():
+        photo.write_bytes(b"")
+    for examples in (voc.open(), voc.open("train[:50%]+train[50%:]")):
+        truths = sorted(truths_of(examples), key=lambda truth: -len(truth["boxes"]))
+        assert [truth["boxes"].tolist() for truth in truths] == [[[10, 5, 30, 20], [0, 0, 60, 40]], []]
+        check_truth("voc07", truths, 2)

@@ -8,7 +8,7 @@ from jaxcnn.data.fields import PLACEMENT, box_fields, with_image
 from jaxcnn.data.geometry import Geometry, to_original
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches
-from jaxcnn.data.preparation import transformed
+from jaxcnn.data.preparation import placed, transformed
 
 SIZES = ((40, 60), (90, 30), (33, 33))
 MODES = {
@@ -50,6 +50,10 @@ def test_boxes_come_back_to_the_source_image(mode, loaded):
         assert isinstance(examples, Memory) and len(rest) == (mode == "cropped, mirrored")
     batch = EvaluationBatches(examples, rest, fields, 4)[0]
     assert batch["original_size"][:3].tolist() == [list(size) for size in SIZES]
+    alone = placed(Scenes()[1]["image"], transforms, np.random.default_rng(0))
+    assert np.array_equal(alone["image"], batch["image"][1]) and np.array_equal(
+        alone["placement"], batch["placement"][1]
+    )
     back = to_original(batch["boxes"], batch["placement"], batch["original_size"])
     for i in range(3):
         np.testing.assert_allclose(back[i, :1], Scenes()[i]["boxes"], atol=1e-3)

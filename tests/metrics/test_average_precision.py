@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.metrics.average_precision import METRICS, check_truth, coco, match, measure, voc
+from jaxcnn.metrics.average_precision import METRICS, check_truth, coco, measure, voc
 from jaxcnn.metrics.detections import as_detections, gather
+from jaxcnn.metrics.hits import hits_of_images, match
 
 PROTOCOLS = tuple(METRICS)
 
@@ -209,14 +210,30 @@ def test_rules_by_hand():
     assert [each.value for each in crowd] == pytest.approx([1 / 3, 1 / 3, 1])  # VOC knows no crowds
 
 
+def test_of_two_equal_overlaps_coco_takes_the_later_box():
+    """The first detection overlaps both boxes by 0.8; above 0.5 the second one fits the earlier box alone."""
+    no = np.zeros(2, bool)
+    truth = {"boxes": np.array([[0, 0, 10, 8], [0, 2, 10, 10.0]]), "classes": np.zeros(2, int), "crowd": no}
+    truth["area"] = np.full(2, 80.0)
+    found = {"boxes": np.array([[0, 0, 10, 10], [0, 0, 10, 7.0]]), "scores": [0.9, 0.8], "classes": np.zeros(2, int)}
+    ours = coco([found], [truth], 1)
+    assert ours.metrics["coco_ap75"] == pytest.approx(1)
+    np.testing.assert_allclose([*ours.metrics.values()], by_pycocotools([found], [truth], 1).stats, atol=1e-9)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_truth_given_as_detections_scores_one(protocol):
     for seed in range(30):
         _, truths, classes = random_set(seed)
-        if not sum(len(truth["classes"]) for truth in truths):
+        counting = [(~truth["crowd"] & (protocol == "coco" or ~truth["difficult"])).sum() for truth in truths]
+        if not sum(counting):
+            with pytest.raises(UserError, match=f"of {len(truths)} images none has an object that counts"):
+                check_truth(protocol, truths, classes)
             continue
-        measured = measure(protocol, as_detections(truths), truths, classes)
-        assert not measured.objects.any() or measured.value == pytest.approx(1, abs=1e-12)
+        found = as_detections(truths)
+        assert [len(each["scores"]) for each in found] == [(~truth["crowd"]).sum() for truth in truths]
+        measured = measure(protocol, found, truths, classes)
+        assert measured.value == pytest.approx(1, abs=1e-12)
         check_truth(protocol, truths, classes)
     twice = [{"boxes": [[0, 0, 5, 5], [0, 0, 5, 5]], "classes": [1, 1]}]
     if protocol != "coco":
@@ -272,13 +289,41 @@ def test_padded_records_are_read_as_lists_are(protocol):
             most = max(len(each["classes"]) for each in side) + 2
             arrays = {}
             for name in side[0]:
-                rows = np.full((len(side), most, *np.shape(side[0][name])[1:]), -1.0 if name == "classes" else 7.0)
+                fill = {"classes": -1.0, "boxes": 7.0, "scores": 0.95}.get(name, 0.0)
+                rows = np.full((len(side), most, *np.shape(side[0][name])[1:]), fill)
                 for i, each in enumerate(side):
                     rows[i, 1 : 1 + len(each[name])] = each[name]  # padding in front as well
                 arrays[name] = rows.astype(np.float64 if name == "area" else side[0][name].dtype)
             padded.append(arrays)
         one, other = measure(protocol, detections, truths, classes), measure(protocol, *padded, classes)
         np.testing.assert_equal(one.metrics, other.metrics)
+
+
+def test_hits_name_the_rows_of_each_image():
+    truths = [
+        {"boxes": [[0, 0, 9, 9]], "classes": [1]},
+        {"boxes": [[9, 9, 9, 9], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], "classes": [-1, 0, 0, 1]},
+    ]
+    truths[1]["difficult"], truths[0]["difficult"] = [False, False, True, False], [False]
+    found = [
+        {"boxes": [], "scores": [], "classes": []},
+        {
+            "boxes": [[0, 0, 10, 9], [7, 7, 7, 7], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]],
+            "scores": [0.5, 1.0, 0.9, 0.8, 0.7],
+            "classes": [0, -1, 0, 0, 0],
+        },
+    ]
+    first, second = hits_of_images(found, truths, 2)
+    assert first.missed.tolist() == [True] and not len(first.right)
+    assert second.right.tolist() == [False, False, True, False, False]
+    assert second.wrong.tolist() == [True, False, False, False, True]  # a second one, and one of another class
+    assert second.partner.tolist() == [-1, -1, 1, -1, -1] and second.iou.tolist() == [0.9, 0, 1, 1, 0]
+    assert second.missed.tolist() == [False, False, False, True]
+    for seed in range(20):
+        detections, truths, classes = random_set(seed)
+        each, measured = hits_of_images(detections, truths, classes), voc(detections, truths, classes)
+        assert sum(hits.right.sum() + hits.missed.sum() for hits in each) == measured.objects.sum()
+        assert sum((hits.right | hits.wrong).sum() for hits in each) == sum(len(c.scores) for c in measured.curves)
 
 
 def test_mistakes_are_named():
