@@ -27,6 +27,9 @@ RUN_ONLY = (
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
 )
 
+LONGEST_NAME = 300
+"""Characters of a class's name."""
+
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
     "jaxcnn:COCODetection": ("images", "annotations"),
@@ -135,8 +138,15 @@ def classes(encoded: Any) -> set[str]:
         return set().union(*map(classes, encoded))
     if not isinstance(encoded, dict):
         return set()
-    own = {str(encoded["class"])} if "class" in encoded else set()
+    own = {_short(str(encoded["class"]))} if "class" in encoded else set()
     return own.union(*(classes(item) for name, item in encoded.items() if name != "class"))
+
+
+def _short(name: str) -> str:
+    """The name of a class. Raises UserError for one that is longer than any: import would go down its every dot."""
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"config.json: {name[:40]}..., of {len(name):,} characters, is not the name of a class")
+    return name
 
 
 def foreign(encoded: Any) -> set[str]:

@@ -33,7 +33,7 @@ def open_split(source: Source, split: str, data_dir: str | None = None) -> Examp
     """The examples of `split`, which may be a part of one or several joined, of any source.
 
     Raises:
-      UserError: as source.open; or the split cannot be read, is empty or ends beyond the last image.
+      UserError: as source.open; or the split cannot be read, is empty, ends beyond the last image or has one twice.
     """
 
     def open_whole(name: str) -> Examples:
@@ -42,6 +42,12 @@ def open_split(source: Source, split: str, data_dir: str | None = None) -> Examp
         return examples
 
     return open_whole(split) if getattr(source, "slices", False) else sliced(open_whole, split)
+
+
+def overlapping(split: str, twice: int) -> UserError:
+    """What is said of a split that has this many images more than once."""
+    images = "1 image" if twice == 1 else f"{twice:,} images"
+    return UserError(f"split {split!r} has {images} twice, which would count twice; let its parts not overlap")
 
 
 def sliced(open_whole: Callable[[str], Any], split: str) -> Examples:
@@ -59,6 +65,10 @@ def sliced(open_whole: Callable[[str], Any], split: str) -> Examples:
         cut.append((examples, _cut(examples, first, last, part) if "[" in part else np.arange(len(examples))))
     if len({examples.classes for examples, _ in cut}) > 1:
         raise UserError(f"split {split!r}: its parts have different classes")
+    for name in {match[1] for match in read}:
+        joined = np.concatenate([index for match, (_, index) in zip(read, cut, strict=True) if match[1] == name])
+        if twice := len(joined) - len(np.unique(joined)):
+            raise overlapping(split, twice)
     made = Sliced(split, cut)
     if not len(made):
         raise UserError(f"split {split!r} of {made.name} has no image; widen it. {SYNTAX}")

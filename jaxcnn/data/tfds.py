@@ -8,7 +8,7 @@ preparation leaves nothing that is taken for a dataset).
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from jaxcnn.data.checks import IGNORED, check_label
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
 from jaxcnn.data.images import decode
 from jaxcnn.data.masks import MaskValues, decode_mask
+from jaxcnn.data.splits import overlapping
 from jaxcnn.data.tfds_objects import Objects, annotations, find_objects, parts
 from jaxcnn.errors import UserError, did_you_mean
 
@@ -89,9 +90,12 @@ class Tfds:
         for each in split.split("+"):
             check_split(each.partition("[")[0].strip(), info.splits, f"dataset {self.name!r} under {folder}")
         try:
-            files = [instruction.filename for instruction in info.splits[split].file_instructions]
+            instructions = info.splits[split].file_instructions
+            files = [instruction.filename for instruction in instructions]
             if not files:
                 raise UserError(f"dataset {self.name!r}: split {split!r} has no examples; widen it")
+            if twice := _twice(instructions):
+                raise overlapping(split, twice)
             skip = tfds.decode.SkipDecoding()
             records = builder.as_data_source(split, decoders={key: skip for key in images})  # pyright: ignore[reportCallIssue]
         except (ValueError, AssertionError) as cause:
@@ -157,6 +161,18 @@ class Tfds:
                 f"{where}: {field}={key!r} {kind}{did_you_mean(key, fitting) or ';'}"
                 f" features that fit: {', '.join(fitting) or 'none'}; all features: {', '.join(sorted(features))}"
             )
+
+
+def _twice(instructions: Sequence[Any]) -> int:
+    """How many records TFDS would read again: of each file, those that another instruction has too."""
+    twice = 0
+    reached: dict[str, int] = {}
+    for each in sorted(instructions, key=lambda each: (each.filename, each.skip)):
+        start, end = each.skip, each.examples_in_shard if each.take == -1 else each.skip + each.take
+        before = reached.get(each.filename, 0)
+        twice += max(0, min(before, end) - start)
+        reached[each.filename] = max(before, end)
+    return twice
 
 
 class TfdsExamples:

@@ -133,7 +133,7 @@ def from_torch(name: str, weights: "Mapping[str, Any] | str | os.PathLike | Weig
 def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
     """The backbone's fields with which `name` computes what the library of these weights does; {} if keys tell all.
 
-    `fields` are taken as said: what they name is not in question.
+    `fields` choose between nets that have the same keys.
 
     Raises:
       UserError: as from_torch; also if nets that compute different things have these keys and nothing says which it is.
@@ -174,10 +174,15 @@ def _own_fields(fitting: dict[str, Reference], weights: "Weights", fields: dict[
     if weights.architecture:
         told = {k: each for k, each in fitting.items() if each.nets and weights.architecture.startswith(each.nets)}
         fitting = told or fitting
-    own = {
-        label: {field: fields.get(field, value) for field, value in each.fields.items()}
-        for label, each in fitting.items()
-    }
+    agreeing = {label: each for label, each in fitting.items() if not _contradicted(each, fields)}
+    if not agreeing:
+        told = " or ".join(f"{label} ({_written(each.fields)})" for label, each in fitting.items())
+        given = {field: value for each in fitting.values() for field, value in _contradicted(each, fields).items()}
+        raise UserError(
+            f"these keys are those of {told}, and {_written(given)} was given, with which the net computes something "
+            "else; leave it out, or give the whole backbone=... if the weights are of such a net"
+        )
+    own = {label: each.fields for label, each in agreeing.items()}
     first, *others = own.values()
     if any(first != other for other in others):
         forms = " or ".join(f"{label} ({_written(each)})" for label, each in own.items())
@@ -186,7 +191,12 @@ def _own_fields(fitting: dict[str, Reference], weights: "Weights", fields: dict[
             f"these keys are those of {forms}, which compute different things: give these fields "
             f"(import-weights: --set {say}, say)"
         )
-    return first
+    return dict(first)
+
+
+def _contradicted(reference: Reference, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given and that the reference's nets have otherwise."""
+    return {f: fields[f] for f, value in reference.fields.items() if fields.get(f, value) != value}
 
 
 def _written(fields: Mapping[str, Any]) -> str:

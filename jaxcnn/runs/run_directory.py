@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxcnn import config, experiment_file, files
+from jaxcnn.data.examples import label_hash
 from jaxcnn.errors import UserError
 from jaxcnn.runs import own_code
 from jaxcnn.runs.seal import Damaged
@@ -19,6 +20,8 @@ State = Literal["running", "done", "preempted", "diverged", "failed"]
 REPORT = "report.html"
 SELECTION = "selection"
 """The key of result.json that is no split."""
+DEEPEST = 50
+"""Levels of a file of JSON."""
 NO_METRICS = ("step", "split", "epoch", "count", "learning_rate", "grad_norm", "examples_per_second", "data_wait")
 """What a line or a result has beside the task's metrics."""
 
@@ -41,10 +44,19 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The experiment as config.encode gives it now, whatever the format of the file."""
-        return config.upgraded(self._json("config.json"))
+        try:
+            return config.upgraded(self._json("config.json"))
+        except UserError as error:
+            raise UserError(
+                f"{error}; it says which experiment's checkpoints these are: put it back, or choose another --workdir"
+            ) from error
 
     def environment(self) -> dict[str, Any]:
-        return self._json("environment.json")
+        """What the first start ran on, and under "resumed" the others. A start writes a damaged one anew."""
+        try:
+            return self._json("environment.json")
+        except UserError as error:
+            raise UserError(f"{error}; launching the run's command again writes it anew") from error
 
     def newest_start(self) -> dict[str, Any]:
         """The environment of the newest start; {} of a run that has none yet."""
@@ -118,11 +130,11 @@ class RunDirectory:
     def position(self) -> dict[str, Any]:
         """Where the run is: what a checkpoint notes of it, and `recognize` knows again.
 
-        Its config, and the size and the digest of metrics.jsonl, all of which is on disk then, with the other lists.
-        Resume cuts metrics.jsonl to this size.
+        Its config and classes, and the size and digest of metrics.jsonl, all of which is on disk then, with the other
+        lists. Resume cuts metrics.jsonl to this size.
         """
         if self.process:
-            return {"config": self._identity, "metrics_size": 0, "metrics_digest": ""}
+            return {**self._identity, "metrics_size": 0, "metrics_digest": ""}
         for name in ("quarantine.jsonl", "skipped.jsonl"):
             with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
@@ -136,7 +148,7 @@ class RunDirectory:
             files.sync_folder(self.path)
         except OSError as error:
             raise _not_written(self.path / "metrics.jsonl", error) from error
-        return {"config": self._identity, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
+        return {**self._identity, "metrics_size": size, "metrics_digest": self._digest.hexdigest()}
 
     def recognize(self, note: dict[str, Any]) -> None:
         """Knows again what `position` said. Raises Damaged if it was said of another run, or metrics.jsonl changed."""
@@ -145,6 +157,8 @@ class RunDirectory:
             now = flat.get(field)
             if field not in free and now != value:
                 raise Damaged(f"it is of another run: {field} is {value!r} there and {now!r} in config.json")
+        if note.get("classes") not in (None, self._classes):
+            raise Damaged("it was saved with other classes, or in another order, than environment.json lists")
         if self.process or not note["metrics_size"]:
             return
         try:
@@ -168,7 +182,16 @@ class RunDirectory:
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        return config.identity(self.config())
+        """What a checkpoint must have in common with its run."""
+        return {"config": config.identity(self.config()), "classes": self._classes}
+
+    @functools.cached_property
+    def _classes(self) -> str | None:
+        """A digest of the names of the classes, which give a net's outputs their meaning; None if there is no list."""
+        if not (self.path / "environment.json").exists():
+            return None
+        classes = self.environment().get("dataset", {}).get("classes")
+        return None if classes is None else label_hash(classes)
 
     def quarantine(self, split: str, index: int, where: str, cause: str) -> bool:
         """Records an example that was passed over; false if it is recorded already."""
@@ -267,12 +290,22 @@ class RunDirectory:
 
 def _object(line: bytes) -> dict[str, Any]:
     """One line of JSON, which holds an object. Raises ValueError."""
+    if not line.strip(b"\0 \t\r\n"):
+        raise ValueError("it is empty")
     try:
         value = json.loads(line)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not an object")
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):  # what reads it calls itself at every level
+        if not level:
+            break
+        level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]
+        level = [item for item in level if isinstance(item, dict | list)]
+    if level:
+        raise ValueError("it is nested too deeply")
     return value
 
 

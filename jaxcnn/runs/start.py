@@ -104,13 +104,14 @@ def start_run(
             directory.mend(name)
         if (path / "config.json").exists():
             _same_config(directory, encoded)
-            _same_data(directory, encoded, dataset)
+            first = _earlier_starts(directory)
+            _same_data(directory, first, encoded, dataset)
             now = environment(dataset, encoded) | {"code": own_code.digests(sources)}
-            first = directory.environment()
-            _same_code(directory, sources, encoded, accept_code)
-            starts = first.pop("resumed", [])
+            _same_code(directory, first, sources, encoded, accept_code)
+            starts = [*first.pop("resumed", []), now] if first else []
+            first = first or now | {"rebuilt": True}
             first["code"] = own_code.digests(own_code.stored(path))
-            directory.write("environment.json", first | {"resumed": [*starts, now]})
+            directory.write("environment.json", first | {"resumed": starts})
         else:
             directory.store(sources)
             directory.write("environment.json", environment(dataset, encoded) | {"code": own_code.digests(sources)})
@@ -158,11 +159,26 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def _same_code(directory: RunDirectory, sources: dict[str, bytes], encoded: dict[str, Any], accept: bool) -> None:
+def _earlier_starts(directory: RunDirectory) -> dict[str, Any]:
+    """What environment.json says; {}, with a warning, if it is gone or damaged: the checkpoints are good all the same,
+    and know their config and their classes."""
+    try:
+        return directory.environment()
+    except UserError as error:
+        log.warning(
+            f"{error.__cause__ or error}: it is written anew, and the data and the code of now are taken "
+            "for those that the run began with"
+        )
+        return {}
+
+
+def _same_code(
+    directory: RunDirectory, first: dict[str, Any], sources: dict[str, bytes], encoded: dict[str, Any], accept: bool
+) -> None:
     """Refuses code that may do something else now, unless it is accepted; and mends the run's copy of it."""
     if not sources:
         return
-    known = directory.environment().get("code", {})
+    known = first.get("code", {})
     if not accept:
         changed = own_code.check_same(directory.path, known, sources, encoded)
         if changed:
@@ -179,8 +195,12 @@ def _same_config(directory: RunDirectory, encoded: dict[str, Any]) -> None:
         raise UserError(f"{directory.path} holds a run with another config:\n{lines}\nchoose another --workdir")
 
 
-def _same_data(directory: RunDirectory, encoded: dict[str, Any], dataset: dict[str, Any]) -> None:
-    before = directory.environment()["dataset"]
+def _same_data(
+    directory: RunDirectory, first: dict[str, Any], encoded: dict[str, Any], dataset: dict[str, Any]
+) -> None:
+    if "dataset" not in first:
+        return
+    before = first["dataset"]
     moved = bool(config.folder_fields(encoded))  # a folder's name is where it lies, and not what is in it
     for field in ("version", "versions", "label_hash", "splits") if moved else DATASET:
         old, new = before.get(field), dataset.get(field)

@@ -174,6 +174,8 @@ def test_wrong_slices_show_the_syntax(source, split):
         ("train[99%:]", "has no image; widen it"),
         ("train[10%:50]", "both ends in percent, or both as a number"),
         ("tarin[:10%]", "no split 'tarin'"),
+        ("more+more", r"'more\+more' has \d+ images twice, which would count twice"),
+        ("train[:50%] + more + train[-50:]", r"has \d+ images twice"),
     ],
 )
 def test_slices_that_cannot_be_meant(split, message):

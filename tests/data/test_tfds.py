@@ -147,6 +147,8 @@ def test_sub_splits(written):
         ("train[8:]", "has no examples"),
         ("train[90:]", "8 examples"),
         ("", "no split ''"),
+        ("test+test", "'test+test' has 8 images twice"),
+        ("train[:5]+test+train[4:7]", "has 1 image twice"),
     ],
 )
 def test_wrong_splits(written, split, message):

@@ -1,5 +1,6 @@
 """EfficientNet against torchvision's and timm's with random weights, and Lite0 with trained ones on labelled photos."""
 
+import functools
 import importlib
 import math
 import os
@@ -13,7 +14,14 @@ from PIL import Image
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.efficientnet import TABLE_1, MBConv, efficientnet_pytorch_name, round_width, timm_name
+from jaxcnn.models.efficientnet import (
+    TABLE_1,
+    MBConv,
+    efficientnet_pytorch_name,
+    round_width,
+    timm_name,
+    torchvision_name,
+)
 from jaxcnn.models.pretrained import LEAVES, fields_of, from_torch, leaves, open_weights
 from jaxcnn.runs.import_weights import import_weights, preparation
 from jaxcnn.runs.restore import load_experiment
@@ -110,8 +118,13 @@ def test_tensorflows_padding_equals_timms():
     """At odd sizes TensorFlow's rule pads as torch's does, at even ones it does not; both occur within each net."""
     net = timm_reference("tf_efficientnet_b0")
     check_evaluation("efficientnet_b0", net, [(96, 113)], features=timm_last_map, compiled=True, **TF)
-    with pytest.raises(AssertionError, match="differ"):
-        check_evaluation("efficientnet_b0", net, [(96, 113)], compiled=True, padding="torch", epsilon=1e-3)
+    other = create_model("efficientnet_b0", padding="torch", epsilon=1e-3)
+    images = photo((96, 113))
+    found = jax.jit(functools.partial(other.apply, train=False))(
+        from_torch("efficientnet_b0", net.state_dict(), **TF), images
+    )
+    with torch.no_grad(), pytest.raises(AssertionError, match="differ"):
+        close(found, net(to_torch(images)).numpy(), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
@@ -152,8 +165,12 @@ def test_weights_of_a_net_that_computes_something_else_are_refused_with_what_to_
     )
     with pytest.raises(UserError, match=both):
         from_torch(name, given, **small)
-    with pytest.raises(UserError, match="compute different things"):
-        from_torch(name, given, padding="tf", **small)
+    with pytest.raises(UserError, match=r"and epsilon=0.001, padding='torch' was given, .*else; leave it out"):
+        from_torch(name, given, padding="torch", epsilon=1e-3, **small)
+    torchvisions = keys(name, torchvision_name, **small)
+    with pytest.raises(UserError, match=r"those of torchvision \(padding='torch'\), and padding='tf' was given"):
+        fields_of(name, open_weights(torchvisions), padding="tf", **small)
+    assert fields_of(name, open_weights(given), padding="tf", **small) == TF  # which tells the two apart
     for form in (TF, TORCH):
         assert from_torch(name, given, **small, **form).keys() == {"params", "batch_stats"}
         assert fields_of(name, open_weights(given), **small, **form) == form

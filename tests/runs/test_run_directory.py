@@ -13,7 +13,9 @@ from jaxcnn.__main__ import main as jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.runs import start as starts
 from jaxcnn.runs.compare import compare_runs
+from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import RunDirectory, open_run
+from jaxcnn.runs.seal import Damaged
 from jaxcnn.runs.start import start_run
 from jaxcnn.studies.cell import Cell
 
@@ -57,12 +59,52 @@ def test_done_without_a_result_is_not_done(run):
     assert RunDirectory(run).state() == "done" == cell.state()
 
 
-@pytest.mark.parametrize("name", ["config.json", "environment.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\0"])
-def test_a_damaged_file_is_named_in_one_sentence(run, name, text):
-    (run / name).write_text(text)
-    with pytest.raises(UserError, match=rf"{name} cannot be read"), start_run(run, CONFIG, None, DATASET):
+DAMAGED = pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\0", f'{{"a": {"[" * 300 + "]" * 300}}}'])
+
+
+@DAMAGED
+def test_a_damaged_config_is_named_with_what_to_do(run, text):
+    (run / "config.json").write_text(text)
+    told = r"config.json cannot be read: .*: put it back, or choose another --workdir"
+    with pytest.raises(UserError, match=told), start_run(run, CONFIG, None, DATASET):
         pass
+
+
+@DAMAGED
+def test_a_damaged_environment_does_not_hold_up_a_run_and_is_written_anew(run, text, caplog):
+    before = RunDirectory(run).environment()
+    (run / "environment.json").write_text(text)
+    with pytest.raises(UserError, match=r"environment.json cannot be read: .*launching the run's command again"):
+        RunDirectory(run).newest_start()
+    with start_run(run, CONFIG, None, DATASET) as directory:
+        now = directory.environment()
+    assert "environment.json cannot be read" in caplog.text and "the data and the code of now are taken" in caplog.text
+    assert now == before | {"rebuilt": True, "resumed": []}
+    with start_run(run, CONFIG, None, DATASET) as directory:
+        assert len(directory.environment()["resumed"]) == 1
+    (run / "environment.json").unlink()
+    with start_run(run, CONFIG, None, DATASET) as directory:
+        assert directory.environment()["dataset"] == DATASET
+
+
+def test_a_name_of_a_class_that_import_would_never_end_with_is_one_sentence(run):
+    for name in ("jaxcnn" + ".a" * 50_000 + ":A", "jaxcnn:" + "a" * 100_000, "x" * 100_000 + ":A"):
+        (run / "config.json").write_text(json.dumps({"format": 1, "class": name}))
+        with pytest.raises(
+            UserError, match=r"config.json: .{40}\.\.\., of 100,0\d\d characters, is not the name of a class"
+        ):
+            load_experiment(RunDirectory(run))
+
+
+def test_a_checkpoint_knows_the_classes_that_it_was_saved_with(tmp_path):
+    with start_run(tmp_path / "run", CONFIG, None, DATASET | {"classes": ["cat", "dog"]}) as directory:
+        note = directory.position()
+    RunDirectory(tmp_path / "run").recognize(note)
+    file = tmp_path / "run/environment.json"
+    file.write_text(file.read_text().replace("cat", "cow"))
+    with pytest.raises(Damaged, match=r"saved with other classes, or in another order, than environment.json lists"):
+        RunDirectory(tmp_path / "run").recognize(note)
+    RunDirectory(tmp_path / "run").recognize({name: each for name, each in note.items() if name != "classes"})  # older
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"\0\0", b"\xff\xfe"])
