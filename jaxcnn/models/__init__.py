@@ -8,7 +8,7 @@ Nothing here knows of data or training: a model is a pure function of its variab
 import dataclasses
 import fnmatch
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from flax import linen as nn
 
@@ -182,7 +182,7 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if isinstance(head, FC | SkipHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    return changed(model).clone(backbone=changed(model.backbone), head=head, aux=aux)
+    return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux)
 
 
 def list_models(pattern: str = "*") -> list[str]:
