@@ -194,9 +194,9 @@ def decode_file(path: pathlib.Path, channels: int) -> np.ndarray:
 
 
 def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
-    """An image after the evaluation transforms, uint8 of data.image_shape. Raises UserError where it gets another."""
+    """An image after the evaluation transforms, uint8 of evaluation's shape. Raises UserError if it gets another."""
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
-    size, shape = image.shape, data.image_shape
+    size, shape = image.shape, data.shape(evaluated=True)
     try:
         image = transformed({"image": image}, data.preprocess, rng)["image"]
     except UserError as error:
@@ -204,6 +204,6 @@ def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
     if image.shape != shape:
         raise UserError(
             f"{path} is {size[0]}x{size[1]} and this run's evaluation makes it {image.shape[0]}x{image.shape[1]}, but "
-            f"the net was trained on {shape[0]}x{shape[1]}; resize or crop the image first"
+            f"it takes {shape[0]}x{shape[1]}; resize or crop the image first"
         )
     return image
