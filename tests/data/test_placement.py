@@ -9,6 +9,7 @@ from jaxcnn.data.geometry import Geometry, to_original
 from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.data.preparation import placed, transformed
+from jaxcnn.metrics.average_precision import METRICS, measure
 
 SIZES = ((40, 60), (90, 30), (33, 33))
 MODES = {
@@ -98,3 +99,26 @@ def test_a_turned_image_has_no_placement():
             return Geometry(angle=90.0)
 
     assert np.isnan(transformed(example, (Turned(),), None)["placement"][:2]).all()
+
+
+def test_a_box_that_is_cut_off_takes_its_area_with_it_and_a_resize_leaves_areas_alone():
+    boxes = np.array([[0, 0, 4, 4], [20, 20, 30, 30]], np.float32)
+    example = {"image": np.zeros((30, 30, 3), np.uint8), "boxes": boxes, "area": np.array([9, 80], np.float32)}
+    moved = transformed(example, (jc.CenterCrop(20), jc.Resize(40)), np.random.default_rng(0))
+    assert moved["boxes"].tolist() == [[30, 30, 40, 40]] and moved["area"].tolist() == [80]
+
+
+@pytest.mark.parametrize("mode", ["stretched", "letterbox", "shorter side"])
+def test_a_net_that_answers_the_boxes_of_its_batch_scores_one_in_the_photos_own_pixels(mode):
+    shape = (*((40, 40) if mode == "shorter side" else (32, 48)), 3)
+    fields = with_image(shape, box_fields(3) | PLACEMENT)
+    batch = EvaluationBatches(Scenes(), MODES[mode], fields, len(SIZES))[0]
+    found = {
+        "boxes": to_original(batch["boxes"], batch["placement"], batch["original_size"]),
+        "scores": np.ones_like(batch["classes"], float),
+        "classes": batch["classes"],
+    }
+    truths = [Scenes()[i] for i in range(len(SIZES))]
+    for protocol in METRICS:
+        assert measure(protocol, found, truths, 1).value == pytest.approx(1)
+        assert measure(protocol, found | {"boxes": batch["boxes"]}, truths, 1).value < 0.5  # in the net's pixels
