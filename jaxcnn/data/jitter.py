@@ -75,7 +75,7 @@ class HSVJitter:
 
         hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # hue in degrees, the others in 0..1
         hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
-        hsv[..., 1:] = np.clip(hsv[..., 1:] * np.float32([saturation, exposure]), 0, 1)
+        hsv[..., 1:] = np.clip(hsv[..., 1:] * np.array([saturation, exposure], np.float32), 0, 1)
         return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(np.uint8)
 
 

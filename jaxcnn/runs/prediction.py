@@ -209,14 +209,14 @@ def decode_file(path: pathlib.Path, channels: int) -> np.ndarray:
 
 
 def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
-    """An image after the evaluation transforms, uint8 of data.image_shape. Raises UserError where it gets another."""
+    """An image after the evaluation transforms, uint8 of evaluation's shape. Raises UserError if it gets another."""
     return _prepared(image, data, path, placing=False)["image"]
 
 
 def _prepared(image: np.ndarray, data: Data, path: pathlib.Path, *, placing: bool) -> Example:
     """The same as an example, if `placing` with its "placement"."""
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
-    size, shape = image.shape, data.image_shape
+    size, shape = image.shape, data.shape(evaluated=True)
     try:
         if placing:
             example = placed(image, data.preprocess, rng)
@@ -228,6 +228,6 @@ def _prepared(image: np.ndarray, data: Data, path: pathlib.Path, *, placing: boo
     if found != shape:
         raise UserError(
             f"{path} is {size[0]}x{size[1]} and this run's evaluation makes it {found[0]}x{found[1]}, but "
-            f"the net was trained on {shape[0]}x{shape[1]}; resize or crop the image first"
+            f"it takes {shape[0]}x{shape[1]}; resize or crop the image first"
         )
     return example
