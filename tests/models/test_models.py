@@ -81,6 +81,8 @@ def small(name, **fields):
 # layers of these are in vgg16_bn, resnet50 and fcn8s_vgg16; the dilated ones are compared with torchvision's.
 # Detectors have no logits: tests/models/test_yolo.py and test_faster_rcnn.py are theirs.
 WITHIN_OTHERS = {name for name in MODELS if name.startswith("fcn")} - {"fcn8s_vgg16"}
+# These have more, or wider, layers of a kind that another one has.
+WITHIN_OTHERS |= {"vgg13", "vgg19", "vgg11_bn", "vgg13_bn", "vgg19_bn", "densenet190_bc_k40_cifar", "linear_640x480"}
 WITHIN_OTHERS |= {name for name, model in MODELS.items() if not isinstance(model, Classifier | Segmenter)}
 DISTINCT = list({small(name): name for name in reversed(MODELS) if name not in WITHIN_OTHERS}.values())[::-1]
 
