@@ -8,10 +8,10 @@ SHORT = ("--duration", "24steps", "--log-every", "4steps", "--checkpoints.every"
 
 
 def test_interruptions_of_every_phase_and_changes_of_size_are_survived(tmp_path):
-    flags = ("--kills", 6, "--resizes", 2, "--workdir", tmp_path / "proof", *SHORT)
+    flags = ("--kills", 6, "--resizes", 1, "--workdir", tmp_path / "proof", *SHORT)
     out = finish("prove-resume", TINY, *flags, module="jaxcnn").stdout
-    assert "FAIL" not in out and "resumed on 4 -> 2 processes: equal" in out and "2 -> 1 processes: equal" in out
-    for phase, count in {"start": 1, "compile": 1, "step": 3, "evaluation": 1, "save": 1, "end": 2}.items():
+    assert "FAIL" not in out and "resumed on 4 -> 2 processes: equal" in out
+    for phase, count in {"start": 1, "compile": 1, "step": 2, "evaluation": 1, "save": 1, "end": 2}.items():
         assert re.search(rf"│ {phase} +│ {count} +│ [01] +│ [0123] +│ {count} +│ pass", out)
 
 
