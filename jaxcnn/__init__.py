@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
+    from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
+    from jaxcnn.data.transforms import IMAGENET as IMAGENET
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
     from jaxcnn.data.transforms import Fit as Fit
@@ -138,6 +141,7 @@ _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
     "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
+    "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
@@ -147,6 +151,7 @@ _FROM = {
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
+        "IMAGENET",
         "MEAN_RGB",
         "CenterCrop",
         "Fit",

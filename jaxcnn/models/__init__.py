@@ -8,7 +8,7 @@ Nothing here knows of data or training: a model is a pure function of its variab
 import dataclasses
 import fnmatch
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from flax import linen as nn
 
@@ -178,8 +178,8 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if classes is not None:
         fields["classes"] = classes
     rpn = getattr(model, "rpn", None)
-    parts = (model.backbone, model.head, *model.aux.values(), *([rpn] if rpn is not None else []))
-    known = sorted({field for part in parts for field in _fields(part)})
+    parts = (model, model.backbone, model.head, *model.aux.values(), *([rpn] if rpn is not None else []))
+    known = sorted({field for part in parts for field in _fields(part)} - set(_PARTS))
     for field in fields:
         if field not in known:
             if field in ("pretrained", "weights"):
@@ -201,7 +201,7 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
     more = {"rpn": changed(rpn)} if rpn is not None else {}
-    return model.clone(backbone=changed(model.backbone), head=head, aux=aux, **more)
+    return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux, **more)
 
 
 _PARTS = ("backbone", "head", "aux", "rpn")

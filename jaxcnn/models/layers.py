@@ -138,7 +138,8 @@ def apply_norm(
 
     "batch": over (N, H, W) per channel (Ioffe & Szegedy 2015). Running statistics are decay * old + (1 - decay) * new,
     so PyTorch's momentum 0.1 is decay 0.9. The running variance is the biased one, as in the paper's training formula;
-    PyTorch keeps the unbiased. "frozen_batch": by statistics, scale and bias that training does not change. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
+    PyTorch keeps the unbiased. "frozen_batch": by statistics, scale and bias that training
+    does not change. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
     "group": over groups of channels, 32 or the largest divisor of both (Wu & He 2018). "lrn": local response
     normalisation, without parameters, with AlexNet's constants; "lrn_caffe" with those that Caffe's definitions of
     AlexNet and GoogLeNet have: k = 1, and an alpha of 1e-4 that Caffe divides by the size. Statistics are float32.

@@ -1,9 +1,9 @@
-"""Fast R-CNN (Girshick 2015) and Faster R-CNN (Ren, He, Girshick & Sun 2015): classes and boxes for regions of an image.
+"""Fast R-CNN (Girshick 2015) and Faster R-CNN (Ren, He, Girshick & Sun 2015): a class and a box for each region.
 
 On VGG-16 as the papers and their released code (py-faster-rcnn) have them: regions are pooled from conv5_3, before the
-fifth pooling, and go through VGG-16's fc6 and fc7 (`RPN` and `BoxHead` say where they differ). `fasterrcnn_resnet50_fpn`
-is torchvision's: a ResNet-50 with a feature pyramid, anchors of one size per map, RoIAlign and two new layers.
-`faster_rcnn_small` is ours, for two CPU cores.
+fifth pooling, and go through VGG-16's fc6 and fc7 (`RPN` and `BoxHead` say where they differ).
+`fasterrcnn_resnet50_fpn` is torchvision's: a ResNet-50 with a feature pyramid, anchors of one size per map, RoIAlign
+and two new layers. `faster_rcnn_small` is ours, for two CPU cores.
 
 Departures: images of one size, so that all shapes are fixed; a net whose strides do not divide the sides rounds maps
 down (Caffe rounds up). Without weights from ImageNet fc6, fc7 and the trunk start as VGG here.

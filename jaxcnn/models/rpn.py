@@ -1,5 +1,6 @@
-"""Region proposal network (Ren et al. 2015, section 3.1): what a small net says of every anchor, and the boxes of it."""
+"""Region proposal network (Ren et al. 2015, section 3.1): what a small net says of every anchor, and its proposals."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -62,11 +63,11 @@ class RPN(nn.Module):
       sizes: for each map, the square roots of the areas of its anchors, in pixels.
       ratios: height / width of the anchors.
       anchors: which table: "released", of py-faster-rcnn, or "centered", of torchvision (ops/anchors.py).
-      logits: "softmax": one for each of no object and object, which AnchorOutputs has the difference of; "sigmoid": one.
+      logits: "softmax": one of no object and one of an object, whose difference AnchorOutputs has; "sigmoid": one.
       coder: of offsets.
       before_nms: the best of each map that NMS sees, (in training, in detection).
       after_nms: how many it leaves of all maps together, (in training, in detection).
-      iou_threshold: of NMS, within a map.
+      nms_threshold: of the IoU, in NMS, within a map.
       min_size: a box with a shorter side, once clipped, is no proposal; pixels.
       drop_small: whether those are left out "before" the best are taken, as released, or "after", as in torchvision.
     """
@@ -79,7 +80,7 @@ class RPN(nn.Module):
     coder: BoxCoder = BoxCoder(clip=None)
     before_nms: tuple[int, int] = (12000, 6000)
     after_nms: tuple[int, int] = (2000, 300)
-    iou_threshold: float = 0.7
+    nms_threshold: float = 0.7
     min_size: float = 16
     drop_small: Literal["before", "after"] = "before"
     kernel_init: Init = "normal_0.01"
@@ -126,14 +127,14 @@ class RPN(nn.Module):
         starts = np.cumsum([0, *outputs.counts])
         best = [
             start + jax.lax.top_k(ranks[:, start:end], min(before, end - start))[1]
-            for start, end in zip(starts[:-1], starts[1:], strict=True)
+            for start, end in itertools.pairwise(starts)
         ]
         level = jnp.concatenate([jnp.full(each.shape[1], number) for number, each in enumerate(best)])
         best = jnp.concatenate(best, 1)
 
         def one(boxes: jax.Array, logits: jax.Array, large: jax.Array, best: jax.Array) -> Proposals:
             boxes, logits, large = boxes[best], logits[best], large[best]
-            chosen = class_nms(boxes, logits, level, self.iou_threshold, min(after, len(best)), valid=large)
+            chosen = class_nms(boxes, logits, level, self.nms_threshold, min(after, len(best)), valid=large)
             valid = chosen >= 0
             return Proposals(
                 boxes=jnp.where(valid[:, None], boxes[chosen], 0.0),

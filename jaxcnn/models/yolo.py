@@ -6,8 +6,8 @@ convolutions (section 2.1 names their number only; the widths, and fully connect
 yolo-tiny.cfg in the released code of 2015). Every layer but the last is followed by a leaky ReLU of slope 0.1
 (equation 2), the first fully connected layer by dropout of 0.5 (section 2.2).
 
-`yolo_v1_small` is ours, for two CPU cores: six convolutions as Fast YOLO begins, with batch norm, and a 1x1 convolution
-as the last layer, so that the cells have 16 x 16 pixels, each sees its surroundings alone, and images may have any size.
+`yolo_v1_small` is ours, for two CPU cores: six convolutions as Fast YOLO begins, with batch norm, and a 1x1 one as the
+last layer, so that the cells have 16 x 16 pixels, each sees its surroundings alone, and images may have any size.
 
 Departures: the released code's later configuration (yolov1.cfg) has batch norm and a locally connected layer; here
 `norm="batch"` is a field and the locally connected layer is left out. Initialisation: the paper gives none; He's.
@@ -91,7 +91,7 @@ class Darknet(nn.Module):
 class FCGrid(nn.Module):
     """Fully connected layers that see the whole image and answer for a grid of cells (Figure 3).
 
-    The outputs lie as in the released code: all class probabilities, cell by cell, then all confidences, then all boxes.
+    The outputs lie as in the released code: all class probabilities, cell by cell, then all confidences, all boxes.
 
     Attributes:
       classes: C of every cell.

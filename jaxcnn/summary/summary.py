@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.box_head import BoxHead
 from jaxcnn.models.catalogue import CATALOGUE
-from jaxcnn.models.detector import GridDetector
+from jaxcnn.models.detector import GridDetector, GridOutputs
 from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
@@ -94,7 +94,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         if isinstance(model, Segmenter):
             return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
         if isinstance(model, GridDetector):
-            return ends, model.apply(variables, ends["final"], train=False, method="grid").boxes
+            return ends, cast(GridOutputs, model.apply(variables, ends["final"], train=False, method="grid")).boxes
         if isinstance(model, RegionDetector):
             anchors, pooled = _regions(model, variables, ends, (images.shape[1], images.shape[2]))
             return ends, (anchors, model.apply(variables, pooled, train=False, method="score_regions"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -11,7 +12,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn import parts
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.boxed import truths_of
+from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import PLACEMENT, Fields, box_fields
 from jaxcnn.data.geometry import to_original
 from jaxcnn.errors import UserError
@@ -24,8 +26,8 @@ from jaxcnn.tasks.yolo_loss import YOLOLoss
 
 CERTAIN = 0.2
 """Score from which a detection is shown to a person; metrics count them all."""
-PROBED = 16
-"""Images whose truth is scored as if a net had found it, before anything is compiled."""
+PROBED = 64
+"""Images whose true boxes are scored as if a net had found them, before anything is compiled."""
 
 
 class DetectionLoss(Protocol):
@@ -105,19 +107,14 @@ class Detection:
             )
         if self.classes and set(self.classes) & set(there) and self.classes != there:
             raise UserError(f"task.classes are {', '.join(self.classes)}, but those of {where} {', '.join(there)}")
-        truths = []
-        for i in range(min(PROBED, len(examples))):
-            try:
-                example = examples[i]
-            except BrokenExample:
-                continue  # met again, and counted, when the split is read
-            if "boxes" not in example or "classes" not in example:
-                raise UserError(
-                    f"{examples.where(i)} has no boxes; detection needs a source that gives them, such as VOCDetection, "
-                    "COCODetection or Tfds of a set with objects"
-                )
-            truths.append(example)
-        average_precision.check_truth(self.protocol, truths, len(there), where)
+        truths = list(itertools.islice(truths_of(examples), PROBED))
+        if any("boxes" not in truth or "classes" not in truth for truth in truths):
+            raise UserError(
+                f"{where} has no boxes; detection needs a source that gives them, such as VOCDetection, COCODetection "
+                "or Tfds of a set with objects"
+            )
+        if any(len(truth["boxes"]) for truth in truths):
+            average_precision.check_truth(self.protocol, truths, len(there), where)
 
     def loss(
         self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]

@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.models.fpn import LEVELS, repeated
+from jaxcnn.models.fpn import LEVELS
 from jaxcnn.models.pretrained import from_torch
-from jaxcnn.models.rcnn import Proposals
-from jaxcnn.models.rpn import RPN, AnchorOutputs
 from tests.torchvision_ops import torchvision_ops
 
 

@@ -64,6 +64,7 @@ SMALL = {
     "resnext*": (SHALLOW, (64, 64, 3)),
     "plain*": (SHALLOW, (64, 64, 3)),
     "densenet*": ({"depth": (2, 2), "growth": 8, "stem_width": 16, "classes": 7}, (64, 64, 3)),
+    "yolo_v1_pretraining": ({"width": 0.03125, "classes": 7}, (64, 64, 3)),
     "efficientnet*": ({"width": 0.25, "depth": 0.1, "dropout": 0.2, "classes": 7}, (96, 96, 3)),
 }
 
@@ -78,7 +79,11 @@ def small(name, **fields):
 
 # Nets that differ in depth or width only, such as ResNet-50 and 101, have one small form, which is tested once. The
 # layers of these are in vgg16_bn, resnet50 and fcn8s_vgg16; the dilated ones are compared with torchvision's.
+# Detectors have no logits: tests/models/test_yolo.py and test_faster_rcnn.py are theirs.
 WITHIN_OTHERS = {name for name in MODELS if name.startswith("fcn")} - {"fcn8s_vgg16"}
+# These have more, or wider, layers of a kind that another one has.
+WITHIN_OTHERS |= {"vgg13", "vgg19", "vgg11_bn", "vgg13_bn", "vgg19_bn", "densenet190_bc_k40_cifar", "linear_640x480"}
+WITHIN_OTHERS |= {name for name, model in MODELS.items() if not isinstance(model, Classifier | Segmenter)}
 DISTINCT = list({small(name): name for name in reversed(MODELS) if name not in WITHIN_OTHERS}.values())[::-1]
 
 
