@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import IMAGENET as IMAGENET
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
+    from jaxcnn.data.transforms import UNIT as UNIT
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
     from jaxcnn.data.transforms import Fit as Fit
     from jaxcnn.data.transforms import Geometric as Geometric
@@ -153,6 +154,7 @@ _FROM = {
     "jaxcnn.data.transforms": (
         "IMAGENET",
         "MEAN_RGB",
+        "UNIT",
         "CenterCrop",
         "Fit",
         "HorizontalFlip",
