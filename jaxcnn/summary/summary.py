@@ -19,6 +19,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.detector import GridDetector, GridOutputs
+from jaxcnn.models.localizer import Localizer
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
@@ -92,7 +93,8 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
             return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
         if isinstance(model, GridDetector):
             return ends, cast(GridOutputs, model.apply(variables, ends["final"], train=False, method="grid")).boxes
-        return ends, model.apply(variables, ends["final"], train=False, method="classify")
+        method = "localize" if isinstance(model, Localizer) else "classify"
+        return ends, model.apply(variables, ends["final"], train=False, method=method)
 
     jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)
     paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
