@@ -1,8 +1,8 @@
 """The class and the box of one object an image: a small VGG with two heads, on twenty classes of Tiny ImageNet.
 
-Papers: Simonyan & Zisserman 2015, appendix A (a box head beside the classifier, the Euclidean loss of the middle and the
-sides); Sermanet et al. 2014, section 4. Data: 10,000 training and 1,000 validation images of 64x64 with a box each, a
-part of Tiny ImageNet in TFDS's form (tiny_imagenet20: image, label, objects).
+Papers: Simonyan & Zisserman 2015, appendix A (a box head beside the classifier, the Euclidean loss of the middle and
+the sides); Sermanet et al. 2014, section 4. Data: 10,000 training and 1,000 validation images of 64x64 with a box each,
+a part of Tiny ImageNet in TFDS's form (tiny_imagenet20: image, label, objects).
 Departures, all for two cores: VGG-A without its last stage, a quarter as wide, with batch norm, from random weights, at
 48x48 pixels; both heads are trained together, with Adam. The box's loss counts twenty times, since squares of parts of
 the image's sides are small numbers.
