@@ -117,7 +117,9 @@ def test_one_pixel_outside_the_map_still_counts_as_its_edge(samples):
     boxes = np.array([[[place - 0.5, 0, place + 0.5, 0] for place in (-1, -1.125, 8, 8.125)]], np.float32)
     found = roi.roi_align(jnp.array(x), jnp.array(boxes), 1, 1.0, samples, False).ravel()
     assert found.tolist() == [1, 0, 8, 0]
-    theirs = torchvision_ops().roi_align(torch.tensor(x).permute(0, 3, 1, 2), list(torch.tensor(boxes)), 1, 1.0, samples)
+    theirs = torchvision_ops().roi_align(
+        torch.tensor(x).permute(0, 3, 1, 2), list(torch.tensor(boxes)), 1, 1.0, samples
+    )
     assert theirs.ravel().tolist() == [1, 0, 8, 0]
 
 
