@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
+    from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
+    from jaxcnn.data.transforms import IMAGENET as IMAGENET
     from jaxcnn.data.transforms import MEAN_RGB as MEAN_RGB
+    from jaxcnn.data.transforms import UNIT as UNIT
     from jaxcnn.data.transforms import CenterCrop as CenterCrop
     from jaxcnn.data.transforms import Fit as Fit
     from jaxcnn.data.transforms import Geometric as Geometric
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from jaxcnn.models.classifier import Outputs as Outputs
     from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
     from jaxcnn.models.densenet import DenseNet as DenseNet
+    from jaxcnn.models.detector import Detections as Detections
+    from jaxcnn.models.detector import GridDetector as GridDetector
     from jaxcnn.models.dilated import DilatedResNet as DilatedResNet
     from jaxcnn.models.dilated import FCNHead as FCNHead
     from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
@@ -76,6 +82,9 @@ if TYPE_CHECKING:
     from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
+    from jaxcnn.models.yolo import ConvGrid as ConvGrid
+    from jaxcnn.models.yolo import Darknet as Darknet
+    from jaxcnn.models.yolo import FCGrid as FCGrid
     from jaxcnn.models.zfnet import ZFNet as ZFNet
     from jaxcnn.ops.box_coding import BoxCoder as BoxCoder
     from jaxcnn.ops.matching import Matcher as Matcher
@@ -95,12 +104,14 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
+    from jaxcnn.tasks.detection import Detection as Detection
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
+    from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -124,6 +135,7 @@ _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
     "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
+    "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
@@ -133,7 +145,9 @@ _FROM = {
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
+        "IMAGENET",
         "MEAN_RGB",
+        "UNIT",
         "CenterCrop",
         "Fit",
         "HorizontalFlip",
@@ -168,6 +182,7 @@ _FROM = {
     ),
     "jaxcnn.models.deformable": ("DeformableResNet",),
     "jaxcnn.models.densenet": ("DenseNet",),
+    "jaxcnn.models.detector": ("Detections", "GridDetector"),
     "jaxcnn.models.dilated": (
         "DilatedResNet",
         "FCNHead",
@@ -207,6 +222,7 @@ _FROM = {
     "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
+    "jaxcnn.models.yolo": ("ConvGrid", "Darknet", "FCGrid"),
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.ops.box_coding": ("BoxCoder",),
     "jaxcnn.ops.matching": ("Matcher",),
@@ -234,9 +250,11 @@ _FROM = {
         "summarize",
     ),
     "jaxcnn.tasks.classification": ("Classification",),
+    "jaxcnn.tasks.detection": ("Detection",),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
+    "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
     "jaxcnn.train.duration": (
         "Duration",
         "epochs",

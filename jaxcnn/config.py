@@ -231,8 +231,8 @@ def folder_fields(encoded: Any) -> tuple[str, ...]:
     return FOLDER_FIELDS.get(source.get("class", ""), ())
 
 
-def place_data(encoded: Any, values: dict[str, Any]) -> None:
-    """Puts the places of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
+def set_data_paths(encoded: Any, values: dict[str, Any]) -> None:
+    """Puts the paths of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
     data = encoded.get("data", {})
     of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
     for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):

@@ -33,7 +33,7 @@ class Data:
     """From a data source to what the model reads."""
 
     image_shape: tuple[int, int, int]
-    """Height, width and channels of the model's input, after the transforms."""
+    """Height, width and channels of the model's input in training, after the transforms."""
     source: Source = Digits()
     train_split: str = "train[:90%]"
     """A split or a part of one (data/splits.py): "train", "train[:80%]", "train[:1000]", "train+extra"."""
@@ -45,13 +45,16 @@ class Data:
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
     preprocess: tuple[Transform, ...] = ()
-    """Transforms of each evaluation image; image_shape comes out."""
+    """Transforms of each evaluation image; image_shape comes out, or evaluation_shape."""
     normalize: Normalize = UNIT
     """From uint8 to what the model reads; runs on the device, inside the step."""
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
     evaluation_batch_size: int = 512
     """Over all devices; influences speed, memory and rounding only."""
+    evaluation_shape: tuple[int, int, int] | None = None
+    """Height, width and channels in evaluation and prediction, if not those of training: training on crops of images
+    that are evaluated whole. The model must take both sizes."""
     data_dir: str | None = None
     """Where prepared TFDS data lies; else the variable TFDS_DATA_DIR, else TFDS's own default."""
     memory_limit: int = 2**30
@@ -68,8 +71,14 @@ class Data:
         parts.check_parts("data.augment", self.augment, parts.TRANSFORM)
         parts.check_parts("data.preprocess", self.preprocess, parts.TRANSFORM)
         parts.check_part("data.normalize", self.normalize, parts.NORMALIZE)
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise UserError(f"data.image_shape is (height, width, channels), not {self.image_shape}")
+        for field in ("image_shape", "evaluation_shape"):
+            shape = getattr(self, field)
+            if shape is not None and (len(shape) != 3 or min(shape) < 1):
+                raise UserError(f"data.{field} is (height, width, channels), not {shape}")
+        if self.evaluation_shape is not None and self.evaluation_shape[2] != self.image_shape[2]:
+            raise UserError(
+                f"data.evaluation_shape is {self.evaluation_shape}: it needs the channels of data.image_shape"
+            )
         for field in ("batch_size", "evaluation_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
@@ -86,6 +95,10 @@ class Data:
                 raise UserError(f"data.{field}: a split cannot be called 'selection', a key of result.json; rename it")
         if self.data_dir is not None and "://" not in self.data_dir:  # a stored run finds its data from anywhere
             object.__setattr__(self, "data_dir", os.path.abspath(os.path.expanduser(self.data_dir)))
+
+    def shape(self, *, evaluated: bool) -> tuple[int, int, int]:
+        """Of the images of a training batch, or of one that is evaluated."""
+        return (self.evaluation_shape or self.image_shape) if evaluated else self.image_shape
 
     @property
     def tested(self) -> tuple[str, ...]:

@@ -83,6 +83,17 @@ class Folder(importlib.abc.MetaPathFinder):
                     waiting.append((key, self.sources[key]))
         return self.sources
 
+    def not_kept(self) -> list[str]:
+        """The modules, by their first names, that these sources import from the current folder, not from this one."""
+        found = set()
+        for path, text in self.sources.items():
+            for name in _imported(text, pathlib.PurePath(path)):
+                top = name.partition(".")[0]
+                if top != "jaxcnn" and top not in sys.stdlib_module_names and self.find(top) is None:
+                    here = importlib.machinery.PathFinder.find_spec(top, [str(pathlib.Path.cwd())])
+                    found |= {top} if here is not None and not self._installed(top) else set()
+        return sorted(found)
+
     def stored_path(self, file: pathlib.Path) -> str:
         """Where a run directory keeps a file of this folder."""
         return str(pathlib.PurePath(FOLDER, file.relative_to(self.folder)))
@@ -168,6 +179,12 @@ def sources(file: pathlib.Path) -> dict[str, bytes]:
     """
     finder = _read.get(file.absolute())
     return {FILE: file.read_bytes()} if finder is None else finder.read()
+
+
+def not_kept(file: pathlib.Path) -> list[str]:
+    """What an experiment file imports from the current folder, which no run keeps: it is found from there alone."""
+    finder = _read.get(file.absolute())
+    return [] if finder is None else finder.not_kept()
 
 
 def _imported(text: bytes, path: pathlib.PurePath) -> Iterator[str]:

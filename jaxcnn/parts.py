@@ -31,6 +31,10 @@ OPTIMIZER = {
 }
 SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
 LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
+DETECTION_LOSS = {
+    "parts": "the names of the losses that add up to the whole",
+    "losses": "losses(model, variables, batch, *, train, rngs) -> {part: losses [B]}, updated collections",
+}
 TASK = {
     "directions": '{metric: "higher" or "lower"}, the score first',
     "shares": "the metrics that are shares of images, () for none",

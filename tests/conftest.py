@@ -12,6 +12,8 @@ cache = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# PyTorch's threads of two workers would wait for each other: its part of a parity test took twice as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What runs of the tests are trusted is nobody's business outside of them.
 os.environ["XDG_STATE_HOME"] = str(cache / "state")
 

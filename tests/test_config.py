@@ -16,7 +16,7 @@ from jaxcnn.config import (
     differences,
     encode,
     flatten,
-    place_data,
+    set_data_paths,
     upgraded,
     upgraded_flat,
 )
@@ -80,7 +80,7 @@ def test_where_the_files_of_a_source_lie_may_change_between_starts_and_nothing_e
     assert changes(old, encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=Digits()))))
     grey = encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=dataclasses.replace(moved, channels=1))))
     assert changes(old, grey) == {"data.source.channels": (3, 1)}
-    place_data(old, flatten(new))
+    set_data_paths(old, flatten(new))
     assert decode(old).data.source == moved
 
 

@@ -96,6 +96,20 @@ def test_what_is_imported_only_in_functions_that_were_not_called_is_kept_too(tmp
     assert found == {"later.py", "mynet.py", "pack/__init__.py", "pack/inner.py", "pack/deep.py"}
 
 
+def test_a_module_of_the_current_folder_is_told_to_be_neither_kept_nor_compared(tmp_path, monkeypatch, caplog):
+    """But not one beside the file, one that is installed, or one of Python's."""
+    file = write(tmp_path / "lab", more="import json, mine.deep, numpy\n" + OWN)
+    (tmp_path / "here/mine").mkdir(parents=True)
+    for name in ("mine/__init__.py", "mine/deep.py", "json.py", "numpy.py", "mynet.py"):
+        (tmp_path / "here" / name).write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    begin(file, tmp_path / "run")
+    told = [line for line in caplog.messages if "from the current folder" in line]
+    assert [line.split(" from the current")[0] for line in told] == [f"{file} imports mine"]
+    assert not (tmp_path / "run/code/mine").exists()
+
+
 def test_worker_processes_get_these_classes_whole(tmp_path):
     transform = parse(write(tmp_path / "lab"), []).experiment.data.augment[0]
     text = "import pickle, sys; print(pickle.load(sys.stdin.buffer)(0, None))"

@@ -46,11 +46,12 @@ def check(arguments: list[str]) -> None:
 
     chosen, flags = with_flags(Check, "jaxcnn data check", arguments)
     experiment = parse(chosen.file, flags).experiment
-    data, fields = experiment.data, batch_fields(experiment)
+    data = experiment.data
     found = 0
     held_out = dict.fromkeys((*data.evaluation_splits, *data.test_splits))
-    uses = [(data.train_split, data.augment), *((split, data.preprocess) for split in held_out)]
-    for split, transforms in dict.fromkeys(uses):
+    uses = [(data.train_split, data.augment, False), *((split, data.preprocess, True) for split in held_out)]
+    for split, transforms, evaluated in dict.fromkeys(uses):
+        fields = batch_fields(experiment, evaluated=evaluated)
         examples = open_split(data.source, split, chosen.data_dir or data.data_dir)
         surveyed, dropped = survey(examples, transforms, fields), list(getattr(examples, "dropped", ()))
         broken = surveyed.broken

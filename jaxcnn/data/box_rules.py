@@ -188,8 +188,8 @@ def ruled(rules: BoxRules, given: Annotations, sizes: np.ndarray) -> Ruled:
 
 
 def counts(notes: Iterable[Note]) -> list[str]:
-    """How many of each kind, in words: "2 boxes without area dropped"."""
-    return [f"{count} {what} {done}" for (what, done), count in Counter((n.what, n.done) for n in notes).items()]
+    """How many of each kind, in words: "boxes without area: 2 dropped"."""
+    return [f"{what}: {count} {done}" for (what, done), count in Counter((n.what, n.done) for n in notes).items()]
 
 
 def notes_of(examples: Examples) -> list[Note]:

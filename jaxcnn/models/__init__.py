@@ -1,4 +1,4 @@
-"""The networks, by name: each a Classifier or a Segmenter of backbone and head with its paper's classes.
+"""The networks, by name: each a Classifier, a Segmenter or a detector of backbone and head with its paper's classes.
 
 `create_model` changes fields.
 
@@ -8,7 +8,7 @@ Nothing here knows of data or training: a model is a pure function of its variab
 import dataclasses
 import fnmatch
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from flax import linen as nn
 
@@ -18,6 +18,7 @@ from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.deformable import DeformableResNet
 from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
 from jaxcnn.models.densenet import TABLE_1 as DENSENET
+from jaxcnn.models.detector import GridDetector
 from jaxcnn.models.dilated import FCN_AUX, FCN_HEAD, DilatedResNet
 from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
 from jaxcnn.models.fcn import FCN_VGG_HEAD, FCNVGG, SkipHead, resnet_maps, vgg_maps
@@ -40,11 +41,12 @@ from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
 from jaxcnn.models.vgg import VGG, VGG_BN_HEAD, VGG_HEAD
+from jaxcnn.models.yolo import FAST, FAST_HEAD, PRETRAINING, SMALL, YOLO_HEAD, ConvGrid, Darknet
 from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "Segmenter", "create_model", "list_models"]
 
-Model = Classifier | Segmenter
+Model = Classifier | Segmenter | GridDetector
 
 MODELS: dict[str, Model] = {
     "linear": Classifier(Pixels(), LINEAR_HEAD),
@@ -130,6 +132,10 @@ MODELS: dict[str, Model] = {
     "fcn8s_resnet50": Segmenter(ResNet(*TABLE_1[50]), SkipHead(classes=21, maps=resnet_maps())),
     "fcn_resnet50": Segmenter(DilatedResNet(*TABLE_1[50]), FCN_HEAD, FCN_AUX),
     "fcn_resnet101": Segmenter(DilatedResNet(*TABLE_1[101]), FCN_HEAD, FCN_AUX),
+    "yolo_v1_pretraining": Classifier(Darknet(PRETRAINING), GAP(classes=1000, kernel_init="he_fan_in")),
+    "yolo_v1": GridDetector(Darknet(), YOLO_HEAD),
+    "yolo_v1_fast": GridDetector(Darknet(FAST), FAST_HEAD),
+    "yolo_v1_small": GridDetector(Darknet(SMALL, norm="batch"), ConvGrid()),
 }
 
 
@@ -154,7 +160,8 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     model = model.clone(**given)
     if classes is not None:
         fields["classes"] = classes
-    known = sorted({field for part in (model.backbone, model.head, *model.aux.values()) for field in _fields(part)})
+    parts = (model, model.backbone, model.head, *model.aux.values())
+    known = sorted({field for part in parts for field in _fields(part)} - {"backbone", "head", "aux"})
     for field in fields:
         if field not in known:
             if field in ("pretrained", "weights"):
@@ -175,7 +182,7 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if isinstance(head, FC | SkipHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    return model.clone(backbone=changed(model.backbone), head=head, aux=aux)
+    return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux)
 
 
 def list_models(pattern: str = "*") -> list[str]:

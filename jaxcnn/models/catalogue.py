@@ -15,7 +15,8 @@ class Entry:
     """Accuracy in percent: ImageNet validation, unless `source` names another set; None where the source has none."""
     top5: float | None = None
     source: str = ""
-    """Where top1 and top5 are from; of a segmenter its mean IoU in percent, the set and where they are from."""
+    """Where top1 and top5 are from; of a segmenter its mean IoU, of a detector its mean average
+    precision, in percent, the set and where they are from."""
 
 
 COURSE = "course notes"
@@ -36,12 +37,14 @@ EFFICIENTNET = "Tan & Le, EfficientNet: rethinking model scaling for convolution
 LITE = "Liu, EfficientNet-Lite (TensorFlow blog)"
 DCN = "Dai et al., Deformable convolutional networks"
 DCNV2 = "Zhu et al., Deformable ConvNets v2: more deformable, better results"
+YOLO = "Redmon et al., You only look once: unified, real-time object detection"
 FCN = "Long et al., Fully convolutional networks for semantic segmentation"
 
 VGG_TABLE_3 = "paper, Table 3, S = Q = 256, dense"
 TORCHVISION = "torchvision IMAGENET1K_V1"
 FCN_REPOSITORY = "mean IoU {}, Pascal VOC 2011 (seg11valid), authors' repository"
 FCN_TORCHVISION = "mean IoU {}, COCO val2017 with VOC's classes, torchvision COCO_WITH_VOC_LABELS_V1"
+YOLO_TABLE_1 = "mean average precision {}, Pascal VOC 2007, trained on 2007 and 2012, paper, Table 1"
 DENSENET_CIFAR = "authors' repository, CIFAR-10, augmented"
 
 CATALOGUE: dict[str, Entry] = {
@@ -120,4 +123,8 @@ CATALOGUE: dict[str, Entry] = {
     "fcn8s_resnet50": Entry((500, 500, 3), FCN, 2015),
     "fcn_resnet50": Entry((520, 520, 3), FCN, 2015, source=FCN_TORCHVISION.format(60.5)),
     "fcn_resnet101": Entry((520, 520, 3), FCN, 2015, source=FCN_TORCHVISION.format(63.7)),
+    "yolo_v1_pretraining": Entry((224, 224, 3), YOLO, 2016, None, 88.0, "paper, section 2.2, single crop"),
+    "yolo_v1": Entry((448, 448, 3), YOLO, 2016, source=YOLO_TABLE_1.format(63.4)),
+    "yolo_v1_fast": Entry((448, 448, 3), YOLO, 2016, source=YOLO_TABLE_1.format(52.7)),
+    "yolo_v1_small": Entry((192, 256, 3), YOLO, 2016),
 }

@@ -15,7 +15,7 @@ from jaxcnn.errors import UserError, did_you_mean
 
 Dtype = Literal["float32", "bfloat16", "float64"]
 """Of the computation; parameters stay float32. float64 is for checks, and needs jax_enable_x64."""
-Activation = Literal["relu", "relu6", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "identity"]
+Activation = Literal["relu", "relu6", "tanh", "sigmoid", "scaled_tanh", "silu", "gelu", "leaky_relu", "identity"]
 Init = Literal[
     "lecun_normal",
     "lecun_uniform",
@@ -43,6 +43,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "scaled_tanh": lambda x: 1.7159 * jnp.tanh(x * (2 / 3)),
     "silu": jax.nn.silu,
     "gelu": jax.nn.gelu,
+    # Redmon et al. 2016, equation 2: a slope of 0.1 below zero.
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.1),
     "identity": lambda x: x,
 }
 

@@ -74,6 +74,28 @@ class Ended:
         return hashlib.sha256(json.dumps(sorted(self.examples.items())).encode()).hexdigest()[:16]
 
 
+def expected_codes(phase: str, number: signal.Signals, last: bool, done: bool) -> set[int]:
+    """Exit codes that a process may end with after a signal.
+
+    Args:
+      phase: one of PHASES, in which the signal came.
+      number: the signal.
+      last: whether it came in the last of the phase's calls.
+      done: whether the run is done all the same.
+    """
+    if number == signal.SIGKILL:
+        return {-int(number)}
+    # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
+    expected = {-int(number), 75}
+    # These moments can lie behind the last step, or behind the last batch of the last evaluation, where nothing is left
+    # to be stopped. Elsewhere a process that goes on to its end has ignored the signal.
+    if done and (phase in ("start", "save", "end") or (phase == "evaluation" and last)):
+        expected.add(0)
+    if number == signal.SIGINT:
+        expected |= {1, 130}  # Python's own KeyboardInterrupt, while it imports
+    return expected
+
+
 class Prover:
     """Runs one experiment many times in `folder`."""
 
@@ -126,16 +148,9 @@ class Prover:
         else:
             return Proof(phase, chosen.name, "", (0,), "", "20 times over before the signal came")
         moment = f"{phase if phase == 'start' else f'{phase} {call + 1}'} + {1000 * delay:,.0f} ms"
-        # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
-        expected = {-int(chosen)} if chosen == signal.SIGKILL else {-int(chosen), 75}
         statuses = [RunDirectory(run).status() for run in _runs(path)]
         done = bool(statuses) and all(status.get("state") == "done" for status in statuses)
-        if phase in ("start", "save", "end") and done and chosen != signal.SIGKILL:
-            # These moments can lie behind the last step, where nothing is left to be stopped. In the other phases a
-            # process that goes on to its end has ignored the signal.
-            expected.add(0)
-        if chosen == signal.SIGINT:
-            expected |= {1, 130}  # Python's own KeyboardInterrupt, while it imports
+        expected = expected_codes(phase, chosen, call == len(calls) - 1, done)
         problem = "" if code in expected else f"exit code {code}: {text.strip()[-300:]}"
         saved = min((status.get("step", 0) for status in statuses), default=0)
         again, text = self._wait(self._start(path, then))

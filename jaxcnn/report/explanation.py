@@ -171,7 +171,7 @@ class _Draw:
         self.normalize = net.data.normalize
         self.chosen = net.index(question.chosen) if question.method in MAPS and question.chosen is not None else None
         if question.method in OF_AN_ENDPOINT:
-            image = jax.ShapeDtypeStruct((1, *net.data.image_shape), np.float32)
+            image = jax.ShapeDtypeStruct((1, *net.data.shape(evaluated=True)), np.float32)
             check_endpoint(self.model, image, question.endpoint)
 
     def net_itself(self, name: str) -> Section:

@@ -100,8 +100,9 @@ def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambd
     data = net.data
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
     size = min(BATCH, data.evaluation_batch_size)
-    batches = EvaluationBatches(chosen, data.preprocess, batch_fields(net.experiment), size, data.tolerate_broken)
-    net.probabilities(np.zeros((size, *data.image_shape), np.uint8))  # compiled before the clock starts
+    fields = batch_fields(net.experiment, evaluated=True)
+    batches = EvaluationBatches(chosen, data.preprocess, fields, size, data.tolerate_broken)
+    net.probabilities(np.zeros((size, *data.shape(evaluated=True)), np.uint8))  # compiled before the clock starts
     nothing = np.zeros(0, np.int64)
     pairs: list[tuple[np.ndarray, np.ndarray]] = [(nothing, nothing)]
     worst: list[tuple[float, int, Mistake]] = []
@@ -127,7 +128,7 @@ def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambd
 
 def show(net: Net, examples: Examples) -> list[Shown]:
     """What the net says about SHOWN images of the split, the same ones at each call. Broken ones are left out."""
-    data, fields = net.data, batch_fields(net.experiment)
+    data, fields = net.data, batch_fields(net.experiment, evaluated=True)
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:SHOWN])
     batches = EvaluationBatches(chosen, data.preprocess, fields, 1, data.tolerate_broken)
     found = []

@@ -1,6 +1,7 @@
 """Target: the class that a map of a net is about, and how much the net sees of it in an image."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def _of_segmenter(net: Net, image: np.ndarray, chosen: int | None) -> Target:
     weights = np.where(covered[index], labels == index, True).astype(np.float32)
     model, normalize, variables = net.experiment.model, net.data.normalize, net.variables
 
-    def one(variables: object, image: jax.Array) -> jax.Array:
+    def one(variables: Any, image: jax.Array) -> jax.Array:
         logits = model.apply(variables, normalize(image[None]), train=False)
         return (jax.nn.softmax(jnp.asarray(logits)[0])[..., index] * weights).sum() / weights.sum()
 

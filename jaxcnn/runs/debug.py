@@ -76,17 +76,20 @@ def debug(experiment: Experiment) -> Experiment:
 
 
 def _source_shape(data: Data) -> tuple[int, int, int]:
-    """The shape of a source image that the transforms bring to image_shape: the same, or less what they add."""
-    height, width, channels = data.image_shape
-    wanted = data.image_shape
+    """The shape of a source image that transforms bring to those of batches: evaluation's, or less what they add."""
+    shapes = [data.image_shape, data.shape(evaluated=True)]
+    height, width, channels = wanted = shapes[1]
     for _ in range(2):
         out = [_transformed_shape(transforms, wanted) for transforms in (data.augment, data.preprocess)]
-        if out == [data.image_shape] * 2:
+        if out == shapes:
             return wanted
-        wanted = (height - (out[0][0] - height), width - (out[0][1] - width), channels)
+        wanted = (height - (out[1][0] - height), width - (out[1][1] - width), channels)
         if min(wanted) < 1:
             break
-    raise UserError(f"--debug found no image size that data.augment and data.preprocess bring to {data.image_shape}")
+    raise UserError(
+        "--debug found no image size that data.augment and data.preprocess "
+        f"bring to {' and '.join(map(str, dict.fromkeys(shapes)))}"
+    )
 
 
 def _transformed_shape(transforms: tuple[Transform, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -169,7 +169,7 @@ def evaluation_batches(
     return EvaluationBatches(
         examples,
         transforms,
-        batch_fields(experiment),
+        batch_fields(experiment, evaluated=True),
         data.evaluation_batch_size,
         data.tolerate_broken,
         jax.process_index(),
@@ -264,7 +264,7 @@ def evaluate_restored(
             told := other_data(restored.directory, examples)
         ):
             log.warning(told)
-        fields = batch_fields(experiment)
+        fields = batch_fields(experiment, evaluated=True)
         loaded, transforms = load(examples, data.preprocess, fields, data.memory_limit, data.tolerate_broken)
         made = evaluation_batches(experiment, loaded, transforms)
         with contextlib.closing(iterate(made, workers=data.workers)) as batches:

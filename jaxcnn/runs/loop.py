@@ -175,7 +175,7 @@ class _Loop:
                 self.step = newest
                 return self._outcomes("preempted", "stopped before training; the same command continues")
             self.report_progress(f"reading {examples.split}", patient=True)
-            self.splits[split] = self._load(examples, transforms)
+            self.splits[split] = self._load(examples, transforms, evaluated=split != _TRAIN)
         self.report_progress("the restored state", patient=True)
         self._restore()
         for member in self.members:
@@ -224,9 +224,9 @@ class _Loop:
         for member in self.members:
             member.close()
 
-    def _load(self, examples: Examples, transforms: Transforms) -> tuple[Examples, Transforms]:
+    def _load(self, examples: Examples, transforms: Transforms, *, evaluated: bool) -> tuple[Examples, Transforms]:
         """The split, decoded into memory where it fits."""
-        data, fields = self.plan.experiment.data, batch_fields(self.plan.experiment)
+        data, fields = self.plan.experiment.data, batch_fields(self.plan.experiment, evaluated=evaluated)
         start = time.perf_counter()
         with self.display.task(f"read {examples.split}", len(examples)) as advance:
             loaded, rest = load(examples, transforms, fields, data.memory_limit, data.tolerate_broken, advance)
@@ -325,7 +325,7 @@ class _Loop:
             if self.consensus.vote_and_wait(f"reading {split}"):
                 raise Stopped
             self.report_progress(f"reading {split}", patient=True)
-            self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess)
+            self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess, evaluated=True)
         return self._measure(self.plan.tests)
 
     def _measure(self, splits: Iterable[str]) -> list[Metrics]:

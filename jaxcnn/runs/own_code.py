@@ -25,16 +25,16 @@ def stored(run: pathlib.Path) -> dict[str, bytes]:
     """
     found = [path for path in (run / FILE, run / FOLDER) if os.path.lexists(path)]
     found += sorted((run / FOLDER).rglob("*"))
-    texts = {}
+    sources = {}
     for path in found:
         if path.is_symlink():
             raise UserError(f"{path} is a link; a run keeps its code as files: put the file there, or remove it")
         if not path.is_dir():
             try:
-                texts[str(path.relative_to(run))] = files.read_bytes(path)
+                sources[str(path.relative_to(run))] = files.read_bytes(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    return texts
+    return sources
 
 
 def store(run: pathlib.Path, sources: dict[str, bytes]) -> None:

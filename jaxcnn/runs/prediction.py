@@ -11,15 +11,16 @@ import jax
 import numpy as np
 
 from jaxcnn.data import imagenet
+from jaxcnn.data.examples import Example
 from jaxcnn.data.folder import EXTENSIONS
-from jaxcnn.data.preparation import transformed
+from jaxcnn.data.preparation import placed, transformed
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
 from jaxcnn.runs.evaluation import nets_of
 from jaxcnn.runs.restore import load_run
 from jaxcnn.tasks.classification import Classification
-from jaxcnn.tasks.task import Answer
+from jaxcnn.tasks.task import Answer, Placing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,20 @@ class Net:
         """What the net says about one prepared image, uint8 [H, W, C]."""
         predicted = jax.tree.map(lambda x: x[0], self.predict(image[None]))
         return self.experiment.task.answer(predicted, image, self.classes, top)
+
+    def answer_for(self, image: np.ndarray, path: pathlib.Path, top: int = 5) -> Answer:
+        """What the net says about an image that is not prepared yet, uint8 [H, W, C]. A task that answers with places
+        tells them in this image, the others in the prepared one.
+
+        Raises UserError, which names `path`, as `prepare`.
+        """
+        task = self.experiment.task
+        if not isinstance(task, Placing):
+            return self.answer(prepare(image, self.data, path), top)
+        example = _prepared(image, self.data, path, placing=True)
+        predicted = jax.tree.map(lambda x: x[0], self.predict(example["image"][None]))
+        there = task.to_original(predicted, example["placement"], image.shape[:2])
+        return task.answer(there, image, self.classes, top)
 
     @functools.cached_property
     def _predict(self) -> Callable[[Any, np.ndarray], Any]:
@@ -145,11 +160,11 @@ def predict_run(
     predictions: list[Prediction | Failure] = []
     for file in files:
         try:
-            pixels = prepare(decode_file(file, net.data.image_shape[2]), net.data, file)
+            found = net.answer_for(decode_file(file, net.data.image_shape[2]), file, top)
         except UserError as error:
             predictions.append(Failure(str(file), str(error)))
             continue
-        predictions.append(Prediction(str(file), net.answer(pixels, top)))
+        predictions.append(Prediction(str(file), found))
     return predictions
 
 
@@ -194,16 +209,25 @@ def decode_file(path: pathlib.Path, channels: int) -> np.ndarray:
 
 
 def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
-    """An image after the evaluation transforms, uint8 of data.image_shape. Raises UserError where it gets another."""
+    """An image after the evaluation transforms, uint8 of evaluation's shape. Raises UserError if it gets another."""
+    return _prepared(image, data, path, placing=False)["image"]
+
+
+def _prepared(image: np.ndarray, data: Data, path: pathlib.Path, *, placing: bool) -> Example:
+    """The same as an example, if `placing` with its "placement"."""
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
-    size, shape = image.shape, data.image_shape
+    size, shape = image.shape, data.shape(evaluated=True)
     try:
-        image = transformed({"image": image}, data.preprocess, rng)["image"]
+        if placing:
+            example = placed(image, data.preprocess, rng)
+        else:
+            example = transformed({"image": image}, data.preprocess, rng)
     except UserError as error:
         raise UserError(f"{path}, of {size[0]}x{size[1]}: {error}") from error
-    if image.shape != shape:
+    found = example["image"].shape
+    if found != shape:
         raise UserError(
-            f"{path} is {size[0]}x{size[1]} and this run's evaluation makes it {image.shape[0]}x{image.shape[1]}, but "
-            f"the net was trained on {shape[0]}x{shape[1]}; resize or crop the image first"
+            f"{path} is {size[0]}x{size[1]} and this run's evaluation makes it {found[0]}x{found[1]}, but "
+            f"it takes {shape[0]}x{shape[1]}; resize or crop the image first"
         )
-    return image
+    return example

@@ -43,7 +43,7 @@ def load_experiment(directory: RunDirectory) -> Experiment:
       UserError: it has classes of its own and their code is not trusted, fails, or lacks one.
     """
     encoded = directory.config()
-    config.place_data(encoded, directory.newest_start().get("free", {}))
+    config.set_data_paths(encoded, directory.newest_start().get("free", {}))
     foreign = config.foreign(encoded)
     if not foreign:
         return config.decode(encoded)

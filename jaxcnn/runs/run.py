@@ -69,7 +69,8 @@ class Run:
         Raises:
           UserError: an image cannot be read, is not uint8, or does not get the size that the net takes; there is none.
         """
-        return self.net.probabilities(np.stack([self._prepared(image) for image in _several(images)]))
+        prepared = [prepare(image, self.net.data, path) for image, path in map(self._read, _several(images))]
+        return self.net.probabilities(np.stack(prepared))
 
     def predict(self, images: Image | Sequence[Image], top: int = 5) -> list[Prediction]:
         """What the net says about each image; a classifier names the `top` most probable classes.
@@ -79,22 +80,23 @@ class Run:
         return [
             Prediction(
                 str(image) if isinstance(image, str | pathlib.Path) else f"image {number}",
-                self.net.answer(self._prepared(image), top),
+                self.net.answer_for(*self._read(image), top),
             )
             for number, image in enumerate(_several(images))
         ]
 
-    def _prepared(self, image: Image) -> np.ndarray:
+    def _read(self, image: Image) -> tuple[np.ndarray, pathlib.Path]:
+        """An image and what messages call it."""
         channels = self.net.data.image_shape[2]
         if isinstance(image, str | pathlib.Path):
             path = pathlib.Path(image)
-            return prepare(decode_file(path, channels), self.net.data, path)
+            return decode_file(path, channels), path
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
             raise UserError(
                 f"the image is {image.dtype} {list(image.shape)}, but an image is uint8 [H, W, {channels}], in 0..255"
             )
-        return prepare(image, self.net.data, pathlib.Path("the image"))
+        return image, pathlib.Path("the image")
 
 
 def _several(images: Image | Sequence[Image]) -> list[Image]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from jaxcnn.data.box_rules import counts, notes_of
@@ -185,9 +186,9 @@ def _shapes(key: _ByIdentity) -> tuple[Any, Any]:
     return variables, sums
 
 
-def batch_fields(experiment: Experiment) -> Fields:
-    """The arrays of a batch that the task reads, the image among them."""
-    shape = experiment.data.image_shape
+def batch_fields(experiment: Experiment, *, evaluated: bool = False) -> Fields:
+    """The arrays of a training batch that the task reads, the image among them; or of one that is evaluated."""
+    shape = experiment.data.shape(evaluated=evaluated)
     return with_image(shape, experiment.task.fields(shape))
 
 
@@ -195,7 +196,7 @@ def abstract_batch(
     experiment: Experiment, mesh: Mesh, size: int, *, evaluated: bool
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a global batch on the devices; those of evaluation say which examples are valid."""
-    fields = batch_fields(experiment) | ({"valid": Field((), "bool")} if evaluated else {})
+    fields = batch_fields(experiment, evaluated=evaluated) | ({"valid": Field((), "bool")} if evaluated else {})
     sharding = meshes.split(mesh)
     return {
         name: jax.ShapeDtypeStruct((size, *field.shape), field.dtype, sharding=sharding)
@@ -252,9 +253,9 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, examples in (evaluations | tests).items():
         if examples.classes != train.classes:
             raise UserError(f"splits {data.train_split!r} and {name!r} of {train.name} have different classes")
-    _check_images(train, data.augment, experiment)
+    _check_images(train, data.augment, experiment, evaluated=False)
     for examples in (evaluations | tests).values():
-        _check_images(examples, data.preprocess, experiment)
+        _check_images(examples, data.preprocess, experiment, evaluated=True)
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
 
@@ -297,7 +298,9 @@ def _named(field: str) -> Iterator[None]:
         raise UserError(f"{field}: {error}") from error
 
 
-def _check_images(examples: Examples, transforms: tuple[Transform, ...], experiment: Experiment) -> None:
+def _check_images(
+    examples: Examples, transforms: tuple[Transform, ...], experiment: Experiment, *, evaluated: bool
+) -> None:
     """Takes the first image of a split through its transforms, and refuses a split that says itself that more of its
     images are broken than are tolerated. A broken one that is tolerated is met again later."""
     if len(examples) == 0:
@@ -309,18 +312,26 @@ def _check_images(examples: Examples, transforms: tuple[Transform, ...], experim
         raise UserError(f"{examples.split}: {BrokenExample(first, examples.where(first), why)}{more}")
     tolerated = (BrokenExample,) if experiment.data.tolerate_broken else ()
     with contextlib.suppress(*tolerated):
-        read(examples, 0, transforms, Draws(EVALUATION).at(0), batch_fields(experiment))
+        read(examples, 0, transforms, Draws(EVALUATION).at(0), batch_fields(experiment, evaluated=evaluated))
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
-    """Runs the initialisation of the model and the optimizer on shapes only."""
+    """Runs the initialisation of the model and the optimizer on shapes only, and the model in evaluation if its images
+    have another shape there."""
+    data, field = experiment.data, "image_shape"
     try:
-        abstract_state(experiment, mesh)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        shape = experiment.data.image_shape
-        raise UserError(f"the model does not take images of data.image_shape {shape}: {error}") from error
+        state = abstract_state(experiment, mesh)
+        if data.evaluation_shape not in (None, data.image_shape):
+            field = "evaluation_shape"
+            images = jax.ShapeDtypeStruct((1, *data.evaluation_shape), jnp.float32)
+            variables = {"params": state.params, **state.stats}
+            jax.eval_shape(functools.partial(experiment.model.apply, train=False), variables, images)
+    except UserError as error:
+        if field == "image_shape":
+            raise
+        raise UserError(f"the model does not take images of data.{field} {data.evaluation_shape}: {error}") from error
+    except (TypeError, ValueError, FlaxError) as error:
+        raise UserError(f"the model does not take images of data.{field} {getattr(data, field)}: {error}") from error
 
 
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import logging
 import os
@@ -73,6 +74,8 @@ def start_run(
         another config, other labels or other code.
     """
     sources = {} if file is None else experiment_file.sources(file)
+    if file is not None:
+        _warn_of_modules(file)
     if len(os.fsencode(path)) > LONGEST:
         raise UserError(f"{path} is too long a path: of more than {LONGEST:,} bytes; choose another --workdir")
     try:
@@ -120,6 +123,15 @@ def start_run(
         if config.foreign(encoded) and not trust.remember(own_code.trusted_as(path, encoded)):
             log.warning(f"{trust.folder()} cannot be written: reading this run later needs --trust, for its own code")
         yield directory
+
+
+@functools.cache  # once, and not for every cell of a study
+def _warn_of_modules(file: pathlib.Path) -> None:
+    for name in experiment_file.not_kept(file):
+        log.warning(
+            f"{file} imports {name} from the current folder: it is not kept with the run, nor compared when the run "
+            f"goes on, and found from here alone; put it beside {file.name}, or install it"
+        )
 
 
 def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,6 @@ class Neighbours:
 
 def _read(examples: Examples, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, H, W, C] after the evaluation's transforms, and labels [n]."""
-    draws, fields = Draws(EVALUATION), with_image(data.image_shape, LABEL)
+    draws, fields = Draws(EVALUATION), with_image(data.shape(evaluated=True), LABEL)
     found = [read(examples, i, data.preprocess, draws.at(i), fields) for i in range(len(examples))]
     return np.stack([one["image"] for one in found]), np.array([one["label"] for one in found])

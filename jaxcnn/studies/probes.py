@@ -68,7 +68,7 @@ class Cropped:
     metrics: ClassVar = (f"{SCORE} when cropped", f"{SCORE} lost to the crop")
 
     def measure(self, run: RestoredRun) -> dict[str, float]:
-        shape = run.experiment.data.image_shape
+        shape = run.experiment.data.shape(evaluated=True)
         return _lost(run, "crop", "cropped", [(CenterCrop(self.size), Resize(shape[:2]))])
 
 
@@ -153,7 +153,7 @@ class Cost:
     def measure(self, run: RestoredRun) -> dict[str, float]:
         experiment = run.experiment
         variables = {"params": run.state.params, **run.state.stats}
-        images = np.zeros((self.batch, *experiment.data.image_shape), np.uint8)
+        images = np.zeros((self.batch, *experiment.data.shape(evaluated=True)), np.uint8)
 
         def classify(variables, images):
             return experiment.model.apply(variables, experiment.data.normalize(images), train=False)

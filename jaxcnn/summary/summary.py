@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.catalogue import CATALOGUE
+from jaxcnn.models.detector import GridDetector, GridOutputs
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
@@ -89,6 +90,8 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         names.extend(ends)
         if isinstance(model, Segmenter):
             return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
+        if isinstance(model, GridDetector):
+            return ends, cast(GridOutputs, model.apply(variables, ends["final"], train=False, method="grid")).boxes
         return ends, model.apply(variables, ends["final"], train=False, method="classify")
 
     jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)

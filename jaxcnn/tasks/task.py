@@ -100,6 +100,16 @@ def score_of(task: Task) -> str:
     return next(iter(task.directions))
 
 
+@runtime_checkable
+class Placing(Task, Protocol):
+    """A task that answers with places in the image, such as boxes, and can tell them in the original one."""
+
+    def to_original(self, predicted: Any, placement: np.ndarray, size: tuple[int, int]) -> Any:
+        """What was predicted of one image, in pixels of the original, (height, width) `size`. `placement` is float32
+        [4] (data/fields.py)."""
+        ...
+
+
 def normalizer_of(task: Task, model: nn.Module, batch: Batch) -> jax.Array:
     """What the mean in the loss of a batch is divided by, float32: `task.normalizer(model, batch)`, or its examples.
 

@@ -150,7 +150,7 @@ def test_a_box_of_each_kind_is_dropped_with_a_note(voc, kind):
     examples = voc.open(rules=jc.BoxRules(**{FIELD.get(kind, kind): "drop"}))
     assert examples[1]["boxes"].tolist() == [[10, 5, 30, 20], [0, 0, 60, 40]] and not examples.refused
     assert [note.text.startswith(text) for note in examples.notes(1)] == [True] and not examples.notes(0)
-    assert counts(notes_of(examples)) == [f"1 {what} dropped"]
+    assert counts(notes_of(examples)) == [f"{what}: 1 dropped"]
     part = voc.open("train[50%:]+train[:50%]", rules=jc.BoxRules(**{FIELD.get(kind, kind): "drop"}))
     places = [os.path.basename(part.where(i)) for i in range(2)]
     assert part.noted == [places.index("b.png")] and len(part.notes(part.noted[0])) == 1
@@ -172,7 +172,7 @@ def test_boxes_over_the_edge_are_clipped_with_a_note_and_by_a_pixel_without(voc)
     over = [("cat", (0.5, 5, 61, 9), False), ("cat", (50, 5, 70, 9), False), ("cat", (70, 5, 90, 9), False)]
     examples = voc.add("a", over, image=painted([])).open(rules=jc.BoxRules(outside="clip"))
     assert examples[0]["boxes"].tolist() == [[0, 4, 60, 9], [49, 4, 60, 9]]
-    assert counts(notes_of(examples)) == ["1 boxes outside dropped", "1 boxes over the edge clipped"]
+    assert counts(notes_of(examples)) == ["boxes outside: 1 dropped", "boxes over the edge: 1 clipped"]
     strict = voc.open(rules=jc.BoxRules(tolerance=0.1))
     assert strict.refused[0].startswith("box 2 cat (70, 5, 90, 9) lies outside")
 
@@ -239,7 +239,7 @@ def test_images_without_objects_are_kept_dropped_or_refused(voc):
     assert len(voc.open()) == 3 and not voc.open().refused
     dropped = voc.open(rules=jc.BoxRules(no_objects="drop"))
     assert [os.path.basename(dropped.where(i)) for i in range(len(dropped))] == ["b.png"]
-    assert counts(notes_of(dropped)) == ["2 images without objects dropped"]
+    assert counts(notes_of(dropped)) == ["images without objects: 2 dropped"]
     assert dropped[0]["boxes"].shape == (1, 4)
     assert list(voc.open(rules=jc.BoxRules(no_objects="refuse")).refused) == [0, 2]
     voc.add("d", [CAT, KINDS["empty"][0]]).add("e", [CAT, KINDS["outside"][0]])
@@ -256,7 +256,7 @@ def test_missing_files_are_named_or_dropped(voc):
         voc.open()
     left = voc.open(rules=jc.BoxRules(missing="drop"))
     assert [os.path.basename(left.where(i)) for i in range(len(left))] == ["a.png", "c.png"]
-    assert counts(notes_of(left)) == ["2 images without a file dropped"]
+    assert counts(notes_of(left)) == ["images without a file: 2 dropped"]
 
 
 def test_wrong_lists_and_folders_of_voc_are_named(voc, tmp_path):
@@ -403,17 +403,17 @@ def test_coco_boxes_of_each_kind_are_kept_or_dropped(coco):
     examples = dataclasses.replace(source, rules=rules).open("train")
     assert [len(examples[i]["boxes"]) for i in range(3)] == [0, 1, 0]
     assert counts(notes_of(examples)) == [
-        "1 images without a file dropped",
-        "1 boxes of images that are not listed dropped",
-        "1 boxes with an id twice dropped",
-        "1 boxes without a class dropped",
+        "images without a file: 1 dropped",
+        "boxes of images that are not listed: 1 dropped",
+        "boxes with an id twice: 1 dropped",
+        "boxes without a class: 1 dropped",
     ]
     kept = dataclasses.replace(source, rules=dataclasses.replace(rules, duplicate_ids="keep")).open("train")
-    assert "1 boxes without area dropped" in counts(notes_of(kept))
+    assert "boxes without area: 1 dropped" in counts(notes_of(kept))
     refused = dataclasses.replace(source, rules=dataclasses.replace(rules, duplicate_ids="refuse")).open("train")
     assert refused.refused == {1: "box 1 dog (1, 1, 0, 5) has the id of a box before it"}
     crowds = dataclasses.replace(coco(), rules=jc.BoxRules(crowd="drop")).open("train")
-    assert crowds[2]["boxes"].tolist() == [[1, 1, 3, 3]] and counts(notes_of(crowds)) == ["1 crowd boxes dropped"]
+    assert crowds[2]["boxes"].tolist() == [[1, 1, 3, 3]] and counts(notes_of(crowds)) == ["crowd boxes: 1 dropped"]
 
 
 # Blood cells, by both ways, and through the commands.
@@ -479,7 +479,7 @@ def test_data_check_lists_what_was_dropped_and_what_is_broken(voc, tmp_path, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "pets train: 3 images, 1 broken"
     assert lines[1].endswith("b.png: there are 5 boxes, and a batch takes 4 of an image; let the task take more")
-    assert lines[2] == "  1 boxes without area dropped"
+    assert lines[2] == "  boxes without area: 1 dropped"
     assert lines[3].endswith("a.png: box 1 cat (5, 5, 5, 5) has no area: dropped")
     assert lines[4] == "  no box of dog"
     with pytest.raises(jc.UserError, match="2 broken images"):
@@ -498,7 +498,7 @@ def test_a_plan_refuses_boxes_before_anything_is_compiled_and_tells_what_was_dro
     with pytest.raises(jc.UserError, match=r"^train: .*b.png: box 1 cat \(5, 5, 5, 5\) has no area; if such"):
         plan()
     assert plan("refuse", 1).total
-    assert "train: 1 boxes without area dropped; `jaxcnn data check` names each" in plan("drop").warnings()
+    assert "train: boxes without area: 1 dropped; `jaxcnn data check` names each" in plan("drop").warnings()
 
 
 def test_a_batch_of_photos_with_boxes_is_padded(voc):

@@ -111,7 +111,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(study, tmp_path):
     killed = tmp_path / "study"
     stamps = lambda: {file: file.stat().st_mtime_ns for file in killed.glob("cells/*/*/result.json")}  # noqa: E731
     finished: dict = {}
-    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         process = start(FILE, "--workdir", killed)
         target = min(len(finished) + draw.randrange(0, 2), 5)
         wait_until(lambda goal=target: len(stamps()) >= goal and (killed / "cells").exists(), process)
@@ -262,8 +262,10 @@ def test_wrong_flags_are_one_message(tmp_path):
 
 
 def test_debug_shrinks_every_cell(tmp_path):
-    finish(FILE, "--debug", "--workdir", tmp_path / "run")
-    assert {status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"} == {6}
+    _, shrunk = parse_flags(load_study(FILE), FILE, ["--debug"], "")
+    assert {str(arm.duration) for arm in shrunk.arms.values()} == {"6 steps"}
+    finish(FILE, "--debug", "--workdir", tmp_path / "run", "--index", "0", "--of", "8")
+    assert [status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"] == [6]
 
 
 def _statuses(path):

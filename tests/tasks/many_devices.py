@@ -1,7 +1,7 @@
 """python -m tests.tasks.many_devices FILE: a set whose last batch is uneven, evaluated on 1, 2, 4 and 8 fake devices.
 
 Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
-"steps": {microbatches: [loss, norm of the gradient] of a train step}}}.
+"steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps": the same of a detector}}.
 """
 
 import json
@@ -15,14 +15,17 @@ from jax.sharding import NamedSharding
 
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.models import create_model
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.setup import initial_state
+from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train.mesh import Parallel, make_mesh, split
 from jaxcnn.train.optimizers import build_optimizer
 from tests.tasks.segmenters import Given, Pixelwise
 
 CLASSES, BATCH, IMAGES = 5, 8, 19
+DETECTION_MICROBATCHES = {1: (1,), 2: (2,), 4: (1,), 8: (2,)}
 WEIGHTS = (1.0, 0.5, 2.0, 1.5, 1.0)
 TASK = Segmentation(classes=("a", "b", "c", "d", "e"))
 
@@ -53,16 +56,36 @@ def training_batch(images: int = 16) -> dict[str, np.ndarray]:
     return {"image": rng.integers(0, 256, (images, 6, 7, 3)).astype(np.uint8), "mask": masks}
 
 
-def one_step(accumulate: int, sharding: NamedSharding) -> list[float]:
-    """Loss and norm of the gradient of a step as training takes it, in so many microbatches."""
+def boxes_batch(images: int = 16) -> dict[str, np.ndarray]:
+    """Images uint8 [16, 16, 24, 3] with three boxes each, of which every second one has none."""
+    rng = np.random.default_rng(2)
+    task = Detection(max_boxes=4)
+    batch = {name: field.empty(images) for name, field in task.fields((16, 24, 3)).items()}
+    first = rng.uniform(0, 10, (images, 3, 2))
+    batch["boxes"][:, :3] = np.concatenate([first, first + rng.uniform(2, 6, first.shape)], -1)
+    batch["classes"][::2, :3] = rng.integers(0, 3, (images // 2, 3))
+    return batch | {"image": rng.integers(0, 256, (images, 16, 24, 3)).astype(np.uint8)}
+
+
+def segmentation(accumulate: int) -> Experiment:
     source = Synthetic(image_shape=(6, 7, 3), classes=CLASSES)
-    experiment = Experiment(
+    return Experiment(
         Pixelwise(CLASSES), Data((6, 7, 3), source), task=Segmentation(class_weights=WEIGHTS), accumulate=accumulate
     )
+
+
+def detection(accumulate: int) -> Experiment:
+    source = Synthetic(image_shape=(16, 24, 3), classes=3, parts=("boxes",))
+    model = create_model("yolo_v1_small", classes=3, stages=(((3, 8, 2),), ((3, 8, 1),)), norm="none")
+    return Experiment(model, Data((16, 24, 3), source), task=Detection(max_boxes=4), accumulate=accumulate)
+
+
+def one_step(experiment: Experiment, batch: dict[str, np.ndarray], sharding: NamedSharding) -> list[float]:
+    """Loss and norm of the gradient of a step as training takes it, in so many microbatches."""
     constant = lambda step: jnp.float32(0.1)  # noqa: E731
     optimizer = build_optimizer(experiment.optimizer, constant, None)
     step = jax.jit(train_step(experiment, optimizer, constant, log_every=1))
-    _, metrics = step(initial_state(experiment, optimizer), {}, jax.device_put(training_batch(), sharding))
+    _, metrics = step(initial_state(experiment, optimizer), {}, jax.device_put(batch, sharding))
     return [float(metrics["step_loss"]), float(metrics["grad_norm"])]
 
 
@@ -85,7 +108,10 @@ def main(file: pathlib.Path) -> None:
             "loss": float(value),
             "gradient": float(jnp.linalg.norm(gradient)),
             "gathers": evaluate.as_text().count("all-gather"),
-            "steps": {accumulate: one_step(accumulate, sharding) for accumulate in (1, 2)},
+            "steps": {n: one_step(segmentation(n), training_batch(), sharding) for n in (1, 2)},
+            "detection_steps": {
+                n: one_step(detection(n), boxes_batch(), sharding) for n in DETECTION_MICROBATCHES[devices]
+            },
         }
     file.write_text(json.dumps(found))
 

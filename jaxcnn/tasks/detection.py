@@ -1,0 +1,194 @@
+"""Detection: boxes around the objects of an image, and their classes."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn import parts
+from jaxcnn.data.boxed import truths_of
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import PLACEMENT, Fields, box_fields
+from jaxcnn.data.geometry import to_original
+from jaxcnn.errors import UserError
+from jaxcnn.metrics import average_precision
+from jaxcnn.metrics.average_precision import METRICS
+from jaxcnn.models.detector import Detections
+from jaxcnn.tasks.drawn_boxes import draw_boxes
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables
+from jaxcnn.tasks.yolo_loss import YOLOLoss
+
+CERTAIN = 0.2
+"""Score from which a detection is shown to a person; metrics count them all."""
+PROBED = 64
+"""Images whose true boxes are scored as if a net had found them, before anything is compiled."""
+
+
+class DetectionLoss(Protocol):
+    """What a detector minimises: a frozen dataclass."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the losses that add up to the whole."""
+        ...
+
+    def losses(
+        self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[dict[str, jax.Array], Variables]:
+        """{part: losses [B]} of a batch of normalised images, "boxes" [B, M, 4] in their pixels and "classes" [B, M],
+        -1 for a row that is to be ignored; and the updated collections."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """Boxes and classes of objects, by a net that answers Detections.
+
+    Metrics are average precisions by one named protocol, whose name is part of theirs: "voc07", the mean of the largest
+    precision at eleven recalls; "voc10", the area under the curve (both at an IoU above 0.5); "coco", the mean over ten
+    IoUs, with COCO's eleven other numbers (metrics/average_precision.py). Boxes are compared in pixels of the images as
+    the source gives them: resizing, padding and mirroring are undone. What `data.preprocess` crops away is nowhere.
+
+    The loss of an image is the sum of the criterion's parts; that of a batch is the mean over its images.
+
+    Example:
+        Experiment(model=create_model("yolo_v1_small", classes=3), task=Detection(protocol="voc07"), data=...)
+    """
+
+    criterion: DetectionLoss = YOLOLoss()
+    protocol: average_precision.Protocol = "voc10"
+    max_boxes: int = 100
+    """Room for the objects of an image; an image with more is a broken example."""
+    learn_difficult: bool = False
+    """Whether boxes marked as difficult are learned; evaluation leaves them out. Boxes around crowds never are."""
+    classes: tuple[str, ...] = ()
+    """Names in the order of the labels, whose average precisions are metrics too, such as "voc07_ap_car"; (): means
+    alone."""
+
+    def __post_init__(self):
+        parts.check_part("task.criterion", self.criterion, parts.DETECTION_LOSS)
+        average_precision.check_protocol(self.protocol, "task.protocol")
+        if self.max_boxes < 1:
+            raise UserError(f"task.max_boxes is {self.max_boxes}; it must be at least 1")
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """The mean average precision, by which it is judged, the protocol's other numbers, and the losses."""
+        scores: dict[str, Direction] = dict.fromkeys(METRICS[self.protocol], "higher")
+        losses: dict[str, Direction] = dict.fromkeys(("loss", *self.criterion.parts), "lower")
+        classes: dict[str, Direction] = dict.fromkeys(map(self._of_class, self.classes), "higher")
+        return scores | losses | classes
+
+    def _of_class(self, name: str) -> str:
+        return f"{self.protocol}_ap_{name}"
+
+    def fields(self, image_shape: tuple[int, int, int]) -> Fields:
+        """Boxes and what is said of each, and where the image comes from."""
+        return box_fields(self.max_boxes) | PLACEMENT
+
+    def check(self, model: nn.Module, examples: Examples) -> None:
+        """Raises UserError if the model or the names do not fit the examples' classes, or the true boxes of the first
+        images, given as detections, do not score 1 by the protocol."""
+        there, where = examples.classes, f"{examples.name}/{examples.split}"
+        if model.classes != len(there):
+            raise UserError(
+                f"the model has {model.classes} classes, but {where} has {len(there)}; create the model with "
+                f"classes={len(there)} (what is no object is not among them)"
+            )
+        if self.classes and set(self.classes) & set(there) and self.classes != there:
+            raise UserError(f"task.classes are {', '.join(self.classes)}, but those of {where} {', '.join(there)}")
+        truths = list(itertools.islice(truths_of(examples), PROBED))
+        if any("boxes" not in truth or "classes" not in truth for truth in truths):
+            raise UserError(
+                f"{where} has no boxes; detection needs a source that gives them, such as VOCDetection, COCODetection "
+                "or Tfds of a set with objects"
+            )
+        if any(len(truth["boxes"]) for truth in truths):
+            average_precision.check_truth(self.protocol, truths, len(there), where)
+
+    def loss(
+        self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[jax.Array, Variables, Sums]:
+        """The mean over the images of the sum of the criterion's parts."""
+        losses, updated = self.criterion.losses(model, variables, self._learned(batch), train=train, rngs=rngs)
+        whole = functools.reduce(jnp.add, losses.values())
+        return whole.mean(), updated, self._sums(whole, losses, jnp.ones(whole.shape, bool))
+
+    def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
+        """Sums of the losses, as in training but without dropout; the detections and the truth of each image."""
+        losses, _ = self.criterion.losses(model, variables, self._learned(batch), train=False, rngs={})
+        whole = functools.reduce(jnp.add, losses.values())
+        found = self.predict(model, variables, batch["image"])
+        records = {f"found_{name}": getattr(found, name) for name in ("boxes", "scores", "classes")}
+        truth = {name: batch[name] for name in (*box_fields(1), *PLACEMENT)}
+        return self._sums(whole, losses, batch["valid"]), records | truth
+
+    def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The protocol's metrics if there are records, the mean losses of an image, and the count of images."""
+        count = int(sums["count"])
+        names = ("loss", *self.criterion.parts)
+        losses = {name: float(sums[name] / count) if count else float("nan") for name in names}
+        if not records:
+            return losses | {"count": count}
+        measured = self.measure(records)
+        each = {self._of_class(name): float(v) for name, v in zip(self.classes, measured.classes, strict=False)}
+        return measured.metrics | losses | each | {"count": count}
+
+    def measure(self, records: Mapping[str, np.ndarray]) -> average_precision.AveragePrecision:
+        """What the protocol says of the records of an evaluation, curves among it, in pixels of the original images."""
+        place = (records["placement"], records["original_size"])
+        found = {name: records[f"found_{name}"] for name in ("boxes", "scores", "classes")}
+        truth = {name: records[name] for name in box_fields(1)}
+        for side in (found, truth):
+            side["boxes"] = to_original(side["boxes"], *place)
+        classes = len(self.classes) or 1 + max(int(side["classes"].max(initial=0)) for side in (found, truth))
+        return average_precision.measure(self.protocol, found, truth, classes)
+
+    def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> Detections:
+        """The detections of each image, in pixels of the images that the net sees."""
+        return cast(Detections, model.apply(variables, images, train=False))
+
+    def to_original(self, predicted: Any, placement: np.ndarray, size: tuple[int, int]) -> Detections:
+        """The detections of one image, in pixels of the original one, whose (height, width) is `size`."""
+        return predicted.replace(boxes=to_original(predicted.boxes, placement, np.array(size)))
+
+    def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
+        """The `top` detections with a score of 0.2 at least; all detections as values; the picture "boxes" of the
+        former."""
+        every = [
+            {"class": classes[label], "score": float(score), "box": [round(float(side), 2) for side in box]}
+            for box, score, label in zip(predicted.boxes, predicted.scores, predicted.classes, strict=True)
+            if label >= 0
+        ]
+        shown = sum(found["score"] >= CERTAIN for found in every)
+        rows = [(f["class"], f"{f['score']:.3f} at {_corners(f['box'])}") for f in every[:shown][:top]]
+        if shown > top:
+            rows.append(("...", f"{shown - top} more with a score of at least {CERTAIN}"))
+        texts = [f"{found['class']} {found['score']:.2f}" for found in every[:shown]]
+        labels = [int(label) for label in predicted.classes[:shown]]
+        picture = draw_boxes(image, np.asarray(predicted.boxes)[:shown], labels, texts)
+        return Answer(("class", "score and box"), rows, {"detections": every}, {"boxes": picture})
+
+    def _learned(self, batch: Batch) -> Batch:
+        """The batch with class -1 for boxes that are not to be learned."""
+        left_out = batch["crowd"] if self.learn_difficult else batch["crowd"] | batch["difficult"]
+        return batch | {"classes": jnp.where(left_out, -1, batch["classes"])}
+
+    def _sums(self, whole: jax.Array, losses: Mapping[str, jax.Array], valid: jax.Array) -> Sums:
+        # The loss of an example that is not valid may be anything, so it is selected away and not multiplied by zero.
+        sums = {name: jnp.where(valid, loss, 0.0).sum() for name, loss in {"loss": whole, **losses}.items()}
+        return sums | {"count": valid.sum(dtype=jnp.int32)}
+
+
+def _corners(box: list[float]) -> str:
+    return "({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box)

@@ -1,0 +1,54 @@
+"""Boxes over photos, each in the color of its class, with names and scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+COLORS = ((230, 25, 75), (0, 130, 200), (60, 180, 75), (245, 130, 48), (145, 30, 180), (0, 128, 128), (128, 64, 0))
+"""Of the classes, over and over: those of one image should differ, not those of a thousand."""
+READABLE = 320
+"""Pixels of width under which a photo is enlarged by a whole factor, so that names can be read."""
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, classes: Sequence[int], texts: Sequence[str], dashed: bool = False
+) -> np.ndarray:
+    """A photo with boxes, uint8 [H', W', 3].
+
+    Args:
+      image: uint8 [H, W, C]; a small one is enlarged by a whole factor.
+      boxes: [N, 4], (xmin, ymin, xmax, ymax) in its pixels.
+      classes: the class of each, for its color.
+      texts: what to write at each.
+      dashed: dotted lines, for what is true beside what was found.
+    """
+    factor = max(1, round(READABLE / image.shape[1]))
+    large = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(factor, axis=0).repeat(factor, axis=1)
+    picture = Image.fromarray(np.ascontiguousarray(large))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
+    for box, label, text in zip(boxes, classes, texts, strict=True):
+        left, top, right, bottom = (float(side) * factor for side in box)
+        color = COLORS[label % len(COLORS)]
+        if dashed:
+            _dashes(draw, (left, top, right, bottom), color)
+        else:
+            draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
+        if text:
+            size = draw.textbbox((0, 0), text, font=font)
+            width, height = size[2] + 3, size[3] + 2
+            x = max(0.0, min(left, picture.width - width))
+            y = top - height if top >= height else top
+            draw.rectangle((x, y, x + width, y + height), fill=color)
+            draw.text((x + 2, y), text, fill="white", font=font)
+    return np.asarray(picture)
+
+
+def _dashes(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], color: tuple[int, int, int]) -> None:
+    left, top, right, bottom = box
+    for start in np.arange(left, right, 8):
+        for y in (top, bottom - 1):
+            draw.line((start, y, min(start + 4, right), y), fill=color, width=2)
+    for start in np.arange(top, bottom, 8):
+        for x in (left, right - 1):
+            draw.line((x, start, x, min(start + 4, bottom)), fill=color, width=2)
