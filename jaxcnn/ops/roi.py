@@ -1,9 +1,12 @@
 """Features of regions: RoIPool (Girshick 2015, section 2.1), RoIAlign (He et al. 2017, section 3), levels of a pyramid.
 
-Both read every bin's pixels with gathers of all channels at once, one pixel of all bins after the other. On two shared
-CPU cores, of 38 x 50 x 512 features and 128 boxes, 7 x 7 bins of 2 x 2 samples: 5 ms, where products with matrices of
-weights take 48 ms and torchvision 42 ms; the gradient 11 to 25 ms, 55 ms and 190 ms. Boxes are padded to a fixed number
-for each image: the features of padding are finite if its boxes are, and change nothing in the others.
+Both read every bin's pixels with gathers of all channels at once, one pixel of all bins after the other. So RoIAlign of
+128 boxes in 38 x 50 x 512 features, 7 x 7 bins of 2 x 2 samples, takes 5 ms on two shared CPU cores, where products with
+matrices of weights take 48 ms and torchvision 42 ms (docs/detection.md has more). On a GPU gradients are sums in an
+order that varies, unless the experiment is `deterministic`.
+
+Boxes are padded to a fixed number for each image. The features of padding are finite if its boxes are, and change
+nothing in the others.
 """
 
 import functools
