@@ -1,9 +1,9 @@
 """Features of regions: RoIPool (Girshick 2015, section 2.1), RoIAlign (He et al. 2017, section 3), levels of a pyramid.
 
 Both read every bin's pixels with gathers of all channels at once, one pixel of all bins after the other. So RoIAlign of
-128 boxes in 38 x 50 x 512 features, 7 x 7 bins of 2 x 2 samples, takes 5 ms on two shared CPU cores, where products with
-matrices of weights take 48 ms and torchvision 42 ms (docs/detection.md has more). On a GPU gradients are sums in an
-order that varies, unless the experiment is `deterministic`.
+128 boxes in 38 x 50 x 512 features, 7 x 7 bins of 2 x 2 samples, takes 5 ms on two shared CPU cores. Products with
+matrices of weights take 48 ms there and torchvision 42 ms (docs/detection.md has more). On a GPU gradients are sums in
+an order that varies, unless the experiment is `deterministic`.
 
 Boxes are padded to a fixed number for each image. The features of padding are finite if its boxes are, and change
 nothing in the others.
@@ -241,7 +241,7 @@ Taps = tuple[jax.Array, jax.Array, jax.Array | int]
 """Along one axis: pixels int32 [B, R, bins, n] and their weights, and how many of the n any bin needs."""
 
 
-def _positions(first: jax.Array, sides: jax.Array, bins: int, sample: jax.Array, count: jax.Array) -> jax.Array:
+def _positions(first: jax.Array, sides: jax.Array, bins: int, sample: jax.Array, count: ArrayLike) -> jax.Array:
     """The place of one sample of each bin, pixels of the map; `sample` and `count` broadcast with [B, R, bins, ...]."""
     bin_side = (sides / bins).reshape(*sides.shape, *[1] * (sample.ndim - 2))
     number = jnp.arange(bins).reshape(-1, *[1] * (sample.ndim - 3))
