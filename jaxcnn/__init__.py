@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
     from jaxcnn.models.alexnet import AlexNet as AlexNet
+    from jaxcnn.models.box_head import BoxHead as BoxHead
     from jaxcnn.models.classifier import Classifier as Classifier
     from jaxcnn.models.classifier import Outputs as Outputs
     from jaxcnn.models.deformable import DeformableResNet as DeformableResNet
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.efficientnet import EfficientNet as EfficientNet
     from jaxcnn.models.fcn import FCNVGG as FCNVGG
     from jaxcnn.models.fcn import SkipHead as SkipHead
+    from jaxcnn.models.fpn import ResNetFPN as ResNetFPN
     from jaxcnn.models.googlenet import GoogLeNet as GoogLeNet
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
@@ -80,7 +82,10 @@ if TYPE_CHECKING:
     from jaxcnn.models.localizer import Localizer as Localizer
     from jaxcnn.models.localizer import RegressionHead as RegressionHead
     from jaxcnn.models.pretrained import from_torch as from_torch
+    from jaxcnn.models.rcnn import RegionDetector as RegionDetector
     from jaxcnn.models.resnet import ResNet as ResNet
+    from jaxcnn.models.rpn import RPN as RPN
+    from jaxcnn.models.rpn import Proposals as Proposals
     from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.vgg import VGG as VGG
@@ -110,6 +115,8 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
+    from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
@@ -180,6 +187,7 @@ _FROM = {
         "list_models",
     ),
     "jaxcnn.models.alexnet": ("AlexNet",),
+    "jaxcnn.models.box_head": ("BoxHead",),
     "jaxcnn.models.classifier": (
         "Classifier",
         "Outputs",
@@ -196,6 +204,7 @@ _FROM = {
         "FCNVGG",
         "SkipHead",
     ),
+    "jaxcnn.models.fpn": ("ResNetFPN",),
     "jaxcnn.models.googlenet": (
         "GoogLeNet",
         "GoogLeNetAuxiliaryHead",
@@ -223,7 +232,9 @@ _FROM = {
     "jaxcnn.models.linear": ("Pixels",),
     "jaxcnn.models.localizer": ("Localizer", "RegressionHead"),
     "jaxcnn.models.pretrained": ("from_torch",),
+    "jaxcnn.models.rcnn": ("RegionDetector",),
     "jaxcnn.models.resnet": ("ResNet",),
+    "jaxcnn.models.rpn": ("RPN", "Proposals"),
     "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.vgg": ("VGG",),
@@ -258,6 +269,7 @@ _FROM = {
     "jaxcnn.tasks.detection": ("Detection",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.alexnet import ALEXNET_HEAD, OWT_HEAD, AlexNet
+from jaxcnn.models.box_head import BoxHead
 from jaxcnn.models.classifier import Classifier, Outputs
 from jaxcnn.models.deformable import DeformableResNet
 from jaxcnn.models.densenet import DENSENET_CIFAR_HEAD, DENSENET_HEAD, DenseNet
@@ -22,6 +23,7 @@ from jaxcnn.models.detector import GridDetector
 from jaxcnn.models.dilated import FCN_AUX, FCN_HEAD, DilatedResNet
 from jaxcnn.models.efficientnet import B5_NORM, EFFICIENTNET_HEAD, LITE, EfficientNet
 from jaxcnn.models.fcn import FCN_VGG_HEAD, FCNVGG, SkipHead, resnet_maps, vgg_maps
+from jaxcnn.models.fpn import ResNetFPN
 from jaxcnn.models.googlenet import GOOGLENET_AUX, GOOGLENET_BN_AUX, GOOGLENET_BN_HEAD, GOOGLENET_HEAD, GoogLeNet
 from jaxcnn.models.heads import FC, GAP
 from jaxcnn.models.inception_v3 import INCEPTION_V3_AUX, INCEPTION_V3_HEAD, InceptionV3
@@ -37,6 +39,15 @@ from jaxcnn.models.lecture import (
 from jaxcnn.models.lenet import LENET_HEAD, RBF, LeNet, LeNet1998
 from jaxcnn.models.linear import LINEAR_HEAD, Pixels
 from jaxcnn.models.mlp import MLP_HEAD
+from jaxcnn.models.rcnn import (
+    FASTER_HEAD,
+    FASTER_RPN,
+    FPN_HEAD,
+    FPN_RPN,
+    SMALL_HEAD,
+    SMALL_RPN,
+    RegionDetector,
+)
 from jaxcnn.models.resnet import CIFAR_HEAD, RESNET_HEAD, TABLE_1, ResNet
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.models.senet import SENET_154, SENET_154_HEAD, SENet
@@ -46,7 +57,7 @@ from jaxcnn.models.zfnet import ZFNET_HEAD, ZFNet
 
 __all__ = ["FC", "GAP", "MODELS", "Classifier", "Outputs", "Segmenter", "create_model", "list_models"]
 
-Model = Classifier | Segmenter | GridDetector
+Model = Classifier | Segmenter | GridDetector | RegionDetector
 
 MODELS: dict[str, Model] = {
     "linear": Classifier(Pixels(), LINEAR_HEAD),
@@ -136,6 +147,12 @@ MODELS: dict[str, Model] = {
     "yolo_v1": GridDetector(Darknet(), YOLO_HEAD),
     "yolo_v1_fast": GridDetector(Darknet(FAST), FAST_HEAD),
     "yolo_v1_small": GridDetector(Darknet(SMALL, norm="batch"), ConvGrid()),
+    "fast_rcnn_vgg16": RegionDetector(VGG("D"), FASTER_HEAD),
+    "faster_rcnn_vgg16": RegionDetector(VGG("D"), FASTER_HEAD, rpn=FASTER_RPN),
+    "faster_rcnn_small": RegionDetector(Darknet(SMALL, norm="batch"), SMALL_HEAD, rpn=SMALL_RPN),
+    "fasterrcnn_resnet50_fpn": RegionDetector(
+        ResNetFPN(*TABLE_1[50]), FPN_HEAD, rpn=FPN_RPN, score_threshold=0.05, iou_threshold=0.5
+    ),
 }
 
 
@@ -156,12 +173,13 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if name not in MODELS:
         raise UserError(f"no model {name!r}{did_you_mean(name, MODELS) or '; jaxcnn models lists them'}")
     model = MODELS[name]
-    given = {field: fields.pop(field) for field in ("backbone", "head", "aux") if field in fields}
+    given = {field: fields.pop(field) for field in _PARTS if field in fields and hasattr(model, field)}
     model = model.clone(**given)
     if classes is not None:
         fields["classes"] = classes
-    parts = (model, model.backbone, model.head, *model.aux.values())
-    known = sorted({field for part in parts for field in _fields(part)} - {"backbone", "head", "aux"})
+    rpn = getattr(model, "rpn", None)
+    parts = (model, model.backbone, model.head, *model.aux.values(), *([rpn] if rpn is not None else []))
+    known = sorted({field for part in parts for field in _fields(part)} - set(_PARTS))
     for field in fields:
         if field not in known:
             if field in ("pretrained", "weights"):
@@ -179,10 +197,14 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
 
     own = {field for field in _fields(model.backbone) if field != "dtype"}
     head = changed(model.head, keeps=own if "head" in given else ())
-    if isinstance(head, FC | SkipHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
+    if isinstance(head, FC | SkipHead | BoxHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux)
+    more = {"rpn": changed(rpn)} if rpn is not None else {}
+    return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux, **more)
+
+
+_PARTS = ("backbone", "head", "aux", "rpn")
 
 
 def list_models(pattern: str = "*") -> list[str]:

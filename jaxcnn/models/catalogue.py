@@ -38,12 +38,16 @@ LITE = "Liu, EfficientNet-Lite (TensorFlow blog)"
 DCN = "Dai et al., Deformable convolutional networks"
 DCNV2 = "Zhu et al., Deformable ConvNets v2: more deformable, better results"
 YOLO = "Redmon et al., You only look once: unified, real-time object detection"
+FAST_RCNN = "Girshick, Fast R-CNN"
+FASTER_RCNN = "Ren et al., Faster R-CNN: towards real-time object detection with region proposal networks"
 FCN = "Long et al., Fully convolutional networks for semantic segmentation"
 
 VGG_TABLE_3 = "paper, Table 3, S = Q = 256, dense"
 TORCHVISION = "torchvision IMAGENET1K_V1"
 FCN_REPOSITORY = "mean IoU {}, Pascal VOC 2011 (seg11valid), authors' repository"
 FCN_TORCHVISION = "mean IoU {}, COCO val2017 with VOC's classes, torchvision COCO_WITH_VOC_LABELS_V1"
+VOC_2007 = "mean average precision {}, Pascal VOC 2007, trained on 2007, paper"
+FASTER_TORCHVISION = "mean average precision 37.0 (COCO's), COCO val2017, torchvision COCO_V1"
 YOLO_TABLE_1 = "mean average precision {}, Pascal VOC 2007, trained on 2007 and 2012, paper, Table 1"
 DENSENET_CIFAR = "authors' repository, CIFAR-10, augmented"
 
@@ -127,4 +131,8 @@ CATALOGUE: dict[str, Entry] = {
     "yolo_v1": Entry((448, 448, 3), YOLO, 2016, source=YOLO_TABLE_1.format(63.4)),
     "yolo_v1_fast": Entry((448, 448, 3), YOLO, 2016, source=YOLO_TABLE_1.format(52.7)),
     "yolo_v1_small": Entry((192, 256, 3), YOLO, 2016),
+    "fast_rcnn_vgg16": Entry((608, 800, 3), FAST_RCNN, 2015, source=VOC_2007.format(66.9)),
+    "faster_rcnn_vgg16": Entry((608, 800, 3), FASTER_RCNN, 2015, source=VOC_2007.format(69.9)),
+    "faster_rcnn_small": Entry((192, 256, 3), FASTER_RCNN, 2015),
+    "fasterrcnn_resnet50_fpn": Entry((800, 800, 3), FASTER_RCNN, 2015, source=FASTER_TORCHVISION),
 }

@@ -26,11 +26,12 @@ Init = Literal[
     "torch_uniform",
     "uniform_fan_out",
     "normal_0.01",
+    "normal_0.001",
     "truncated_normal_0.1",
     "truncated_normal_0.01",
     "truncated_normal_0.001",
 ]
-Norm = Literal["none", "batch", "layer", "group", "lrn", "lrn_caffe"]
+Norm = Literal["none", "batch", "frozen_batch", "layer", "group", "lrn", "lrn_caffe"]
 Pooling = Literal["max", "average", "overlapping"]
 Padding = int | tuple[int, int] | Literal["tf"]
 
@@ -68,6 +69,8 @@ INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
     "uniform_fan_out": nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
     # AlexNet, section 5: normal, standard deviation 0.01.
     "normal_0.01": nn.initializers.normal(0.01),
+    # Fast R-CNN, section 2.3, for the offsets of boxes.
+    "normal_0.001": nn.initializers.normal(0.001),
     # TensorFlow's Inception-v3: normal, cut off at two standard deviations, which leaves 0.88 of the deviation named.
     "truncated_normal_0.1": nn.initializers.truncated_normal(0.1),
     "truncated_normal_0.01": nn.initializers.truncated_normal(0.01),
@@ -135,7 +138,8 @@ def apply_norm(
 
     "batch": over (N, H, W) per channel (Ioffe & Szegedy 2015). Running statistics are decay * old + (1 - decay) * new,
     so PyTorch's momentum 0.1 is decay 0.9. The running variance is the biased one, as in the paper's training formula;
-    PyTorch keeps the unbiased. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
+    PyTorch keeps the unbiased. "frozen_batch": by statistics, scale and bias that training
+    does not change. "layer": over (H, W, C) per example (Ba et al. 2016), scale and bias per channel.
     "group": over groups of channels, 32 or the largest divisor of both (Wu & He 2018). "lrn": local response
     normalisation, without parameters, with AlexNet's constants; "lrn_caffe" with those that Caffe's definitions of
     AlexNet and GoogLeNet have: k = 1, and an alpha of 1e-4 that Caffe divides by the size. Statistics are float32.
@@ -145,6 +149,8 @@ def apply_norm(
         return x
     if kind == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=decay, **common)(x)
+    if kind == "frozen_batch":
+        return FrozenBatchNorm(epsilon=epsilon, dtype=dtype, name=name)(x)
     if kind == "layer":
         return nn.LayerNorm(reduction_axes=(-3, -2, -1), feature_axes=-1, **common)(x)
     if kind == "group":
@@ -154,6 +160,33 @@ def apply_norm(
     if kind == "lrn_caffe":
         return local_response_norm(x, k=1.0, alpha=1e-4 / 5)
     raise UserError(f"no normalisation {kind!r}{did_you_mean(kind, get_args(Norm)) or ';'} there is {get_args(Norm)}")
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm as an affine map that nothing changes: mean, var, scale and bias are all in "batch_stats".
+
+    What detectors have in a backbone whose statistics come from ImageNet: a batch of two images has none of use
+    (torchvision's FrozenBatchNorm2d). They are no parameters: no gradient, no weight decay.
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        shape = (x.shape[-1],)
+        zeros, ones = (lambda: jnp.zeros(shape, jnp.float32)), (lambda: jnp.ones(shape, jnp.float32))
+        made = {"mean": zeros, "var": ones, "scale": ones, "bias": zeros}
+        kind = jnp.promote_types(self.dtype, jnp.float32)
+        mean, var, scale, bias = (
+            self.variable("batch_stats", name, init).value.astype(kind) for name, init in made.items()
+        )
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 def is_local(norm: Norm) -> bool:

@@ -26,13 +26,16 @@ from jaxcnn.models import (
     densenet,
     dilated,
     efficientnet,
+    fpn,
     googlenet,
     inception_v3,
     inception_v4,
+    rcnn,
     resnet,
     senet,
     vgg,
 )
+from jaxcnn.models.box_head import BoxHead
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.heads import FC
 
@@ -63,6 +66,10 @@ TENSORFLOW = {"padding": "tf", "epsilon": 1e-3}
 REFERENCES: dict[type[nn.Module], dict[str, Reference]] = {
     alexnet.AlexNet: {"torchvision": Reference(alexnet.torchvision_name)},
     dilated.DilatedResNet: {"torchvision": Reference(dilated.torchvision_name)},
+    fpn.ResNetFPN: {
+        "torchvision": Reference(rcnn.torchvision_name),
+        "torchvision's files": Reference(rcnn.torchvision_file_name),
+    },
     resnet.ResNet: {"torchvision": Reference(resnet.torchvision_name)},
     senet.SENet: {
         "timm's legacy_seresnet50, legacy_senet154, ...": Reference(
@@ -330,7 +337,9 @@ def _convert(model: Model, path: str, array: np.ndarray, shape: tuple[int, ...])
 def _flattened_grid(model: Model, path: str) -> tuple[int, int] | None:
     """(height, width) that was flattened into this layer's inputs, where it is the first of an FC head."""
     part, layer = path.split("/")[1:3]
-    head = model.head if part == "head" else model.aux[part.removeprefix("aux_")] if part != "backbone" else None
+    head = model.head if part == "head" else model.aux.get(part.removeprefix("aux_"))
+    if isinstance(head, BoxHead) and layer == "fc6":
+        return head.bins, head.bins
     return head.grid if isinstance(head, FC) and layer == head.layer_names[0] else None
 
 

@@ -111,7 +111,7 @@ class Block(nn.Module):
                 x = self.conv3x3(width, stride=stride, name=f"conv{number}")(x)
             else:
                 x = self._conv(width, 1, stride, f"conv{number}")(x)
-            x = self._norm(x, f"bn{number}", train, zero=last and self.zero_init)
+            x = self.apply_norm(x, f"bn{number}", train, zero=last and self.zero_init)
             if not last:
                 x = activate(x, self.activation)
         if self.se:
@@ -123,7 +123,7 @@ class Block(nn.Module):
         same = self.stride == 1 and x.shape[-1] == self.widths[-1]
         if self.shortcut == "C" or (self.shortcut == "B" and not same):
             x = self._conv(self.widths[-1], self.projection, self.stride, "downsample_0")(x)
-            return self._norm(x, "downsample_1", train)
+            return self.apply_norm(x, "downsample_1", train)
         zeros = self.widths[-1] - x.shape[-1]
         return x if same else jnp.pad(x[:, :: self.stride, :: self.stride], [(0, 0)] * 3 + [(0, zeros)])
 
@@ -145,7 +145,8 @@ class Block(nn.Module):
             dtype=self.dtype,
         )
 
-    def _norm(self, x: jax.Array, name: str, train: bool, zero: bool = False) -> jax.Array:
+    def apply_norm(self, x: jax.Array, name: str, train: bool, zero: bool = False) -> jax.Array:
+        """The norm behind a convolution; `zero`: its scale starts at 0."""
         scale_init = nn.initializers.zeros if zero else nn.initializers.ones
         return apply_norm(x, self.norm, train=train, name=name, dtype=self.dtype, scale_init=scale_init)
 
@@ -254,9 +255,12 @@ class ResNet(nn.Module):
                 name=f"conv{number}",
                 dtype=self.dtype,
             )(x)
-            x = apply_norm(x, self.norm, train=train, name=f"bn{number}", dtype=self.dtype)
-            x = activate(x, self.activation)
+            x = activate(self.apply_norm(x, f"bn{number}", train), self.activation)
         return x
+
+    def apply_norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """The norm behind a convolution of the stem."""
+        return apply_norm(x, self.norm, train=train, name=name, dtype=self.dtype)
 
     def _pool(self, x: jax.Array) -> jax.Array:
         padding = 0 if self.ceil_pooling else 1

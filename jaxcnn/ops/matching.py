@@ -5,6 +5,7 @@ neither changes what is chosen of the others.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,7 @@ class Sample(NamedTuple):
         return self.indices >= 0
 
 
+@functools.partial(jax.jit, static_argnames=("size", "positive_fraction"))
 def sample(labels: ArrayLike, key: jax.Array, size: int, positive_fraction: float) -> Sample:
     """At most size * positive_fraction random positives, filled up with random negatives, without replacement.
 

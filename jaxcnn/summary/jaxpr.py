@@ -80,18 +80,21 @@ class Walk:
         return [value(atom) for atom in jaxpr.outvars]
 
     def finish(self) -> list[Layer]:
-        """The layers, with every parameter in one of them and numbers where names without parameters are shared."""
+        """The layers, with every parameter in one of them, and numbers where names are shared.
+
+        A module with parameters that is used again, such as an RPN on each map of a pyramid, has them the first time.
+        """
         for module, size in list(self._sizes.items()):
             self.layers.append(Layer(module, "unused", (), 0, parameters=size))
             del self._sizes[module]
         shared: dict[str, list[Layer]] = {}
         for layer in self.layers:
-            if layer.name not in self._modules:
-                shared.setdefault(layer.name, []).append(layer)
+            shared.setdefault(layer.name, []).append(layer)
         for name, layers in shared.items():
             if len(layers) > 1:
                 for number, layer in enumerate(layers, 1):
-                    layer.name = f"{name}{number}"
+                    again = f" ({number})" if number > 1 else ""
+                    layer.name = f"{name}{again if name in self._modules else number}"
         return self.layers
 
     def _equation(self, equation: Any, operands: list[Value], scope: str) -> list[Value]:

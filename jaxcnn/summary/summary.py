@@ -11,15 +11,18 @@ import math
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
+from jaxcnn.models.box_head import BoxHead
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.detector import GridDetector, GridOutputs
 from jaxcnn.models.localizer import Localizer
+from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
@@ -93,6 +96,9 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
             return ends, model.apply(variables, ends, images.shape[1:3], train=False, method="segment")
         if isinstance(model, GridDetector):
             return ends, cast(GridOutputs, model.apply(variables, ends["final"], train=False, method="grid")).boxes
+        if isinstance(model, RegionDetector):
+            anchors, pooled = _regions(model, variables, ends, (images.shape[1], images.shape[2]))
+            return ends, (anchors, model.apply(variables, pooled, train=False, method="score_regions"))
         method = "localize" if isinstance(model, Localizer) else "classify"
         return ends, model.apply(variables, ends["final"], train=False, method=method)
 
@@ -169,6 +175,21 @@ def _endpoint(shape: tuple[int, ...], value: Value) -> Endpoint:
         receptive_field=(rows.field, columns.field),
         first=(rows.first, columns.first),
     )
+
+
+def _regions(
+    model: RegionDetector, variables: Any, ends: dict[str, jax.Array], size: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """What the RPN says, and an array of the shape of the features of as many regions as it proposes in detection.
+
+    Which regions they are depends on the image, and what is counted on their number alone.
+    """
+    anchors = model.apply(variables, ends, size, method="score_anchors")
+    proposals = jax.eval_shape(lambda: model.propose(anchors, 1, size, train=False)).boxes
+    head = cast(BoxHead, model.head)
+    first = ends[head.maps[0][0]][:, :1, :1]
+    said = jnp.zeros(()) if anchors is None else anchors.offsets
+    return said, jnp.broadcast_to(first[:, None], (1, proposals.shape[1], head.bins, head.bins, first.shape[-1]))
 
 
 def _auxiliary_parameters(model: nn.Module, images: Any) -> int:
