@@ -4,6 +4,7 @@ Classes of jaxcnn go by their public names, "jaxcnn:SGD" (jaxcnn/__init__.py), s
 readable. Format 0, before there was a number, named modules: `upgraded` reads it.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import re
@@ -243,7 +244,26 @@ def set_data_paths(encoded: Any, values: dict[str, Any]) -> None:
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """The differences of two encoded configs that are not allowed between the starts of one run."""
     both = set(run_only_fields(old)) & set(run_only_fields(new))
+    old = _with_new_parts(old)
     return {path: values for path, values in differences(old, new).items() if path not in both}
+
+
+def _with_new_parts(stored: Any) -> Any:
+    """A config with the parts that its classes did not have when it was stored, such as a source's rules for boxes,
+    as they are by default: a run of before goes on. Of single values only None is taken for what was not there."""
+    if isinstance(stored, list):
+        return [_with_new_parts(item) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    filled = {name: _with_new_parts(item) for name, item in stored.items()}
+    if "class" not in stored or foreign({"class": stored["class"]}):
+        return filled
+    with contextlib.suppress(UserError):  # a class that is gone is refused where it is built
+        for field in dataclasses.fields(_find(stored["class"])):
+            default: Any = field.default
+            if field.name not in filled and dataclasses.is_dataclass(default) and not isinstance(default, type):
+                filled[field.name] = encode(default)
+    return filled
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:

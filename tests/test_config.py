@@ -21,9 +21,11 @@ from jaxcnn.config import (
     upgraded_flat,
 )
 from jaxcnn.data import transforms
+from jaxcnn.data.box_rules import BoxRules
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.paired_folders import PairedFolders
+from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import HorizontalFlip, Pad
 from jaxcnn.data.voc import VOCSegmentation
 from jaxcnn.errors import UserError
@@ -46,6 +48,15 @@ def make(**fields):
 def test_experiments_survive_json(file):
     experiment = parse(file, []).experiment
     assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+
+
+def test_a_part_that_a_class_did_not_have_when_a_run_was_stored_is_as_by_default():
+    now = encode(Tfds("flowers"))
+    before = {name: value for name, value in now.items() if name != "rules"}
+    assert now != before and changes(before, now) == {}
+    ruled = encode(Tfds("flowers", rules=BoxRules(crowd="drop")))
+    assert changes(before, ruled) == {"rules.crowd": ("keep", "drop")}
+    assert changes({name: value for name, value in now.items() if name != "image"}, now) != {}  # no part
 
 
 def test_nested_tuples_of_dataclasses_survive():

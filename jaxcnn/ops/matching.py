@@ -5,6 +5,7 @@ neither changes what is chosen of the others.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,7 @@ class Sample(NamedTuple):
         return self.indices >= 0
 
 
+@functools.partial(jax.jit, static_argnames=("size", "positive_fraction"))
 def sample(labels: ArrayLike, key: jax.Array, size: int, positive_fraction: float) -> Sample:
     """At most size * positive_fraction random positives, filled up with random negatives, without replacement.
 
@@ -101,7 +103,7 @@ def sample(labels: ArrayLike, key: jax.Array, size: int, positive_fraction: floa
         for label, count in ((1, most), (0, size))
     )
     many = jnp.minimum((labels == 1).sum(), most)
-    few = jnp.minimum((labels == 0).sum(), size - many)
+    few = (labels == 0).sum()
     place = jnp.arange(size)
     of_negatives = jnp.clip(place - many, 0, max(negatives.size - 1, 0))
     if labels.size == 0:

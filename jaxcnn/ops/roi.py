@@ -1,13 +1,17 @@
 """Features of regions: RoIPool (Girshick 2015, section 2.1), RoIAlign (He et al. 2017, section 3), levels of a pyramid.
 
-Both read every bin's pixels with gathers of all channels at once, one pixel of all bins after the other. On two shared
-CPU cores, of 38 x 50 x 512 features and 128 boxes, 7 x 7 bins of 2 x 2 samples: 5 ms, where products with matrices of
-weights take 48 ms and torchvision 42 ms; the gradient 11 to 25 ms, 55 ms and 190 ms. Boxes are padded to a fixed number
-for each image: the features of padding are finite if its boxes are, and change nothing in the others.
+Both read every bin's pixels with gathers of all channels at once, one pixel of all bins after the other. So RoIAlign of
+128 boxes in 38 x 50 x 512 features, 7 x 7 bins of 2 x 2 samples, takes 5 ms on two shared CPU cores. Products with
+matrices of weights take 48 ms there and torchvision 42 ms (docs/detection.md has more). On a GPU gradients are sums in
+an order that varies, unless the experiment is `deterministic`.
+
+Boxes are padded to a fixed number for each image. The features of padding are finite if its boxes are, and change
+nothing in the others.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +207,8 @@ def _largest(features: jax.Array, down: tuple, across: tuple) -> jax.Array:
 
 def _largest_forward(features: jax.Array, down: tuple, across: tuple) -> tuple:
     most = _largest(features, down, across)
-    return most, (most, features, down, across)
+    # Nothing equals NaN, so that an empty bin finds no place.
+    return most, (jnp.where(_there(down, across), most, jnp.nan), features, down, across)
 
 
 def _largest_backward(kept: tuple, gradient: jax.Array) -> tuple:
@@ -217,13 +222,14 @@ def _largest_backward(kept: tuple, gradient: jax.Array) -> tuple:
         lambda place, at: jnp.minimum(place, jnp.where(_rows(flat, at) == most, at[..., None], none)),
         jnp.full(most.shape, none, jnp.int32),
     )
-    # A NaN is nowhere equal: its gradient is lost, as that of an empty bin has to be.
-    counts = _there(down, across) & (place < none)
+    counts = place < none
     kind = jnp.promote_types(features.dtype, jnp.float32)
     # One index for each number: XLA's scatter on a CPU takes a fifth of the time that it takes with two.
     number = jnp.where(counts, place, 0) * channels + jnp.arange(channels)
-    sums = jax.vmap(lambda at, rows: jnp.zeros(none * channels, kind).at[at].add(rows, mode="promise_in_bounds"))(
-        number.reshape(batch, -1), jnp.where(counts, gradient, 0).astype(kind).reshape(batch, -1)
+    sums = _each_image(
+        lambda at, values: jnp.zeros(none * channels, kind).at[at].add(values, mode="promise_in_bounds"),
+        number.reshape(batch, -1),
+        jnp.where(counts, gradient, 0).astype(kind).reshape(batch, -1),
     )
     return sums.reshape(features.shape).astype(features.dtype), None, None
 
@@ -235,7 +241,7 @@ Taps = tuple[jax.Array, jax.Array, jax.Array | int]
 """Along one axis: pixels int32 [B, R, bins, n] and their weights, and how many of the n any bin needs."""
 
 
-def _positions(first: jax.Array, sides: jax.Array, bins: int, sample: jax.Array, count: jax.Array) -> jax.Array:
+def _positions(first: jax.Array, sides: jax.Array, bins: int, sample: jax.Array, count: ArrayLike) -> jax.Array:
     """The place of one sample of each bin, pixels of the map; `sample` and `count` broadcast with [B, R, bins, ...]."""
     bin_side = (sides / bins).reshape(*sides.shape, *[1] * (sample.ndim - 2))
     number = jnp.arange(bins).reshape(-1, *[1] * (sample.ndim - 3))
@@ -320,18 +326,25 @@ def _weighted_forward(unrolled: bool, flat: jax.Array, down: tuple, across: tupl
 
 
 def _weighted_backward(unrolled: bool, kept: tuple, gradient: jax.Array) -> tuple:
+    del unrolled
     flat, down, across, counts = kept
 
-    def add(number: jax.Array, sums: jax.Array) -> jax.Array:
-        at, weight = _tap(down, across, number // counts[1], number % counts[1])
-        return _add_rows(sums, at, weight[..., None] * gradient.astype(weight.dtype))
+    def image(down: tuple, across: tuple, gradient: jax.Array) -> jax.Array:
+        def add(number: jax.Array, sums: jax.Array) -> jax.Array:
+            at, weight = _tap(down, across, number // counts[1], number % counts[1])
+            return sums.at[at].add(weight[..., None] * gradient.astype(weight.dtype), mode="promise_in_bounds")
 
-    sums = jax.lax.fori_loop(0, counts[0] * counts[1], add, jnp.zeros(flat.shape, down[1].dtype))
-    return sums.astype(flat.dtype), None, None, None
+        return jax.lax.fori_loop(0, counts[0] * counts[1], add, jnp.zeros(flat.shape[1:], down[1].dtype))
+
+    return _each_image(image, down, across, gradient).astype(flat.dtype), None, None, None
 
 
-def _add_rows(sums: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
-    return jax.vmap(lambda s, at, r: s.at[at].add(r, mode="promise_in_bounds"))(sums, index, rows)
+def _each_image(function: Callable[..., jax.Array], *batched: Any) -> jax.Array:
+    """jax.vmap(function), and on a CPU one image after the other: its scatter takes twice to ten times as long in a
+    batch. Elsewhere a batch, which is split over devices."""
+    return jax.lax.platform_dependent(
+        *batched, cpu=lambda *images: jax.lax.map(lambda each: function(*each), images), default=jax.vmap(function)
+    )
 
 
 _weighted.defvjp(_weighted_forward, _weighted_backward)

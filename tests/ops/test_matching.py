@@ -21,7 +21,8 @@ def test_matches_are_torchvisions(best):
     match = jax.jit(jax.vmap(Matcher(0.7, (0.0, 0.3), best), (0, None)))
     rng = np.random.default_rng(0)
     # Overlaps in steps of 1/8, so that many are equal; a truth that overlaps nothing is the departure, so none is 0.
-    overlaps = rng.integers(1, 9, (500, 40, 5)).astype(np.float32) / 8
+    overlaps = rng.integers(1, 9, (100, 40, 5)).astype(np.float32) / 8
+    overlaps *= np.array([8, 5, 4, 2, 1], np.float32) / 8  # so that some truths' best are below 0.7
     found = match(overlaps, np.ones(5, bool))
     seen = set()
     for case, truths, labels in zip(overlaps, *map(np.asarray, found), strict=True):
@@ -56,7 +57,7 @@ def test_padded_truths_change_nothing_whatever_they_hold(best):
     rng = np.random.default_rng(1)
     anchors, truths = random_boxes(rng, (200,)), random_boxes(rng, (4,))
     garbage = np.concatenate([truths, anchors[:2], np.full((1, 4), np.nan, np.float32), np.zeros((1, 4), np.float32)])
-    match = Matcher(0.5, (0.0, 0.4), best)
+    match = jax.jit(Matcher(0.5, (0.0, 0.4), best))
     alone = match(box.iou(anchors, truths), np.ones(4, bool))
     padded = match(box.iou(anchors, garbage), np.arange(8) < 4)
     for a, b in zip(alone, padded, strict=True):
@@ -100,7 +101,7 @@ def test_a_minibatch_that_cannot_be_filled_is_padded():
 def test_padding_behind_the_boxes_does_not_change_the_draw():
     rng = np.random.default_rng(2)
     labels = rng.integers(-1, 2, 300)
-    for more in (1, 212, 1000):
+    for more in (212, 1000):
         padded = np.concatenate([labels, np.full(more, -1)])
         for a, b in zip(draw(labels, 5, 64, 0.25), draw(padded, 5, 64, 0.25), strict=True):
             np.testing.assert_array_equal(a, b)

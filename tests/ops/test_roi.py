@@ -110,6 +110,19 @@ def test_of_a_ramp_a_bin_is_its_center():
             np.testing.assert_allclose(values, np.tile(centers, (2, 1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [1, 0])
+def test_one_pixel_outside_the_map_still_counts_as_its_edge(samples):
+    """One sample a box, at -1, a little farther out, at the map's length and a little farther."""
+    x = np.arange(1, 9, dtype=np.float32).reshape(1, 1, 8, 1)
+    boxes = np.array([[[place - 0.5, 0, place + 0.5, 0] for place in (-1, -1.125, 8, 8.125)]], np.float32)
+    found = roi.roi_align(jnp.array(x), jnp.array(boxes), 1, 1.0, samples, False).ravel()
+    assert found.tolist() == [1, 0, 8, 0]
+    theirs = torchvision_ops().roi_align(
+        torch.tensor(x).permute(0, 3, 1, 2), list(torch.tensor(boxes)), 1, 1.0, samples
+    )
+    assert theirs.ravel().tolist() == [1, 0, 8, 0]
+
+
 def test_halves_are_rounded_away_from_0():
     """2.5 and 4.5 are 3 and 5, which rounding to even ones would make 2 and 4; -0.5 is -1."""
     x = jnp.arange(8.0).reshape(1, 1, 8, 1)
