@@ -5,9 +5,9 @@ models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt). Photos resized to 
 random, minus the mean color; steps of two photos (iter_size 2), 256 anchors and 128 regions of each; SGD with momentum
 0.9 and weight decay 5e-4, 1e-3 for 50,000 steps and 1e-4 for 20,000; NMS 0.3 at the end.
 Departures: every photo is fitted into 800x800 (`--side`) and padded by the mean color below or on the right, so that
-one of 500x375 becomes 800x600, as there, and a longer one smaller; anchors may lie in the padding; biases learn at the rate
-of kernels (twice it, there) and decay; conv1 and conv2 are trained too (fixed, there). Without --start all weights are
-random.
+one of 500x375 becomes 800x600, as there, and a longer one smaller; anchors may lie in the padding; biases learn at the
+rate of kernels (twice it, there) and decay; conv1 and conv2 are trained too (fixed, there). Without --start all
+weights are random.
 Data: VOCdevkit/VOC2007; its test split is read once, at the end. Difficult boxes are not learned.
 Weights: jaxcnn import-weights vgg16 vgg16.pth --out runs/vgg16; the recipe is for weights that read 0..255 minus the
 mean, as Caffe's. torchvision's read other numbers: give its own with --data.normalize.mean and --data.normalize.std.

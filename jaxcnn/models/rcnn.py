@@ -152,7 +152,7 @@ class RegionDetector(nn.Module):
 
 
 def windows(batch: int, size: tuple[int, int], stride: int) -> Proposals:
-    """Boxes of three sizes, an eighth, a quarter and a half of the shorter side, and three shapes, around places that are
+    """Boxes of three shapes and sizes, an eighth, a quarter and a half of the shorter side, around places that are
     `stride` pixels apart, cut at the edges of images of (height, width)."""
     shape = (-(-size[0] // stride), -(-size[1] // stride))
     cell = anchor_ops.cell([min(size) / 8, min(size) / 4, min(size) / 2])
