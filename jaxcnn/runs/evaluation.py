@@ -208,8 +208,7 @@ def evaluate_run(
     restored = load_run(path, checkpoint)
     experiment = restored.experiment
     if protocol is not None:
-        check_detects(experiment, "--protocol")
-        experiment = dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, protocol=protocol))
+        experiment = _measured_by(experiment, protocol)
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)
@@ -229,6 +228,19 @@ def check_detects(experiment: Experiment, asked: str) -> None:
         raise UserError(
             f"{asked} is for a run that detects objects, and this run's task is {type(experiment.task).__name__}"
         )
+
+
+def _measured_by(experiment: Experiment, protocol: str) -> Experiment:
+    """The experiment with boxes measured by another protocol. Raises UserError if it does not detect."""
+    check_detects(experiment, "--protocol")
+    # What chose by a metric of the run's own protocol, which is not measured now, chooses nothing here.
+    watching = {
+        field: dataclasses.replace(part, metric=None)
+        for field in ("checkpoints", "schedule")
+        if hasattr(part := getattr(experiment, field), "metric")
+    }
+    task: Any = experiment.task
+    return dataclasses.replace(experiment, task=dataclasses.replace(task, protocol=protocol), **watching)
 
 
 def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, Examples]) -> list[int]:

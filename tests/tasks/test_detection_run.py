@@ -119,7 +119,7 @@ def test_evaluate_measures_by_another_protocol(run, capsys):
     assert by_coco["loss"] == stored["loss"] and "voc07_map" not in by_coco
     assert by_coco["coco_ap"] < by_coco["coco_ap50"] and [*by_coco][: len(METRICS["coco"])] == [*METRICS["coco"]]
     assert command.main(["evaluate", str(run), "--protocol", "voc7"]) == 1
-    assert "--protocol is 'voc7'; did you mean 'voc07'?" in " ".join(capsys.readouterr().err.split())
+    assert "--protocol is 'voc7'; did you mean 'voc07' or 'voc10'?" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("asked", [["evaluate", "RUN", "--protocol", "coco"], ["predict", "RUN", "x", "--coco", "y"]])
