@@ -34,8 +34,8 @@ BATCH = 50
 class WeakLocalization:
     """A probe: the boxes around the maps of each test image's own class. The source gives labels and boxes.
 
-    Figures: "MaxBoxAcc", "MaxBoxAccV2" and "MaxBoxAcc and class", of images whose class the net knows too. Boxes and maps
-    are compared as the net sees the image; resizing changes no IoU.
+    Figures: "MaxBoxAcc", "MaxBoxAccV2" and "MaxBoxAcc and class", of images whose class the net knows too. Boxes and
+    maps are compared as the net sees the image; resizing changes no IoU.
     """
 
     method: Literal["cam", "gradcam"] = "gradcam"
