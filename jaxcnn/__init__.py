@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from jaxcnn.models.lenet import LeNet as LeNet
     from jaxcnn.models.lenet import LeNet1998 as LeNet1998
     from jaxcnn.models.linear import Pixels as Pixels
+    from jaxcnn.models.localizer import Localizer as Localizer
+    from jaxcnn.models.localizer import RegressionHead as RegressionHead
     from jaxcnn.models.pretrained import from_torch as from_torch
     from jaxcnn.models.rcnn import RegionDetector as RegionDetector
     from jaxcnn.models.resnet import ResNet as ResNet
@@ -110,6 +112,8 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.detection import Detection as Detection
+    from jaxcnn.tasks.localization import BoxRegression as BoxRegression
+    from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
@@ -226,6 +230,7 @@ _FROM = {
         "LeNet1998",
     ),
     "jaxcnn.models.linear": ("Pixels",),
+    "jaxcnn.models.localizer": ("Localizer", "RegressionHead"),
     "jaxcnn.models.pretrained": ("from_torch",),
     "jaxcnn.models.rcnn": ("RegionDetector",),
     "jaxcnn.models.resnet": ("ResNet",),
@@ -262,6 +267,7 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.detection": ("Detection",),
+    "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),

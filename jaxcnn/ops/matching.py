@@ -103,7 +103,7 @@ def sample(labels: ArrayLike, key: jax.Array, size: int, positive_fraction: floa
         for label, count in ((1, most), (0, size))
     )
     many = jnp.minimum((labels == 1).sum(), most)
-    few = jnp.minimum((labels == 0).sum(), size - many)
+    few = (labels == 0).sum()
     place = jnp.arange(size)
     of_negatives = jnp.clip(place - many, 0, max(negatives.size - 1, 0))
     if labels.size == 0:

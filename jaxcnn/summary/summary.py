@@ -21,6 +21,7 @@ from jaxcnn.models import create_model
 from jaxcnn.models.box_head import BoxHead
 from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.detector import GridDetector, GridOutputs
+from jaxcnn.models.localizer import Localizer
 from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
@@ -98,7 +99,8 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         if isinstance(model, RegionDetector):
             anchors, pooled = _regions(model, variables, ends, (images.shape[1], images.shape[2]))
             return ends, (anchors, model.apply(variables, pooled, train=False, method="score_regions"))
-        return ends, model.apply(variables, ends["final"], train=False, method="classify")
+        method = "localize" if isinstance(model, Localizer) else "classify"
+        return ends, model.apply(variables, ends["final"], train=False, method=method)
 
     jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)
     paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]

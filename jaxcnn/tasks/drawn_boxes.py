@@ -52,3 +52,19 @@ def _dashes(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], c
     for start in np.arange(top, bottom, 8):
         for x in (left, right - 1):
             draw.line((x, start, x, min(start + 4, bottom)), fill=color, width=2)
+
+
+def draw_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A picture with landmarks as numbered dots, uint8 [H, W, 3].
+
+    Args:
+      image: uint8 [H, W, 3].
+      points: [N, 2], (x, y) in its pixels; those that are NaN are left out.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=10)
+    for number, (x, y) in enumerate(np.asarray(points, float).tolist()):
+        if x == x and y == y:
+            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=COLORS[number % len(COLORS)], outline="white")
+            draw.text((x + 3, y - 5), str(number), fill="white", font=font)
+    return np.asarray(picture)

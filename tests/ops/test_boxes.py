@@ -136,6 +136,7 @@ def test_clipping_and_sizes_are_torchvisions():
     kept = ops.remove_small_boxes(clipped, 16).numpy()
     np.testing.assert_array_equal(np.flatnonzero(box.is_large(clipped.numpy(), 16)), kept)
     assert 100 < len(kept) < CASES - 100
+    assert box.is_large([[4, 4, 20, 20], [4, 4, 20, 19], [0, 0, 0, 0]], 16).tolist() == [True, False, False]
 
 
 def test_each_image_of_a_batch_has_its_size():
