@@ -108,6 +108,8 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
+    from jaxcnn.studies.weak_localization import SameBox as SameBox
+    from jaxcnn.studies.weak_localization import WeakLocalization as WeakLocalization
     from jaxcnn.summary.summary import endpoints as endpoints
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
@@ -261,6 +263,7 @@ _FROM = {
         "Claim",
         "Study",
     ),
+    "jaxcnn.studies.weak_localization": ("SameBox", "WeakLocalization"),
     "jaxcnn.summary.summary": (
         "endpoints",
         "summarize",

@@ -67,6 +67,7 @@ NOT_IN_PURE = {
 IMPURE = {
     "jaxcnn.train": ({"pathlib"}, "the type of jaxcnn.train's argument"),
     "jaxcnn.models.hed": ({"os", "pathlib"}, "the file of weights in an installed package"),
+    "jaxcnn.models.mtcnn": ({"os", "pathlib"}, "the files of weights in an installed package"),
     "jaxcnn.models.pretrained": ({"os", "pathlib", "json"}, "the file of weights and the config.json beside it"),
 }
 

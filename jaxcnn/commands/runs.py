@@ -28,6 +28,7 @@ def evaluate(
     images: str | None = None,
     masks: str | None = None,
     annotations: str | None = None,
+    protocol: str | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> None:
@@ -44,6 +45,7 @@ def evaluate(
         split; without it the split train is all of them.
       masks: The folder of the masks of --images, for segmentation.
       annotations: The boxes of --images, in COCO's JSON.
+      protocol: Measure boxes by voc07, voc10 or coco and not as the run did.
       json: Print JSON.
     """
     from jaxcnn.runs.display import result_table
@@ -53,7 +55,7 @@ def evaluate(
     _trust(run, trust)
     given = {"path": folder, "images": images, "masks": masks, "annotations": annotations}
     paths = {field: path for field, path in given.items() if path is not None}
-    result = evaluate_run(run, split, checkpoint, data_dir, paths)
+    result = evaluate_run(run, split, checkpoint, data_dir, paths, protocol)
     show(result, result_table(result, open_run(run).roles()), json)
 
 
@@ -65,10 +67,11 @@ def predict(
     ema: bool = False,
     top: int = 5,
     out: pathlib.Path | None = None,
+    coco: pathlib.Path | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> int:
-    """What a net says about image files, such as their most probable classes.
+    """What a net says about image files: their most probable classes, say, or boxes around the objects in them.
 
     Exit code 1 if there is an image that cannot be read.
 
@@ -80,17 +83,24 @@ def predict(
       images: Image files of any common format, or folders, for all images in them and in the folders inside.
       checkpoint: latest, best or a step.
       ema: Use the averaged weights.
-      top: How many classes a classifier names.
+      top: How many classes a classifier names; how many boxes are printed, of those with a score of at least 0.2.
       out: The folder for the pictures of tasks that draw, such as segmentation; default RUN/predictions.
-      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), or
+      coco: Write all boxes to this file in COCO's form for results.
+      json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), {"image",
+        "detections": [{"class", "score", "box": [xmin, ymin, xmax, ymax]}, ...]} (of a detector, every box), or
         {"image", "error"}.
     """
+    from jaxcnn.runs.evaluation import check_detects
     from jaxcnn.runs.prediction import Prediction, predict_run
+    from jaxcnn.runs.restore import load_experiment
+    from jaxcnn.runs.run_directory import open_run
     from jaxcnn.runs.start import PICTURES
 
     if not images:
         raise UserError("name at least one image file")
     _trust(run, trust)
+    if coco is not None:
+        check_detects(load_experiment(open_run(run)), "--coco")
     found = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
     predictions = [each for each in found if isinstance(each, Prediction)]
     rows = [
@@ -105,6 +115,10 @@ def predict(
     if predictions or json:
         columns = predictions[0].answer.columns if predictions else ("", "")
         show(value, table(("image", *columns), rows), json)
+    if coco is not None:
+        from jaxcnn.runs.coco_results import write_results
+
+        show_lines(write_results(coco, predictions, open_run(run)))
     pictures = [(pathlib.Path(each.image), each.answer.pictures) for each in predictions if each.answer.pictures]
     if pictures:
         from jaxcnn.report.page import save_pictures  # and matplotlib

@@ -10,7 +10,7 @@ become boxes by a threshold, and it is one for the whole set: a best one for eac
 (clovaai/wsolevaluation#36). What costs nothing is printed beside: the whole image as the box, and the box of the mean
 size in the middle.
 
-`max_box_accuracy` is MaxBoxAcc and MaxBoxAccV2 of Choe et al. 2020 (section 4.1). Departures from their code
+`max_box_acc` is MaxBoxAcc and MaxBoxAccV2 of Choe et al. 2020 (section 4.1). Departures from their code
 (clovaai/wsolevaluation, evaluation.py): boxes are edges and not inclusive pixels, so that an IoU differs by less than a
 pixel's share, and they are of the image in its own size, where the code scales images to 224.
 """
@@ -130,13 +130,13 @@ class BoxAccuracy(NamedTuple):
     """MaxBoxAccV2: the best of all contours' boxes, the mean over IoU 0.3, 0.5 and 0.7, each at its best level."""
     by_threshold: dict[float, float]
     """The parts of that mean."""
-    top1: float
+    max_box_acc_and_class: float
     """MaxBoxAcc's boxes, of images whose class the net knows; NaN without `right`."""
     curve: np.ndarray
     """float64 [levels]: MaxBoxAcc's accuracy at each level, i / 255."""
 
 
-def max_box_accuracy(
+def max_box_acc(
     maps: Sequence[np.ndarray], truths: Sequence[Mapping[str, Any]], labels: Any, right: Any = None
 ) -> BoxAccuracy:
     """How well the boxes around what is bright in maps fit, with one level for the whole set.

@@ -54,12 +54,23 @@ def svg(figure: Figure, description: str) -> markupsafe.Markup:
 
 def png(image: np.ndarray, description: str, **attributes: str) -> markupsafe.Markup:
     """A uint8 image [H, W], [H, W, 1] or [H, W, 3] as an inline <img>; further attributes, such as class_, as given."""
+    return _inline(image, "png", description, attributes)
+
+
+def jpeg(image: np.ndarray, description: str) -> markupsafe.Markup:
+    """The same as a JPEG, which has a fifth of the size if it is a photo."""
+    return _inline(image, "jpeg", description, {}, quality=85)
+
+
+def _inline(
+    image: np.ndarray, form: str, description: str, attributes: Mapping[str, str], **saved: Any
+) -> markupsafe.Markup:
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, form, **saved)
     source = base64.b64encode(buffer.getvalue()).decode()
     more = "".join(f' {name.rstrip("_")}="{markupsafe.escape(value)}"' for name, value in attributes.items())
     label = markupsafe.escape(description)
-    return markupsafe.Markup(f'<img src="data:image/png;base64,{source}" alt="{label}"{more}>')
+    return markupsafe.Markup(f'<img src="data:image/{form};base64,{source}" alt="{label}"{more}>')
 
 
 def make_folder(out: pathlib.Path) -> None:

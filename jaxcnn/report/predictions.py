@@ -12,7 +12,7 @@ from jaxcnn.data.examples import Example, Examples
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
 from jaxcnn.runs.prediction import Net
 from jaxcnn.runs.setup import batch_fields
-from jaxcnn.tasks.task import Answer
+from jaxcnn.tasks.task import Answer, Drawing
 
 IMAGES = 10_000
 """At most so many images of a split are predicted for a page."""
@@ -69,6 +69,8 @@ class Shown:
     image: np.ndarray
     """As the net reads it, uint8 [H, W, C]."""
     answer: Answer
+    truth: np.ndarray | None
+    """What is true of it, drawn by the task, uint8 [H', W', 3]; None if the task does not draw it."""
     where: str
 
 
@@ -128,12 +130,15 @@ def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambd
 
 def show(net: Net, examples: Examples) -> list[Shown]:
     """What the net says about SHOWN images of the split, the same ones at each call. Broken ones are left out."""
-    data, fields = net.data, batch_fields(net.experiment, evaluated=True)
+    data, task, fields = net.data, net.experiment.task, batch_fields(net.experiment, evaluated=True)
     chosen = Chosen(examples, permutation(0, 0, len(examples))[:SHOWN])
     batches = EvaluationBatches(chosen, data.preprocess, fields, 1, data.tolerate_broken)
     found = []
     for i in range(len(chosen)):
         batch = batches[i]
         if batch["valid"][0]:
-            found.append(Shown(batch["image"][0], net.answer(batch["image"][0]), chosen.where(i)))
+            image, truth = batch["image"][0], None
+            if isinstance(task, Drawing):
+                truth = task.draw_truth({name: batch[name][0] for name in fields}, image, net.classes)
+            found.append(Shown(image, net.answer(image), truth, chosen.where(i)))
     return found

@@ -16,7 +16,8 @@ from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
-from jaxcnn.report.page import png, svg, write_page
+from jaxcnn.report.detections import DetectedSplit, curves_figure, detect_split
+from jaxcnn.report.page import jpeg, png, svg, write_page
 from jaxcnn.report.predictions import IMAGES, SECONDS, Predictions, Shown, predict_split, show
 from jaxcnn.runs.compare import commit_of, curves, devices_of, panels_of
 from jaxcnn.runs.display import result_names
@@ -27,6 +28,8 @@ from jaxcnn.runs.setup import open_evaluations
 from jaxcnn.summary.summary import Summary, summarize
 from jaxcnn.summary.table import cells, fold
 from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.detection import CERTAIN
+from jaxcnn.tasks.task import Detecting
 
 FULL_MATRIX = 20
 """Up to so many classes the confusion matrix is a table of numbers, with more a picture and its largest entries."""
@@ -70,7 +73,8 @@ def write_report(
     experiment, lines = load_experiment(directory), directory.metrics()
     environment = directory.environment()
     classes = [imagenet.described(name) for name in environment["dataset"]["classes"]]
-    predictions, shown, missing = _predictions(directory, split, data_dir, stop)
+    answered = _answered(directory, split, data_dir, stop)
+    predictions, detected = answered.predictions, answered.detected
     summary, uncounted = _summary(experiment)
     page = directory.path / REPORT
     write_page(
@@ -90,9 +94,14 @@ def write_report(
         speed=_speed(lines),
         classes=classes,
         predictions=predictions,
-        missing=missing,
+        missing=answered.missing,
         classifies=isinstance(experiment.task, Classification),
-        shown=[_shown(each) for each in shown],
+        shown=[_shown(each) for each in answered.shown],
+        drawn=any(each.truth is not None for each in answered.shown),
+        detected=detected,
+        certain=CERTAIN,
+        detected_curves=svg(curves_figure(detected), "Precision by recall of each class") if detected else None,
+        photo=_photo,
         bounds=f"at most {IMAGES:,} images and about {SECONDS} seconds",
         matrix=_matrix(predictions, classes) if predictions else None,
         per_class=_per_class(predictions, classes) if predictions else None,
@@ -106,38 +115,47 @@ def write_report(
     return page
 
 
-def _predictions(
-    directory: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]
-) -> tuple[Predictions | None, list[Shown], str]:
-    """The predictions of a classifier, what another net says of some images, or why there are neither."""
+@dataclasses.dataclass(frozen=True)
+class _Answered:
+    """What the net says of images of a split: a classifier's predictions, a detector's detections, what another net
+    says of some of them; or why there is nothing."""
+
+    predictions: Predictions | None = None
+    detected: DetectedSplit | None = None
+    shown: list[Shown] = dataclasses.field(default_factory=list)
+    missing: str = ""
+
+
+def _answered(directory: RunDirectory, split: str | None, data_dir: str | None, stop: Callable[[], bool]) -> _Answered:
     if jax.process_count() > 1:
-        return (
-            None,
-            [],
-            "this page was written by one of several processes; `jaxcnn report` on one machine adds this part",
+        return _Answered(
+            missing="this page was written by one of several processes; `jaxcnn report` on one machine adds this part"
         )
     experiment = load_experiment(directory)
     data = experiment.data
     tests = data.test_splits if directory.status().get("state") == "done" else ()
     names = (*tests, *data.evaluation_splits) if split is None else (split,)
     if not names:
-        return None, [], "the run has no split to evaluate, or none yet"
+        return _Answered(missing="the run has no split to evaluate, or none yet")
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data=dataclasses.replace(data, data_dir=data_dir))
     try:
         (examples,) = open_evaluations(experiment, names[:1]).values()
         net = load_net(directory.path)
         if examples.classes != net.classes:
-            return None, [], f"{examples.name}/{examples.split} has other classes now than the run was trained on"
+            return _Answered(
+                missing=f"{examples.name}/{examples.split} has other classes now than the run was trained on"
+            )
         if told := other_data(directory, examples):
-            return None, [], told
-        if not isinstance(experiment.task, Classification):
-            return None, show(net, examples), ""
-        return predict_split(net, examples, stop), [], ""
+            return _Answered(missing=told)
+        if isinstance(experiment.task, Classification):
+            return _Answered(predictions=predict_split(net, examples, stop))
+        detected = detect_split(net, examples, stop) if isinstance(experiment.task, Detecting) else None
+        return _Answered(detected=detected, shown=show(net, examples))
     except UserError as error:
         if split is not None:  # asked for by name
             raise
-        return None, [], str(error)
+        return _Answered(missing=str(error))
 
 
 def _summary(experiment: Any) -> tuple[Summary | None, str]:
@@ -212,13 +230,20 @@ def _mistakes(predictions: Predictions, classes: list[str]) -> list[dict[str, An
 
 
 def _shown(shown: Shown) -> dict[str, Any]:
-    """The image, its first picture, and the rows."""
-    pictures = [shown.image, *list(shown.answer.pictures.values())[:1]]
+    """The image, or its truth, its first picture, and the rows."""
+    first = (shown.image, shown.where) if shown.truth is None else (shown.truth, f"{shown.where}: the truth")
+    pictures = [first, *((picture, shown.where) for picture in list(shown.answer.pictures.values())[:1])]
     return {
-        "pictures": [_thumbnail(picture, shown.where, LARGE) for picture in pictures],
+        "pictures": [_thumbnail(picture, told, LARGE) for picture, told in pictures],
         "rows": shown.answer.rows,
         "where": shown.where,
     }
+
+
+def _photo(image: np.ndarray, description: str) -> markupsafe.Markup:
+    small = Image.fromarray(image)
+    small.thumbnail((LARGE, LARGE))
+    return jpeg(np.asarray(small), description)
 
 
 def _thumbnail(image: np.ndarray, description: str, side: int = THUMBNAIL) -> markupsafe.Markup:

@@ -107,8 +107,12 @@ def labels(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def panels_of(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The metrics that are drawn: those of training, in the task's order, the loss first; at most three."""
+    """The metrics that are drawn: the loss, the score of the evaluations (a detector has none in training), and the
+    others of training in the task's order; at most three."""
     names = dict.fromkeys(name for line in lines if is_training(line) for name in metrics_of(line))
+    score = next((name for line in lines if not is_training(line) for name in metrics_of(line)), None)
+    if names and score is not None:
+        names = dict.fromkeys((score, *names))
     return tuple(sorted(names, key=lambda name: name != "loss"))[:3]
 
 

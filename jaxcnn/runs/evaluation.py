@@ -20,12 +20,13 @@ from jaxcnn.data.pipeline import EvaluationBatches, iterate
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.metrics.average_precision import check_protocol
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
 from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, fitted_evaluation, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
-from jaxcnn.tasks.task import Task
+from jaxcnn.tasks.task import Detecting, Task
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState
 
@@ -191,17 +192,23 @@ def evaluate_run(
     checkpoint: str = "latest",
     data_dir: str | None = None,
     paths: Mapping[str, str] = MappingProxyType({}),
+    protocol: str | None = None,
 ) -> Metrics:
     """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
-    With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's.
+    With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's. With
+    `protocol` boxes are measured by this one (metrics/average_precision.py).
 
     Raises:
       UserError: as load_run and source_at; the split does not exist, or its classes are not those that the run was
-        trained on.
+        trained on; there is no such protocol, or the run does not detect.
     """
+    if protocol is not None:
+        check_protocol(protocol, "--protocol")
     restored = load_run(path, checkpoint)
     experiment = restored.experiment
+    if protocol is not None:
+        experiment = _measured_by(experiment, protocol)
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)
@@ -213,6 +220,27 @@ def evaluate_run(
     return evaluate_restored(
         restored, experiment, (*data.tested, *data.evaluation_splits) if split is None else (split,)
     )
+
+
+def check_detects(experiment: Experiment, asked: str) -> None:
+    """Raises UserError, which names what was asked for, unless the experiment's task is one of boxes."""
+    if not isinstance(experiment.task, Detecting):
+        raise UserError(
+            f"{asked} is for a run that detects objects, and this run's task is {type(experiment.task).__name__}"
+        )
+
+
+def _measured_by(experiment: Experiment, protocol: str) -> Experiment:
+    """The experiment with boxes measured by another protocol. Raises UserError if it does not detect."""
+    check_detects(experiment, "--protocol")
+    # What chose by a metric of the run's own protocol, which is not measured now, chooses nothing here.
+    watching = {
+        field: dataclasses.replace(part, metric=None)
+        for field in ("checkpoints", "schedule")
+        if hasattr(part := getattr(experiment, field), "metric")
+    }
+    task: Any = experiment.task
+    return dataclasses.replace(experiment, task=dataclasses.replace(task, protocol=protocol), **watching)
 
 
 def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, Examples]) -> list[int]:

@@ -19,6 +19,7 @@ from jaxcnn.data.geometry import to_original
 from jaxcnn.errors import UserError
 from jaxcnn.metrics import average_precision
 from jaxcnn.metrics.average_precision import METRICS
+from jaxcnn.metrics.hits import ImageHits, hits_of_images
 from jaxcnn.models.detector import Detections
 from jaxcnn.tasks.drawn_boxes import draw_boxes
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables
@@ -26,6 +27,7 @@ from jaxcnn.tasks.yolo_loss import YOLOLoss
 
 CERTAIN = 0.2
 """Score from which a detection is shown to a person; metrics count them all."""
+FOUND = ("boxes", "scores", "classes")
 PROBED = 64
 """Images whose true boxes are scored as if a net had found them, before anything is compiled."""
 
@@ -129,9 +131,7 @@ class Detection:
         losses, _ = self.criterion.losses(model, variables, self._learned(batch), train=False, rngs={})
         whole = functools.reduce(jnp.add, losses.values())
         found = self.predict(model, variables, batch["image"])
-        records = {f"found_{name}": getattr(found, name) for name in ("boxes", "scores", "classes")}
-        truth = {name: batch[name] for name in (*box_fields(1), *PLACEMENT)}
-        return self._sums(whole, losses, batch["valid"]), records | truth
+        return self._sums(whole, losses, batch["valid"]), self.records(found, batch)
 
     def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The protocol's metrics if there are records, the mean losses of an image, and the count of images."""
@@ -144,15 +144,31 @@ class Detection:
         each = {self._of_class(name): float(v) for name, v in zip(self.classes, measured.classes, strict=False)}
         return measured.metrics | losses | each | {"count": count}
 
+    def records(self, predicted: Any, batch: Mapping[str, Any]) -> Records:
+        """The detections of each image, under "found_boxes" and so on, and its truth and placement."""
+        found = {f"found_{name}": getattr(predicted, name) for name in FOUND}
+        return found | {name: batch[name] for name in (*box_fields(1), *PLACEMENT)}
+
     def measure(self, records: Mapping[str, np.ndarray]) -> average_precision.AveragePrecision:
         """What the protocol says of the records of an evaluation, curves among it, in pixels of the original images."""
+        return average_precision.measure(self.protocol, *self._sides(records))
+
+    def hits(self, records: Mapping[str, np.ndarray]) -> list[ImageHits]:
+        """What became of each detection with a score of 0.2 at least, and of each object, at an IoU above 0.5 in pixels
+        of the original images; a detection with a lower score is as none."""
+        found, truth, classes = self._sides(records)
+        shown = {**found, "classes": np.where(found["scores"] >= CERTAIN, found["classes"], -1)}
+        return hits_of_images(shown, truth, classes)
+
+    def _sides(self, records: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Detections and truths, in pixels of the original images, and the number of classes."""
         place = (records["placement"], records["original_size"])
-        found = {name: records[f"found_{name}"] for name in ("boxes", "scores", "classes")}
+        found = {name: records[f"found_{name}"] for name in FOUND}
         truth = {name: records[name] for name in box_fields(1)}
         for side in (found, truth):
             side["boxes"] = to_original(side["boxes"], *place)
         classes = len(self.classes) or 1 + max(int(side["classes"].max(initial=0)) for side in (found, truth))
-        return average_precision.measure(self.protocol, found, truth, classes)
+        return found, truth, classes
 
     def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> Detections:
         """The detections of each image, in pixels of the images that the net sees."""
@@ -178,6 +194,14 @@ class Detection:
         labels = [int(label) for label in predicted.classes[:shown]]
         picture = draw_boxes(image, np.asarray(predicted.boxes)[:shown], labels, texts)
         return Answer(("class", "score and box"), rows, {"detections": every}, {"boxes": picture})
+
+    def draw_truth(self, truth: Mapping[str, np.ndarray], image: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """The true boxes, dashed, with their names; "?" behind those that nobody is asked to find."""
+        rows = np.flatnonzero(truth["classes"] >= 0)
+        labels = [int(label) for label in truth["classes"][rows]]
+        free = (truth["difficult"] | truth["crowd"])[rows]
+        texts = [classes[label] + "?" * bool(odd) for label, odd in zip(labels, free, strict=True)]
+        return draw_boxes(image, truth["boxes"][rows], labels, texts, dashed=True)
 
     def _learned(self, batch: Batch) -> Batch:
         """The batch with class -1 for boxes that are not to be learned."""

@@ -287,8 +287,8 @@ class Localization:
         if self.points:
             points = batch["points"] / sides
             seen = ~jnp.isnan(points)
-            # Selected before the loss as well: the gradient of what is NaN is NaN even if it is multiplied by zero.
-            difference = jnp.where(seen, outputs.points - jnp.where(seen, points, 0.0), 0.0)
+            # Selected before the loss, whose gradient at NaN would be NaN even if it were multiplied by zero.
+            difference = jnp.where(seen, outputs.points - points, 0.0)
             losses["points_loss"] = self.points_weight * self.box.of(difference).sum((1, 2))
         return losses, counted
 

@@ -172,6 +172,11 @@ class Segmentation:
         }
         return Answer(("class", "share of the pixels"), rows, {"coverage": coverage}, pictures)
 
+    def draw_truth(self, truth: Mapping[str, np.ndarray], image: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """The true classes over the image, with a legend beneath; what does not count shows the image alone."""
+        mask = truth["mask"]
+        return overlay_classes(image, np.where(mask < len(classes), mask, UNLABELED).astype(np.uint8), classes)
+
     def _weighted(self, logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Weighted losses and weights, float32 [B, H, W]; both are 0 where a pixel does not count.
 

@@ -14,6 +14,8 @@ from flax import linen as nn
 
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import Fields
+from jaxcnn.metrics.average_precision import AveragePrecision
+from jaxcnn.metrics.hits import ImageHits
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -107,6 +109,40 @@ class Placing(Task, Protocol):
     def to_original(self, predicted: Any, placement: np.ndarray, size: tuple[int, int]) -> Any:
         """What was predicted of one image, in pixels of the original, (height, width) `size`. `placement` is float32
         [4] (data/fields.py)."""
+        ...
+
+
+@runtime_checkable
+class Drawing(Task, Protocol):
+    """A task that can draw what is true of an image, for pages that have it beside the answer."""
+
+    def draw_truth(self, truth: Mapping[str, np.ndarray], image: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """What the task's fields `truth` say of an image, as the net saw it, uint8 [H, W, C]: uint8 [H', W', 3]."""
+        ...
+
+
+@runtime_checkable
+class Detecting(Task, Protocol):
+    """A task whose answers are boxes with scores: pages show its curves and its mistakes, and the protocol of its
+    metrics can be chosen anew."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def protocol(self) -> str:
+            """The name of that by which boxes are measured (metrics/average_precision.py)."""
+            ...
+
+    def records(self, predicted: Any, batch: Mapping[str, Any]) -> Records:
+        """What was predicted of a batch and what is true of it, arrays [B, ...]; batches are joined."""
+        ...
+
+    def measure(self, records: Mapping[str, np.ndarray]) -> AveragePrecision:
+        """What the protocol says of these images."""
+        ...
+
+    def hits(self, records: Mapping[str, np.ndarray]) -> list[ImageHits]:
+        """Of each image: which detections are right, of those that a person is shown, and which objects were missed."""
         ...
 
 

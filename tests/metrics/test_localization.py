@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxcnn.metrics.localization import baselines, contour_boxes, localization_accuracy, max_box_accuracy
+from jaxcnn.metrics.localization import baselines, contour_boxes, localization_accuracy, max_box_acc
 from jaxcnn.metrics.proposal_recall import proposal_recall
 from tests.metrics.test_average_precision import boxes_of
 
@@ -77,22 +77,28 @@ def test_one_level_serves_the_whole_set():
     """A alone above 0.6, A and B below: the first image needs a high level, the second a low one."""
     maps = [map_of((A, 1.0), (B, 0.6)), map_of((A, 0.3), (C, 0.0), (B, 1.0))]
     truths = [{"boxes": [A], "classes": [0]}, {"boxes": [B], "classes": [0]}]
-    found = max_box_accuracy(maps, truths, [0, 0], right=[True, False])
-    assert found.max_box_acc == 1.0 and found.max_box_acc_level == pytest.approx(0.6) and found.top1 == 0.5
+    found = max_box_acc(maps, truths, [0, 0], right=[True, False])
+    assert (
+        found.max_box_acc == 1.0
+        and found.max_box_acc_level == pytest.approx(0.6)
+        and found.max_box_acc_and_class == 0.5
+    )
     opposed = [maps[0], map_of((A, 1.0), (B, 0.55))]
-    found = max_box_accuracy(opposed, truths, [0, 0])
+    found = max_box_acc(opposed, truths, [0, 0])
     assert found.max_box_acc == 0.5  # each alone has a level at which it is right
-    assert [max_box_accuracy(opposed[i : i + 1], truths[i : i + 1], [0]).max_box_acc for i in (0, 1)] == [1, 1]
-    assert found.max_box_acc_v2 == 1.0 and math.isnan(found.top1)  # any contour's box: A's and B's are both there
+    assert [max_box_acc(opposed[i : i + 1], truths[i : i + 1], [0]).max_box_acc for i in (0, 1)] == [1, 1]
+    assert found.max_box_acc_v2 == 1.0 and math.isnan(
+        found.max_box_acc_and_class
+    )  # any contour's box: A's and B's are both there
     assert found.curve.shape == (256,) and found.curve.max() == 0.5
 
 
 def test_other_classes_and_thresholds_of_v2():
     wide = (A[0], A[1], A[2], A[1] + 6)  # IoU 0.6 with A
-    found = max_box_accuracy([map_of((wide, 1.0))], [{"boxes": [A, B], "classes": [3, 1]}], [3])
+    found = max_box_acc([map_of((wide, 1.0))], [{"boxes": [A, B], "classes": [3, 1]}], [3])
     assert found.by_threshold == {0.3: 1.0, 0.5: 1.0, 0.7: 0.0} and found.max_box_acc_v2 == pytest.approx(2 / 3)
-    assert max_box_accuracy([map_of((B, 1.0))], [{"boxes": [A, B], "classes": [3, 1]}], [3]).max_box_acc == 0
-    assert math.isnan(max_box_accuracy([], [], []).max_box_acc)
+    assert max_box_acc([map_of((B, 1.0))], [{"boxes": [A, B], "classes": [3, 1]}], [3]).max_box_acc == 0
+    assert math.isnan(max_box_acc([], [], []).max_box_acc)
 
 
 def test_recall_of_proposals_is_that_of_a_loop():

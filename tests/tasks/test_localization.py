@@ -198,7 +198,9 @@ def test_heads_are_counted():
     model = Localizer(net.backbone, GAP(20), RegressionHead(80, widths=(16,), grid=(2, 2)), RegressionHead(10))
     own = (4 * 512 * 16 + 16 + 16 * 80 + 80) + (49 * 512 * 10 + 10)
     alone = summarize(Classifier(net.backbone, GAP(20)), (224, 224, 3))
-    assert summarize(model, (224, 224, 3)).parameters == alone.parameters + own
+    found = summarize(model, (224, 224, 3))
+    assert found.parameters == alone.parameters + own
+    assert found.multiply_adds == alone.multiply_adds + own - 16 - 80 - 10  # all but the biases
     with pytest.raises(UserError, match=r"box_head\.values is 5; it must be 4, one box for all classes, or 80"):
         Localizer(net.backbone, GAP(20), RegressionHead(5))
     with pytest.raises(UserError, match=r"points_head\.values is 3; it must be even"):
