@@ -152,7 +152,8 @@ def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
 def _fitting(name: str, model: Model, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
     """The shapes of our leaves, and the references by whose naming these are exactly the keys of `model`."""
     known = REFERENCES.get(type(model.backbone), {})
-    if not known:
+    # torchvision's detector has a pyramid; those on VGG-16 start from the classifier's weights (InitFrom).
+    if not known or (isinstance(model, rcnn.RegionDetector) and not isinstance(model.backbone, fpn.ResNetFPN)):
         raise UserError(f"no other library's weights are known for {name!r}")
     wanted = leaves(model, CATALOGUE[name].input_shape)
     fitting = {

@@ -75,7 +75,7 @@ class RegionDetector(nn.Module):
     score_threshold: float = 0.05
     iou_threshold: float = 0.3
     detections: int = 100
-    window_stride: int = 32
+    window_stride: int = 64
 
     def __post_init__(self):
         super().__post_init__()
@@ -152,7 +152,8 @@ class RegionDetector(nn.Module):
 
 
 def windows(batch: int, size: tuple[int, int], stride: int) -> Proposals:
-    """Boxes of Faster R-CNN's sizes and shapes at every place, cut at the edges of images of (height, width)."""
+    """Boxes of three shapes and sizes, an eighth, a quarter and a half of the shorter side, around places that are
+    `stride` pixels apart, cut at the edges of images of (height, width)."""
     shape = (-(-size[0] // stride), -(-size[1] // stride))
     cell = anchor_ops.cell([min(size) / 8, min(size) / 4, min(size) / 2])
     boxes = box_ops.clip(anchor_ops.grid(cell, shape, (stride, stride), offset=0.5), size)
