@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from jaxcnn.config import changes, encode, upgraded
 from jaxcnn.data.digits import Digits
 from jaxcnn.flags import parse
+from jaxcnn.metrics.average_precision import measure
 from tests.tiny_runs import ROOT, finish, metrics, read
 
 slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes a minute: set JAXCNN_SLOW_TESTS=1")
@@ -25,6 +27,9 @@ ROWS = re.findall(
 SEGMENTED = re.findall(
     r"^\| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \| \[(\S+)\]\((\S+)\) \|$", RESULTS, re.M
 )
+DETECTED = re.findall(
+    r"^\| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| \[(\S+)\]\((\S+)\) \|$", RESULTS, re.M
+)
 BY_CLASS = re.findall(r"^\| (\w+) \| (0\.\d{3}) \| (0\.\d{3}) \|$", RESULTS, re.M)
 
 
@@ -37,7 +42,18 @@ def test_the_readmes_first_command_reaches_its_accuracy(tmp_path):
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=slow)])
+def test_lenet5_learns_fashion_mnist(tmp_path):
+    """One epoch of the five with which it reaches PyTorch's figure, below; to guess is 0.1."""
+    finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, "--duration", "1epochs")
+    result = read(tmp_path, "result.json")["test"]
+    assert result["count"] == 10_000 and result["accuracy"] >= 0.80
+    losses = [line["loss"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@slow
+@pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
+@pytest.mark.parametrize("seed", [0, 1])
 def test_lenet5_on_fashion_mnist_reaches_the_pytorch_figure(seed, tmp_path):
     """0.889 and 0.890 on two seeds, by PyTorch on all 60,000 images; here on 54,000."""
     finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, "--seed", seed)
@@ -96,6 +112,43 @@ def test_trained_convolutions_beat_random_ones():
     configs = [upgraded(json.loads((ROOT / "docs" / row[6] / "config.json").read_text())) for row in (trained, random)]
     assert {path.split(".")[0] for path in changes(*configs)} == {"init_from"}
     assert float(trained[1]) > float(random[1]) and "--start" in trained[0] and "--start" not in random[0]
+
+
+def test_every_number_of_detection_comes_from_its_stored_run():
+    (row, layout) = DETECTED
+    folder = ROOT / "docs" / row[7]
+    stored = json.loads((folder / "result.json").read_text())
+    names = ("voc07_map", *(f"voc07_ap_{name}" for name in ("RBC", "WBC", "Platelets")))
+    assert [f"{stored['test'][name]:.4f}" for name in names] == [*row[1:5]]
+    assert np.mean([stored["test"][name] for name in names[1:]]) == pytest.approx(stored["test"]["voc07_map"])
+    assert stored["test"]["count"] == int(row[5]) and stored["selection"]["split"] == "val"
+    config = upgraded(json.loads((folder / "config.json").read_text()))
+    assert changes(config, encode(parse(ROOT / row[0].split()[-1], []).experiment)) == {}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["git"]["commit"] and not environment["git"]["dirty"]
+    lines = metrics(folder)
+    (last,) = [line for line in lines if line["split"] == "test"]  # read once
+    assert last["voc07_map"] == stored["test"]["voc07_map"]
+    rising = [f"{line['voc07_map']:.3f}" for line in lines if line["split"] == "val"]
+    assert ", ".join(rising) in RESULTS and rising[-1] > rising[0]
+    blind = json.loads((ROOT / "docs" / layout[7]).read_text())["test"]
+    assert [f"{blind[name]:.4f}" for name in names] == [*layout[1:5]] and blind["count"] == int(layout[5])
+    page = (ROOT / "docs" / "detection.md").read_text()
+    assert f"mAP of {stored['test']['voc07_map']:.3f}" in page and f"has {blind['voc07_map']:.3f}" in page
+    assert all(stored["test"][name] > 2 * blind[name] for name in names)  # it sees something
+
+
+def test_the_mean_layout_finds_what_is_always_there():
+    """Every photo has the same box of class 0, every other one a box of class 1, and none one of class 2."""
+    layout = runpy.run_path(str(ROOT / "benchmarks" / "mean_layout.py"))["layout"]
+    always, often = np.array([0.1, 0.1, 0.3, 0.4]), np.array([0.5, 0.4, 0.9, 0.8])
+    truths = [{"boxes": np.array([always]), "classes": np.array([0])}] * 2
+    truths += [{"boxes": np.array([always, often]), "classes": np.array([0, 1])}] * 2
+    answer = layout(truths, 3)
+    measured = measure("voc10", [answer] * 4, truths, 3)
+    assert measured.classes[0] == 1 and measured.classes[1] == pytest.approx(0.5) and np.isnan(measured.classes[2])
+    best = [answer["scores"][answer["classes"] == kind].max() for kind in (0, 1)]
+    assert best == [1.0, 0.5] and (np.diff(answer["scores"]) <= 0).all()
 
 
 def test_every_file_that_the_readme_names_exists():

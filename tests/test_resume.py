@@ -99,7 +99,7 @@ def test_kill_minus_nine(moment, reference, tmp_path):
 def test_many_kills_in_one_run(reference, tmp_path):
     """Random moments, seeded; the run goes on for as long as it is let live between them."""
     run, draw = tmp_path / "run", random.Random(0)
-    for _ in range(6):
+    for _ in range(3):
         process = start(TINY, "--workdir", run)
         before = step_of(run)
         target, pause = before + draw.randrange(4, 12), draw.random() * 0.2

@@ -17,10 +17,11 @@ def show(value: Any, table: RenderableType, as_json: bool) -> None:
         Console().print(table)
 
 
-def show_lines(*lines: str) -> None:
-    """Prints the lines as they are, whatever the terminal's width: they hold paths and names, to be copied."""
+def show_lines(*lines: str, beside_json: bool = False) -> None:
+    """Prints the lines as they are, whatever the terminal's width: they hold paths and names, to be copied. With
+    `beside_json` to stderr, so that stdout is JSON alone."""
     for line in lines:
-        print_plain(Console(), line)
+        print_plain(Console(stderr=beside_json), line)
 
 
 def show_failures(failures: Iterable[str]) -> int:

@@ -118,12 +118,12 @@ def predict(
     if coco is not None:
         from jaxcnn.runs.coco_results import write_results
 
-        show_lines(write_results(coco, predictions, open_run(run)))
+        show_lines(write_results(coco, predictions, open_run(run)), beside_json=json)
     pictures = [(pathlib.Path(each.image), each.answer.pictures) for each in predictions if each.answer.pictures]
     if pictures:
         from jaxcnn.report.page import save_pictures  # and matplotlib
 
-        show_lines(*save_pictures(pictures, out or run / PICTURES))
+        show_lines(*save_pictures(pictures, out or run / PICTURES), beside_json=json)
     return show_failures(each.cause for each in found if not isinstance(each, Prediction))
 
 

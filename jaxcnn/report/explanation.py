@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from jaxcnn.data import imagenet
 from jaxcnn.errors import UserError
 from jaxcnn.explain import filters, overlay
-from jaxcnn.explain.boxes import box_of, iou
+from jaxcnn.explain.boxes import box_of
 from jaxcnn.explain.cam import cam, check_endpoint, gradcam, upsample
 from jaxcnn.explain.deletion import Curve, deletion, insertion
 from jaxcnn.explain.occlusion import occlusion
 from jaxcnn.explain.receptive import SHARE, receptive_field
+from jaxcnn.ops.boxes import paired_iou
 from jaxcnn.report.page import as_file_name, make_folder, own_names, png, save_png, svg, write_page
 from jaxcnn.report.target import target_of
 from jaxcnn.runs.prediction import Net, decode_file, listed, load_net, prepare
@@ -267,7 +268,7 @@ class _Draw:
             section.lines.append("  ".join(f"{name} {curve.area:.3f}" for name, curve in curves.items()))
             section.curves = _plot(curves, label)
         if known is not None:
-            overlap = 0.0 if box is None else float(iou(box[None], known[None])[0, 0])
+            overlap = 0.0 if box is None else float(paired_iou(box, known))
             section.lines.append(f"IoU with the given box {overlap:.3f}")
         kind = self.question.method + (f"_{self.question.endpoint}" if self.question.method in OF_AN_ENDPOINT else "")
         file = save_png(

@@ -41,7 +41,10 @@ def target_of(net: Net, image: np.ndarray, chosen: int | None) -> Target:
         return _of_classifier(net, image, chosen)
     if isinstance(task, Segmentation):
         return _of_segmenter(net, image, chosen)
-    raise UserError(f"a map of a class needs a net that classifies or segments, and the run's is {type(task).__name__}")
+    raise UserError(
+        f"a map of a class needs a net that classifies or segments, and the run's task is {type(task).__name__}; what "
+        "it answers is shown by --method prediction, what its layers see by features, receptive-field and filters"
+    )
 
 
 def _of_classifier(net: Net, image: np.ndarray, chosen: int | None) -> Target:

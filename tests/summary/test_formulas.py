@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxcnn.explain.boxes import iou, nms
 from jaxcnn.explain.confusion import confusion_matrix, precision, recall
+from jaxcnn.ops.boxes import iou
+from jaxcnn.ops.nms import nms
 from jaxcnn.summary.formulas import (
     batch_norm_shape,
     conv_multiply_adds,
@@ -96,21 +97,21 @@ def test_iou():
     expected = np.eye(4)
     expected[0, 1] = expected[1, 0] = 1 / 7
     expected[3, 3] = 0  # an empty box
-    np.testing.assert_allclose(iou(boxes, boxes), expected)
+    np.testing.assert_allclose(iou(boxes, boxes), expected, rtol=1e-6)
     assert iou(boxes, boxes[:1]).shape == (4, 1)
 
 
 def test_nms_keeps_the_best_of_what_overlaps():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 4], [20, 20, 30, 30]])
-    assert nms(boxes, np.array([0.8, 0.9, 0.1, 0.3])).tolist() == [1, 3, 2]
+    assert nms(boxes, np.array([0.8, 0.9, 0.1, 0.3]), 0.5, 4).tolist() == [1, 3, 2, -1]
     # 0 overlaps 1 by 0.9; 2 overlaps 1 by 4/9 and 0 by 0.4.
-    assert nms(boxes, np.array([0.8, 0.9, 0.1, 0.3]), threshold=0.42).tolist() == [1, 3]
+    assert nms(boxes, np.array([0.8, 0.9, 0.1, 0.3]), 0.42, 4).tolist() == [1, 3, -1, -1]
     # A box that is dropped drops none itself.
     chain = np.array([[0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]])
-    assert nms(chain, np.array([3.0, 2.0, 1.0]), threshold=0.4).tolist() == [0, 2]
+    assert nms(chain, np.array([3.0, 2.0, 1.0]), 0.4, 3).tolist() == [0, 2, -1]
 
 
 def test_nms_prefers_the_lower_index_of_equal_scores():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [40, 0, 50, 10]])
-    assert nms(boxes, np.array([0.5, 0.5, 0.5])).tolist() == [0, 2]
-    assert nms(np.zeros((0, 4)), np.zeros(0)).tolist() == []
+    assert nms(boxes, np.array([0.5, 0.5, 0.5]), 0.5, 2).tolist() == [0, 2]
+    assert nms(np.zeros((0, 4)), np.zeros(0), 0.5, 0).tolist() == []

@@ -1,7 +1,8 @@
 """python -m tests.tasks.many_devices FILE: a set whose last batch is uneven, evaluated on 1, 2, 4 and 8 fake devices.
 
 Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
-"steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps": the same of a detector}}.
+"steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps" and "localization_steps": the
+same of a detector and of a localizer}}.
 """
 
 import json
@@ -15,10 +16,12 @@ from jax.sharding import NamedSharding
 
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
-from jaxcnn.models import create_model
+from jaxcnn.models import GAP, VGG, create_model
+from jaxcnn.models.localizer import Localizer, RegressionHead
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.setup import initial_state
 from jaxcnn.tasks.detection import Detection
+from jaxcnn.tasks.localization import Localization
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train.mesh import Parallel, make_mesh, split
 from jaxcnn.train.optimizers import build_optimizer
@@ -80,6 +83,12 @@ def detection(accumulate: int) -> Experiment:
     return Experiment(model, Data((16, 24, 3), source), task=Detection(max_boxes=4), accumulate=accumulate)
 
 
+def localization(accumulate: int) -> Experiment:
+    source = Synthetic(image_shape=(16, 24, 3), classes=3, parts=("boxes",))
+    model = Localizer(VGG("A", stages=1, width=0.1), GAP(3), RegressionHead(4))
+    return Experiment(model, Data((16, 24, 3), source), task=Localization(max_boxes=4), accumulate=accumulate)
+
+
 def one_step(experiment: Experiment, batch: dict[str, np.ndarray], sharding: NamedSharding) -> list[float]:
     """Loss and norm of the gradient of a step as training takes it, in so many microbatches."""
     constant = lambda step: jnp.float32(0.1)  # noqa: E731
@@ -111,6 +120,9 @@ def main(file: pathlib.Path) -> None:
             "steps": {n: one_step(segmentation(n), training_batch(), sharding) for n in (1, 2)},
             "detection_steps": {
                 n: one_step(detection(n), boxes_batch(), sharding) for n in DETECTION_MICROBATCHES[devices]
+            },
+            "localization_steps": {
+                n: one_step(localization(n), boxes_batch(), sharding) for n in DETECTION_MICROBATCHES[devices]
             },
         }
     file.write_text(json.dumps(found))
