@@ -200,7 +200,7 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if isinstance(head, FC | SkipHead | BoxHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    more = {"rpn": changed(rpn)} if rpn is not None else {}
+    more: dict[str, Any] = {"rpn": changed(rpn)} if rpn is not None else {}
     return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux, **more)
 
 

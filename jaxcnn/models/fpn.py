@@ -7,6 +7,8 @@ sum gives p2 to p5 (section 3 and Figure 3). p6, for the largest anchors only, i
 Initialisation: the ResNet's own; the pyramid's convolutions U(-b, b), b = sqrt(3 / fan in), biases 0, as torchvision.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ class PyramidBlock(Block):
     def apply_norm(self, x: jax.Array, name: str, train: bool, zero: bool = False) -> jax.Array:
         """The norm behind a convolution; `zero`: its scale starts at 0."""
         start = nn.initializers.zeros if zero else nn.initializers.ones
-        fields = {"dtype": self.dtype, "epsilon": self.epsilon, "scale_init": start}
+        fields: dict[str, Any] = {"dtype": self.dtype, "epsilon": self.epsilon, "scale_init": start}
         return apply_norm(x, self.norm, train=train, name=name, **fields)
 
 
@@ -55,7 +57,7 @@ class ResNetFPN(ResNet):
         above: jax.Array | None = None
         for number in (3, 2, 1, 0):
             lateral = self._conv(ends[f"stage{number + 2}"], 1, f"inner_{number}")
-            above = lateral if above is None else lateral + repeated(above, lateral.shape[1:3])
+            above = lateral if above is None else lateral + repeated(above, (lateral.shape[1], lateral.shape[2]))
             ends[LEVELS[number]] = self._conv(above, 3, f"layer_{number}")
         return ends | {"p6": ends["p5"][:, ::2, ::2], "final": ends["p5"]}
 
@@ -68,7 +70,12 @@ class ResNetFPN(ResNet):
         return apply_norm(x, self.norm, train=train, name=name, dtype=self.dtype, epsilon=self.epsilon)
 
     def _conv(self, x: jax.Array, kernel: int, name: str) -> jax.Array:
-        fields = {"padding": kernel // 2, "kernel_init": "lecun_uniform", "dtype": self.dtype, "name": name}
+        fields: dict[str, Any] = {
+            "padding": kernel // 2,
+            "kernel_init": "lecun_uniform",
+            "dtype": self.dtype,
+            "name": name,
+        }
         return conv(self.pyramid, kernel, **fields)(x)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -96,7 +96,7 @@ class RPN(nn.Module):
         maps = self._maps(ends)
         channels = maps[0].shape[-1]
         each = len(self.sizes[0]) * len(self.ratios)
-        fields = {"kernel_init": self.kernel_init, "dtype": self.dtype}
+        fields: dict[str, Any] = {"kernel_init": self.kernel_init, "dtype": self.dtype}
         hidden = conv(channels, 3, padding=1, name="conv", **fields)
         of_class = conv(each * (2 if self.logits == "softmax" else 1), 1, name="cls_logits", **fields)
         of_box = conv(each * 4, 1, name="bbox_pred", **fields)

@@ -29,6 +29,7 @@ from jaxcnn.files import read_bytes
 from jaxcnn.models import GAP, Model, Segmenter, create_model
 from jaxcnn.models.hed import hed_vgg16, installed
 from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
+from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.setup import zero_sums
 from jaxcnn.runs.start import start_run
@@ -139,6 +140,8 @@ def import_weights(
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
+    if not is_trunk(file) and isinstance(create_model(name), RegionDetector):
+        raise UserError(f"weights of a detector are imported in Python: jaxcnn.from_torch({name!r}, file)")
     model, variables, remark = (_trunk if is_trunk(file) else _converted)(name, file, classes, fields)
     crop, segments = preparation.crop, isinstance(model, Segmenter)
     experiment = Experiment(

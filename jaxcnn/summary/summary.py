@@ -23,6 +23,7 @@ from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.detector import GridDetector, GridOutputs
 from jaxcnn.models.localizer import Localizer
 from jaxcnn.models.rcnn import RegionDetector
+from jaxcnn.models.rpn import AnchorOutputs
 from jaxcnn.models.segmenter import Segmenter
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
@@ -184,7 +185,7 @@ def _regions(
 
     Which regions they are depends on the image, and what is counted on their number alone.
     """
-    anchors = model.apply(variables, ends, size, method="score_anchors")
+    anchors = cast(AnchorOutputs | None, model.apply(variables, ends, size, method="score_anchors"))
     proposals = jax.eval_shape(lambda: model.propose(anchors, 1, size, train=False)).boxes
     head = cast(BoxHead, model.head)
     first = ends[head.maps[0][0]][:, :1, :1]

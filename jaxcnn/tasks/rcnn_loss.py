@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxcnn.errors import UserError
 from jaxcnn.models.box_head import RegionOutputs
 from jaxcnn.models.rcnn import RegionDetector
-from jaxcnn.models.rpn import AnchorOutputs, Proposals
+from jaxcnn.models.rpn import RPN, AnchorOutputs, Proposals
 from jaxcnn.ops import boxes as box_ops
 from jaxcnn.ops.box_coding import BoxCoder
 from jaxcnn.ops.matching import Matcher, sample
@@ -159,7 +159,8 @@ class FasterRCNNLoss:
             ends = model.features(images, train=train)
             anchors = model.score_anchors(ends, size)
             assert anchors is not None  # _check_model
-            of_anchors = self.anchor_losses(anchors, truth, size, model.rpn.coder, _image_keys(rngs, count, 0))
+            coder = cast(RPN, model.rpn).coder
+            of_anchors = self.anchor_losses(anchors, truth, size, coder, _image_keys(rngs, count, 0))
             regions = draw_regions(
                 model.propose(anchors, count, size, train=True),
                 *(truth, _image_keys(rngs, count, 1), model.head.coder, self.matcher),

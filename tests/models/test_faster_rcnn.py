@@ -16,6 +16,7 @@ from jaxcnn.models.layers import FrozenBatchNorm
 from jaxcnn.models.pretrained import from_torch
 from jaxcnn.models.rcnn import RCNNOutputs
 from jaxcnn.models.rpn import RPN, Proposals
+from jaxcnn.runs import import_weights as importing
 from tests.torchvision_ops import torchvision_ops
 
 
@@ -201,7 +202,7 @@ def test_the_head_on_vgg_pools_as_the_released_code_from_boxes_that_name_the_las
     assert outputs.logits.shape == (2, 6, 4) and outputs.offsets.shape == (2, 6, 4, 4)
 
 
-def test_detections_are_within_the_image_and_names_of_parts_are_checked():
+def test_detections_are_within_the_image_and_names_of_parts_are_checked(tmp_path):
     model = create_model("faster_rcnn_small", classes=2, width=0.25, detections=9, nms_threshold=0.5)
     assert model.rpn.nms_threshold == 0.5 and model.iou_threshold == 0.3 and model.head.widths == (64,)
     with pytest.raises(UserError, match="did you mean 'before_nms'"):
@@ -210,6 +211,8 @@ def test_detections_are_within_the_image_and_names_of_parts_are_checked():
         create_model("faster_rcnn_small", logits="softmx")
     with pytest.raises(UserError, match="no other library's weights are known for 'faster_rcnn_vgg16'"):
         from_torch("faster_rcnn_vgg16", {})
+    with pytest.raises(UserError, match="weights of a detector are imported in Python"):
+        importing.import_weights("fasterrcnn_resnet50_fpn", tmp_path / "x.pth", tmp_path / "run", None, [], {})
     regions = RegionOutputs(jnp.array([[[0.0, 3, 3], [0, 9, 0], [0, 0, 9]]]), jnp.zeros((1, 3, 3, 4)))
     boxes = jnp.array([[[-9.0, -9, 200, 200], [5, 5, 9, 5], [1, 2, 3, 4]]])
     proposals = Proposals(boxes, jnp.ones((1, 3)), jnp.array([[True, True, False]]))
