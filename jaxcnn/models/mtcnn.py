@@ -16,7 +16,7 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -214,7 +214,7 @@ def _answer(logits: jax.Array, boxes: jax.Array, points: jax.Array | None = None
 @functools.partial(jax.jit, static_argnames="name")
 def _apply(name: str, variables: Any, images: jax.Array) -> WindowOutputs:
     with jax.default_matmul_precision("float32"):
-        return NETS[name].apply(variables, images)
+        return cast(WindowOutputs, NETS[name].apply(variables, images))
 
 
 def _proposed(variables: Any, pixels: np.ndarray, smallest: int, threshold: float, factor: float) -> np.ndarray:

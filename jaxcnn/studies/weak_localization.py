@@ -5,7 +5,7 @@ A net that was trained on labels alone never saw a box; what is bright in its cl
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import jax
 import numpy as np
@@ -101,8 +101,8 @@ def localize(
     def explain(variables: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         prepared = data.normalize(images)
         maps = METHODS[method](model, variables, prepared, labels)
-        logits = model.apply(variables, prepared, train=False)
-        return upsample(maps, images.shape[1:3]), logits.argmax(-1)
+        logits = cast(jax.Array, model.apply(variables, prepared, train=False))
+        return upsample(maps, (images.shape[1], images.shape[2])), logits.argmax(-1)
 
     maps, right = [], []
     batch = min(BATCH, len(images))

@@ -144,7 +144,8 @@ class Localization:
         )
         errors = ("normalized_mean_error",) if self.points else ()
         scores: dict[str, Direction] = dict.fromkeys(higher, "higher")
-        return scores | dict.fromkeys((*errors, "loss", *self._losses), "lower")
+        lower: dict[str, Direction] = dict.fromkeys((*errors, "loss", *self._losses), "lower")
+        return scores | lower
 
     @property
     def _losses(self) -> tuple[str, ...]:

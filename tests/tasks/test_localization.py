@@ -18,7 +18,7 @@ from jaxcnn.runs.setup import initial_state
 from jaxcnn.summary.summary import summarize
 from jaxcnn.tasks.localization import BoxRegression, Localization, Located
 from jaxcnn.train.init_from import InitFrom, chosen
-from jaxcnn.train.optimizers import build_optimizer
+from jaxcnn.train.optimizers import Adam, build_optimizer
 
 SHAPE = (40, 60, 3)
 CLASSES = 3
@@ -179,6 +179,39 @@ def test_microbatches_with_other_numbers_of_objects_give_the_loss_and_gradient_o
         found.append([float(metrics["step_loss"]), float(metrics["grad_norm"])])
     assert np.isfinite(found).all() and found[0][1] > 0
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
+def rectangles(images, seed):
+    """Grey images with one rectangle each, whose level is its class."""
+    rng = np.random.default_rng(seed)
+    made = {name: field.empty(images) for name, field in Localization(max_boxes=1).fields((16, 24, 3)).items()}
+    first = rng.integers(0, (14, 8), (images, 2))
+    made["boxes"][:, 0] = np.concatenate([first, first + rng.integers(4, 9, first.shape)], -1)
+    made["classes"][:, 0] = rng.integers(0, CLASSES, images)
+    made["original_size"][:], made["placement"][:] = (16, 24), (1, 1, 0, 0)
+    picture = np.zeros((images, 16, 24, 3), np.uint8)
+    for row, (x1, y1, x2, y2) in enumerate(made["boxes"][:, 0].astype(int)):
+        picture[row, y1:y2, x1:x2] = 100 + 70 * made["classes"][row, 0]
+    return made | {"image": picture}
+
+
+def test_it_learns_where_an_object_is_and_what_always_the_same_box_scores_is_far_below():
+    source = Synthetic((16, 24, 3), classes=CLASSES, parts=("boxes",))
+    experiment = Experiment(
+        small(), Data((16, 24, 3), source), task=Localization(box_weight=20, max_boxes=1), optimizer=Adam(1e-2)
+    )
+    constant = lambda step: jnp.float32(1e-2)  # noqa: E731
+    optimizer = build_optimizer(experiment.optimizer, constant, None)
+    step = jax.jit(train_step(experiment, optimizer, constant, log_every=1))
+    state = initial_state(experiment, optimizer)
+    for number in range(120):
+        state, _ = step(state, {}, rectangles(32, number))
+    held_out = rectangles(64, 1000)
+    given = held_out | {"image": experiment.data.normalize(held_out["image"]), "valid": np.ones(64, bool)}
+    sums, records = experiment.task.outputs(experiment.model, {"params": state.params}, given)
+    found = experiment.task.metrics(*jax.tree.map(np.asarray, (sums, records)))
+    always = max(found["whole_image_localization"], found["center_box_localization"])
+    assert found["gt_known_localization"] > always + 0.3 and found["mean_box_iou"] > 0.5
 
 
 def test_a_classifiers_weights_start_it():

@@ -1,6 +1,5 @@
 """FastRCNNLoss and FasterRCNNLoss against readings of the papers box by box, and what must not change them."""
 
-import dataclasses
 import functools
 import math
 
@@ -19,7 +18,6 @@ from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, draw_regions, r
 
 SIZE, CLASSES, IMAGES = (60, 80), 3, 3
 RELEASED = FasterRCNNLoss(anchors=12, regions=9)
-ALL = dataclasses.replace(FasterRCNNLoss.torchvision(), anchors=1000, positive_anchors=1.0, regions=1000, positive=1.0)
 
 
 # What an image's losses are, one box after the other, in Python's numbers.
@@ -171,16 +169,17 @@ def check_against_readings(seed, loss, more=0):
     return found
 
 
-@pytest.mark.parametrize("loss, more", [(RELEASED, 3), (ALL, 0)], ids=["released", "all"])
-def test_the_losses_are_those_of_readings_box_by_box(loss, more):
-    found = [check_against_readings(seed, loss, more) for seed in range(8)]
-    for name in loss.parts:  # the batches ask something
+def test_the_losses_are_those_of_readings_box_by_box():
+    found = [check_against_readings(seed, RELEASED, more=3) for seed in range(8)]
+    for name in RELEASED.parts:  # the batches ask something
         assert np.mean([float(each[name][1:].max()) > 0 for each in found]) > 0.9
 
 
 def small(**fields):
     """A narrow net, random weights and images; drawn by numpy: compiling the draws would take longer than the tests."""
-    model, rng = create_model("faster_rcnn_small", classes=CLASSES, width=0.25, **fields), np.random.default_rng(0)
+    trunk = {"stages": (((3, 8, 4),), ((3, 16, 2),)), "norm": "none"}
+    model = create_model("faster_rcnn_small", classes=CLASSES, width=0.5, **trunk, **fields)
+    rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(IMAGES, 64, 80, 3)), jnp.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
 
@@ -248,15 +247,43 @@ def test_no_gradient_flows_through_the_proposals():
     assert all(np.abs(each).max() > 0 for each in jax.tree.leaves(gradients["rpn"]))
 
 
-def test_evaluation_is_deterministic_and_training_draws_anew():
+def test_training_draws_anew_and_evaluation_is_training_with_a_fixed_key():
     gradient, images = trained_small()
     _, one = gradient(batch_of(images), jax.random.key(3), ONE)
     _, other = gradient(batch_of(images), jax.random.key(4), ONE)
     assert not np.array_equal(one["rpn_class_loss"], other["rpn_class_loss"])
     model, variables, _ = small()
     quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    evaluate = quick(lambda: LOSS.losses(model, variables, batch_of(images), train=False, rngs={})[0])
-    jax.tree.map(np.testing.assert_array_equal, evaluate(), evaluate())
+    evaluated = quick(lambda: LOSS.losses(model, variables, batch_of(images), train=False, rngs={})[0])()
+    _, trained = gradient(batch_of(images), jax.random.key(0), ONE)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), evaluated, trained)
+
+
+def test_gradients_are_those_of_finite_differences():
+    rng = np.random.default_rng(0)
+    batch, _, _ = random_truth(rng)
+    anchors, keys = jnp.asarray(random_boxes(rng, 20)), jax.random.split(jax.random.key(0), IMAGES)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2, 3))
+    def total(logits, offsets, scores, shifts):
+        outputs, truth = AnchorOutputs(logits, offsets, anchors, (20,)), truth_of(batch)
+        boxes = jnp.broadcast_to(anchors, (IMAGES, 20, 4))
+        given = Proposals(boxes, jnp.ones((IMAGES, 20)), jnp.ones((IMAGES, 20), bool))
+        drawn = draw_regions(given, truth, keys, CODER, RELEASED.matcher, size=9, positive=0.25)
+        parts = RELEASED.anchor_losses(outputs, truth, SIZE, BoxCoder(), keys)
+        parts |= region_losses(RegionOutputs(scores, shifts), drawn, RELEASED.beta)
+        return sum(each.sum() for each in parts.values())
+
+    with jax.enable_x64(True):
+        shapes = ((IMAGES, 20), (IMAGES, 20, 4), (IMAGES, 9, 4), (IMAGES, 9, 4, 4))
+        values = [rng.normal(size=shape) for shape in shapes]
+        _, gradients = total(*values)
+        ways = [rng.normal(size=shape) for shape in shapes]
+        ahead, back = (total(*(v + h * w for v, w in zip(values, ways, strict=True)))[0] for h in (1e-6, -1e-6))
+        along = sum(float((g * w).sum()) for g, w in zip(gradients, ways, strict=True))
+    assert all(np.abs(each).max() > 0 for each in gradients)
+    assert along == pytest.approx(float(ahead - back) / 2e-6, rel=1e-5)
 
 
 def test_fast_rcnn_takes_its_proposals_from_the_batch():
@@ -294,5 +321,7 @@ def test_mistakes_are_named():
         FasterRCNNLoss().losses(create_model("yolo_v1_small"), {}, batch_of(images), train=False, rngs={})
     with pytest.raises(UserError, match="FasterRCNNLoss: positive is 2"):
         FasterRCNNLoss(positive=2)
+    other = FasterRCNNLoss.torchvision()
+    assert (other.inside, other.regions, other.beta, other.anchors) == (False, 512, 1 / 9, 256)
     with pytest.raises(UserError, match="FastRCNNLoss: regions is 0"):
         FastRCNNLoss(regions=0)
