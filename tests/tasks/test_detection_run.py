@@ -18,6 +18,7 @@ from jaxcnn.metrics.average_precision import METRICS
 from jaxcnn.models.detector import Detections
 from jaxcnn.report.detections import detect_split
 from jaxcnn.report.run import write_report
+from jaxcnn.report.target import target_of
 from jaxcnn.runs.coco_results import coco_results
 from jaxcnn.runs.prediction import Net, Prediction
 from jaxcnn.runs.setup import open_evaluations
@@ -149,6 +150,12 @@ def test_the_page_has_the_truth_the_curves_and_the_mistakes(run):
     assert page.count("<svg") == 5 and "voc07_map by step" in page and page.count(": the truth") == 8
 
 
+def test_explain_says_what_shows_a_detector():
+    net = types.SimpleNamespace(experiment=types.SimpleNamespace(task=jc.Detection()))
+    with pytest.raises(jc.UserError, match="the run's task is Detection; what it answers is shown by --method predict"):
+        target_of(net, np.zeros((8, 8, 3), np.uint8), None)
+
+
 class Oracle(Net):
     """Finds what `finds` says of each image, by its bytes."""
 
@@ -179,7 +186,7 @@ def test_misses_are_the_largest_first_and_false_alarms_the_surest():
         boxes, scores, _ = finds[examples[image]["image"].tobytes()]
         row = int(np.argmax([(b[2] - b[0]) * (b[3] - b[1]) for b in boxes]))
         scores[row] = 0.1  # below what a person is shown
-    for image, score in ((3, 0.5), (5, 0.8), (7, 0.15)):
+    for image, score in ((3, 0.5), (5, 0.3), (5, 0.8), (7, 0.15)):
         boxes, scores, kinds = finds[examples[image]["image"].tobytes()]
         boxes.append([0, 0, 1, 1]), scores.append(score), kinds.append(1)
     boxes, scores, kinds = finds[examples[9]["image"].tobytes()]
@@ -190,7 +197,8 @@ def test_misses_are_the_largest_first_and_false_alarms_the_surest():
     assert [alarm.where for alarm in found.alarms] == [examples.where(i) for i in (5, 9, 3)]
     told = [alarm.told.split(": ")[1] for alarm in found.alarms]
     assert told == ["no class1 is there", "a second box on one object", "no class1 is there"]
-    assert sum(each.alarms for each in found.classes) == 3
+    assert found.alarms[0].told.startswith("class1 with a score of 0.80")  # the surest of two in its photo
+    assert sum(each.alarms for each in found.classes) == 4
     assert sum(each.objects - each.found for each in found.classes) == 2
     assert found.misses[0].picture.shape[1] >= 300
 
