@@ -101,9 +101,9 @@ class Annotations(NamedTuple):
     twice: np.ndarray | None = None
     """bool [M]: its id is that of a box before it."""
 
-    def chosen(self, which: np.ndarray) -> "Annotations":
+    def chosen(self, mask: np.ndarray) -> "Annotations":
         """Those that `which`, a mask or indices, names."""
-        arrays = {name: value[which] for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
+        arrays = {name: value[mask] for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
         return self._replace(**arrays)
 
 
@@ -141,9 +141,9 @@ def ruled(rules: BoxRules, given: Annotations, sizes: np.ndarray) -> Ruled:
         written, boxes = (array[given.image == image] for array in (given.written, given.boxes))
         return box_format(written if (np.abs(written) <= 1).all() else boxes, tuple(sizes[image]))
 
-    def judge(which: np.ndarray, rule: str, what: str, wrong: str, advice: str = "", hint: bool = False) -> None:
+    def judge(mask: np.ndarray, rule: str, what: str, wrong: str, advice: str = "", hint: bool = False) -> None:
         """Drops or refuses the boxes of `which` that are still there."""
-        for m in np.flatnonzero(which & keep).tolist():
+        for m in np.flatnonzero(mask & keep).tolist():
             keep[m] = False
             image, text = int(given.image[m]), f"{name(m)} {wrong}"
             if rule == "drop":

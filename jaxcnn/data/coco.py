@@ -63,9 +63,9 @@ class COCODetection:
             raise UserError(f"COCODetection: there is no folder {folder} of images; --data.source.images NEW")
         read = _read(file)
         images, dropped = self._images(file, folder, read["images"])
-        place = {entry["id"]: i for i, entry in enumerate(images)}
+        index_of = {entry["id"]: i for i, entry in enumerate(images)}
         listed = {entry["id"] for entry in read["images"]}
-        objects = [each for each in read["annotations"] if each["image_id"] in place]
+        objects = [each for each in read["annotations"] if each["image_id"] in index_of]
         strangers = [each for each in read["annotations"] if each["image_id"] not in listed]
         if strangers and self.rules.missing == "refuse":
             first = strangers[0]
@@ -82,7 +82,7 @@ class COCODetection:
         classes = self.classes or tuple(names)
         kinds = [None if each.get("category_id") is None else ids[each["category_id"]] for each in objects]
         numbers = class_numbers(kinds, [file] * len(kinds), classes, self.rules, f"COCODetection {file}")
-        order = np.argsort(np.array([place[each["image_id"]] for each in objects], np.int64), kind="stable")
+        order = np.argsort(np.array([index_of[each["image_id"]] for each in objects], np.int64), kind="stable")
         written = np.array([each["bbox"] for each in objects], float).reshape(-1, 4)
         seen: set[Any] = set()
         twice = np.zeros(len(objects), bool)
@@ -90,7 +90,7 @@ class COCODetection:
             twice[number] = each.get("id") is not None and each["id"] in seen
             seen.add(each.get("id"))
         given = Annotations(
-            image=np.array([place[each["image_id"]] for each in objects], np.int64),
+            image=np.array([index_of[each["image_id"]] for each in objects], np.int64),
             boxes=np.concatenate([written[:, :2], written[:, :2] + written[:, 2:]], 1),
             classes=numbers,
             difficult=np.zeros(len(objects), bool),

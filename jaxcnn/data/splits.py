@@ -95,10 +95,10 @@ class Sliced:
         self.refused, self.noted = {}, []
         for k in sorted({k for k, examples in enumerate(self.parts) if hasattr(examples, "noted")}):
             examples, mine = self.parts[k], np.flatnonzero(self._part == k)
-            places = dict(zip(self._index[mine].tolist(), mine.tolist(), strict=True))
+            new_index = dict(zip(self._index[mine].tolist(), mine.tolist(), strict=True))
             refused, noted = examples.refused, examples.noted  # pyright: ignore[reportAttributeAccessIssue]
-            self.refused |= {places[index]: why for index, why in refused.items() if index in places}
-            self.noted += [places[index] for index in noted if index in places]
+            self.refused |= {new_index[index]: why for index, why in refused.items() if index in new_index}
+            self.noted += [new_index[index] for index in noted if index in new_index]
 
     def __len__(self) -> int:
         return len(self._index)

@@ -166,12 +166,12 @@ class Tfds:
 def _twice(instructions: Sequence[Any]) -> int:
     """How many records TFDS would read again: of each file, those that another instruction has too."""
     twice = 0
-    reached: dict[str, int] = {}
+    furthest: dict[str, int] = {}
     for each in sorted(instructions, key=lambda each: (each.filename, each.skip)):
         start, end = each.skip, each.examples_in_shard if each.take == -1 else each.skip + each.take
-        before = reached.get(each.filename, 0)
+        before = furthest.get(each.filename, 0)
         twice += max(0, min(before, end) - start)
-        reached[each.filename] = max(before, end)
+        furthest[each.filename] = max(before, end)
     return twice
 
 

@@ -83,12 +83,12 @@ def annotations(
     numbers = np.array(found[objects.kind], np.int64).reshape(-1)
     wanted = {name: label for label, name in enumerate(classes)}
     kinds = np.full(len(numbers), UNLABELED, np.int32)
-    for place, number in enumerate(numbers.tolist()):
+    for index, number in enumerate(numbers.tolist()):
         if number >= 0:
-            kinds[place] = wanted.get(objects.names[number], UNKNOWN)
-            if kinds[place] == UNKNOWN and rules.unknown == "refuse":
+            kinds[index] = wanted.get(objects.names[number], UNKNOWN)
+            if kinds[index] == UNKNOWN and rules.unknown == "refuse":
                 raise ValueError(
-                    f"box {place} is of class {objects.names[number]!r}, which is not in the list; leave such boxes "
+                    f"box {index} is of class {objects.names[number]!r}, which is not in the list; leave such boxes "
                     'out by rules=jc.BoxRules(unknown="drop")'
                 )
     no = np.zeros(len(boxes), bool)

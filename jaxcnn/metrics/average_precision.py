@@ -121,7 +121,7 @@ def check_truth(protocol: Protocol, truths: Images, classes: int, name: str = "t
     missed = np.flatnonzero(missed & ~left_out(scenes.true))
     told = ""
     if len(missed):
-        image, row, kind = (array[missed[0]] for array in (scenes.true.place, scenes.true.row, scenes.true.classes))
+        image, row, kind = (array[missed[0]] for array in (scenes.true.image, scenes.true.row, scenes.true.classes))
         box = ", ".join(f"{edge:g}" for edge in scenes.true.boxes[missed[0]])
         told = f"; {len(missed)} are not found again, the first is box {row} of image {image}, of class {kind} ({box})"
         told += ": look for one that is there twice"
@@ -209,9 +209,9 @@ def coco(detections: Images, truths: Images, classes: int, *, ids: Sequence[Any]
         rows = counted[0, 0]
         curves[kind] = _curve(judged.scores[order][rows], right[0, 0][rows] & counted[0, 0][rows], counts[0])
         right &= counted
-        for place, most in enumerate(COCO_MOST):
+        for column, most in enumerate(COCO_MOST):
             found = (right & (judged.rank[order] < most)).sum(-1)
-            recall[place, counts > 0, :, kind] = found[counts > 0] / counts[counts > 0, None]
+            recall[column, counts > 0, :, kind] = found[counts > 0] / counts[counts > 0, None]
         so_far = np.cumsum(right, -1, dtype=np.float64)
         wrong = np.cumsum(counted & ~right, -1, dtype=np.float64)
         share = so_far / (so_far + wrong + np.spacing(1))
@@ -219,8 +219,8 @@ def coco(detections: Images, truths: Images, classes: int, *, ids: Sequence[Any]
         envelope = np.concatenate([envelope, np.zeros((*shape[:2], 1))], -1)  # beyond the last recall
         for a in np.flatnonzero(counts).tolist():
             for t in range(len(COCO_THRESHOLDS)):
-                places = np.searchsorted(so_far[a, t] / counts[a], COCO_RECALLS, side="left")
-                precision[a, t, kind] = envelope[a, t, places]
+                indices = np.searchsorted(so_far[a, t] / counts[a], COCO_RECALLS, side="left")
+                precision[a, t, kind] = envelope[a, t, indices]
     named = {
         "coco_ap": _mean(precision[0]),
         "coco_ap50": _mean(precision[0, 0]),
@@ -256,12 +256,12 @@ def _judge(scenes: Scenes, classes: int) -> list[_Judged]:
     odd, true_odd = ((sizes < COCO_AREAS[:, :1]) | (sizes > COCO_AREAS[:, 1:]) for sizes in (area, true.others["area"]))
     left_out = true_odd | true.others["crowd"]
     # By class, image and falling score: what belongs together is a slice.
-    order = np.lexsort((-found.others["scores"], found.place, found.classes))
-    true_order = np.lexsort((true.place, true.classes))
+    order = np.lexsort((-found.others["scores"], found.image, found.classes))
+    true_order = np.lexsort((true.image, true.classes))
     count = len(scenes.order)
     edges = np.arange(classes * count + 1)
-    starts = np.searchsorted((found.classes * count + found.place)[order], edges)
-    true_starts = np.searchsorted((true.classes * count + true.place)[true_order], edges)
+    starts = np.searchsorted((found.classes * count + found.image)[order], edges)
+    true_starts = np.searchsorted((true.classes * count + true.image)[true_order], edges)
     shape = (len(COCO_AREAS), len(COCO_THRESHOLDS))
     judged = []
     for kind in range(classes):

@@ -28,8 +28,8 @@ OPTIONAL: dict[str, type] = {"difficult": bool, "crowd": bool, "area": np.float6
 class Boxes(NamedTuple):
     """The boxes of all images, one after another, without padding."""
 
-    place: np.ndarray
-    """int64 [M], ascending: the image's place in `Scenes.order`."""
+    image: np.ndarray
+    """int64 [M], ascending: the image's index in `Scenes.order`."""
     row: np.ndarray
     """int64 [M]: the box's row in its image, padding included."""
     boxes: np.ndarray
@@ -40,7 +40,7 @@ class Boxes(NamedTuple):
     """What else is known of each, [M]: "scores", or "difficult", "crowd" and "area"."""
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.image)
 
 
 class Scenes(NamedTuple):
@@ -54,7 +54,7 @@ class Scenes(NamedTuple):
     def images(self) -> list[tuple[int, slice, slice]]:
         """(place, its detections, its true boxes) of each image that has either."""
         edges = np.arange(len(self.order) + 1)
-        found, true = (np.searchsorted(side.place, edges).tolist() for side in (self.found, self.true))
+        found, true = (np.searchsorted(side.image, edges).tolist() for side in (self.found, self.true))
         return [
             (i, slice(found[i], found[i + 1]), slice(true[i], true[i + 1]))
             for i in range(len(self.order))
@@ -97,13 +97,13 @@ def count_images(images: Images) -> int:
 def _columns(images: Images, order: np.ndarray, others: dict[str, type]) -> Boxes:
     if isinstance(images, Mapping):
         kinds = np.asarray(images["classes"]).astype(np.int64)[order]
-        place, row = np.nonzero(kinds >= 0)
-        boxes = np.asarray(images["boxes"])[order][place, row].astype(np.float64)
-        given = {name: np.asarray(images[name])[order][place, row] for name in others if name in images}
-        kinds = kinds[place, row]
+        image, row = np.nonzero(kinds >= 0)
+        boxes = np.asarray(images["boxes"])[order][image, row].astype(np.float64)
+        given = {name: np.asarray(images[name])[order][image, row] for name in others if name in images}
+        kinds = kinds[image, row]
     else:
         each = [_of_image(images[i], others) for i in order.tolist()]
-        place = np.repeat(np.arange(len(each)), [len(kinds) for _, kinds, _ in each])
+        image = np.repeat(np.arange(len(each)), [len(kinds) for _, kinds, _ in each])
         row = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(kinds)) for _, kinds, _ in each)])
         boxes = np.concatenate([np.zeros((0, 4)), *(boxes for boxes, _, _ in each)])
         kinds = np.concatenate([np.zeros(0, np.int64), *(kinds for _, kinds, _ in each)])
@@ -113,13 +113,13 @@ def _columns(images: Images, order: np.ndarray, others: dict[str, type]) -> Boxe
             for name in others
             if all(name in extra for _, _, extra in each)
         }
-        place, row, boxes, kinds = place[real], row[real], boxes[real], kinds[real]
+        image, row, boxes, kinds = image[real], row[real], boxes[real], kinds[real]
     if "scores" in others and "scores" not in given:
         raise ValueError("detections have no scores")
     no = np.zeros(len(boxes), bool)
     known = {"area": (boxes[:, 2:] - boxes[:, :2]).prod(1), "difficult": no, "crowd": no} | given
     filled = {name: known[name].astype(kind) for name, kind in others.items()}
-    return Boxes(place, row, boxes, kinds, filled)
+    return Boxes(image, row, boxes, kinds, filled)
 
 
 def _of_image(
@@ -152,6 +152,6 @@ def as_detections(truths: Images) -> list[dict[str, np.ndarray]]:
     """The true boxes as detections with score 1, crowds left out, since nobody is asked to find one."""
     count = count_images(truths)
     true = _columns(truths, np.arange(count), OPTIONAL)
-    edges = np.searchsorted(true.place, np.arange(count + 1))
+    edges = np.searchsorted(true.image, np.arange(count + 1))
     wanted = [np.arange(*edges[i : i + 2])[~true.others["crowd"][edges[i] : edges[i + 1]]] for i in range(count)]
     return [{"boxes": true.boxes[i], "classes": true.classes[i], "scores": np.ones(len(i))} for i in wanted]

@@ -82,8 +82,8 @@ def hits_of_images(detections: Images, truths: Images, classes: int, threshold: 
         )
         for found, true in zip(_rows(detections), _rows(truths), strict=True)
     ]
-    for place, mine, theirs in scenes.images():
-        image, rows = made[place], scenes.found.row[mine]
+    for number, mine, theirs in scenes.images():
+        image, rows = made[number], scenes.found.row[mine]
         image.right[rows] = hits.right[mine]
         image.wrong[rows] = ~hits.right[mine] & ~hits.ignored[mine]
         partner = hits.partner[mine]

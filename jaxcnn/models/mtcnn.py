@@ -273,8 +273,8 @@ def area_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _averages(old: int, new: int) -> np.ndarray:
     first = np.arange(new) * old // new
     last = -(-(np.arange(new) + 1) * old // new)
-    places = np.arange(old)
-    covered = (places >= first[:, None]) & (places < last[:, None])
+    positions = np.arange(old)
+    covered = (positions >= first[:, None]) & (positions < last[:, None])
     return covered / covered.sum(1, keepdims=True)
 
 

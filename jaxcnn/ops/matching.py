@@ -104,11 +104,11 @@ def sample(labels: ArrayLike, key: jax.Array, size: int, positive_fraction: floa
     )
     many = jnp.minimum((labels == 1).sum(), most)
     few = (labels == 0).sum()
-    place = jnp.arange(size)
-    of_negatives = jnp.clip(place - many, 0, max(negatives.size - 1, 0))
+    slot = jnp.arange(size)
+    of_negatives = jnp.clip(slot - many, 0, max(negatives.size - 1, 0))
     if labels.size == 0:
         return Sample(jnp.full(size, -1, jnp.int32), jnp.zeros(size, bool))
-    chosen = jnp.where(place - many < few, negatives[of_negatives], -1)
+    chosen = jnp.where(slot - many < few, negatives[of_negatives], -1)
     if positives.size:
-        chosen = jnp.where(place < many, positives[jnp.clip(place, 0, positives.size - 1)], chosen)
-    return Sample(chosen.astype(jnp.int32), place < many)
+        chosen = jnp.where(slot < many, positives[jnp.clip(slot, 0, positives.size - 1)], chosen)
+    return Sample(chosen.astype(jnp.int32), slot < many)

@@ -114,8 +114,8 @@ def _nms(
             return keep, (keep != state[0]).any()
 
         keep, _ = jax.lax.while_loop(lambda state: state[1], sweep, (left, left.any()))
-        place = jnp.where(keep, many + jnp.cumsum(keep) - 1, room)
-        kept = tuple(array.at[place].set(new, mode="drop") for array, new in zip(kept, these, strict=True))
+        slot = jnp.where(keep, many + jnp.cumsum(keep) - 1, room)
+        kept = tuple(array.at[slot].set(new, mode="drop") for array, new in zip(kept, these, strict=True))
         return number + 1, many + keep.sum(), kept
 
     start = (

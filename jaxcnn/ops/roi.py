@@ -141,11 +141,11 @@ def roi_pool(features: jax.Array, boxes: jax.Array, bins: Bins, scale: float) ->
     return _largest(features, down, across)
 
 
-def _rounded(places: jax.Array) -> jax.Array:
+def _rounded(positions: jax.Array) -> jax.Array:
     """To whole numbers, halves away from 0, as C does; jnp.round takes them to even ones."""
-    places = jnp.clip(places, -(2**24), 2**24)  # so that sizes and their multiples are int32
-    whole = jnp.trunc(places)
-    return (whole + jnp.where(jnp.abs(places - whole) >= 0.5, jnp.sign(places), 0)).astype(jnp.int32)
+    positions = jnp.clip(positions, -(2**24), 2**24)  # so that sizes and their multiples are int32
+    whole = jnp.trunc(positions)
+    return (whole + jnp.where(jnp.abs(positions - whole) >= 0.5, jnp.sign(positions), 0)).astype(jnp.int32)
 
 
 def _bins(first: jax.Array, last: jax.Array, bins: int, length: int) -> tuple[jax.Array, jax.Array]:
@@ -215,17 +215,17 @@ def _largest_backward(kept: tuple, gradient: jax.Array) -> tuple:
     most, features, down, across = kept
     batch, height, width, channels = features.shape
     flat, none = features.reshape(batch, -1, channels), height * width
-    place = _over_bins(
+    position = _over_bins(
         down,
         across,
         width,
-        lambda place, at: jnp.minimum(place, jnp.where(_rows(flat, at) == most, at[..., None], none)),
+        lambda position, at: jnp.minimum(position, jnp.where(_rows(flat, at) == most, at[..., None], none)),
         jnp.full(most.shape, none, jnp.int32),
     )
-    counts = place < none
+    counts = position < none
     kind = jnp.promote_types(features.dtype, jnp.float32)
     # One index for each number: XLA's scatter on a CPU takes a fifth of the time that it takes with two.
-    number = jnp.where(counts, place, 0) * channels + jnp.arange(channels)
+    number = jnp.where(counts, position, 0) * channels + jnp.arange(channels)
     sums = _each_image(
         lambda at, values: jnp.zeros(none * channels, kind).at[at].add(values, mode="promise_in_bounds"),
         number.reshape(batch, -1),
@@ -254,11 +254,11 @@ def _fixed_taps(
     """Two pixels for every sample."""
     del longest
     length = length[..., None, None]
-    places = _positions(first, sides, bins, jnp.arange(samples).reshape(1, 1, 1, -1), samples)
-    inside = (places >= -1) & (places <= length)
-    places = jnp.clip(places, 0, length - 1)
-    low = jnp.floor(places).astype(jnp.int32)
-    part = places - low
+    positions = _positions(first, sides, bins, jnp.arange(samples).reshape(1, 1, 1, -1), samples)
+    inside = (positions >= -1) & (positions <= length)
+    positions = jnp.clip(positions, 0, length - 1)
+    low = jnp.floor(positions).astype(jnp.int32)
+    part = positions - low
     pixels = jnp.concatenate([low, jnp.minimum(low + 1, length - 1)], -1)
     weights = jnp.concatenate([jnp.where(inside, 1 - part, 0), jnp.where(inside, part, 0)], -1) / samples
     return pixels, weights, 2 * samples
@@ -272,10 +272,10 @@ def _adaptive_taps(first: jax.Array, sides: jax.Array, bins: int, length: jax.Ar
     limit = length[..., None]
 
     def add(sample: jax.Array, weights: jax.Array) -> jax.Array:
-        place = _positions(first, sides, bins, jnp.full((1, 1, 1), sample), jnp.maximum(count, 1))
-        inside = (place >= -1) & (place <= limit) & (sample < count)
-        place = jnp.clip(place, 0, limit - 1)[..., None]
-        return weights + jnp.where(inside[..., None], jnp.maximum(0, 1 - jnp.abs(place - pixel)), 0)
+        position = _positions(first, sides, bins, jnp.full((1, 1, 1), sample), jnp.maximum(count, 1))
+        inside = (position >= -1) & (position <= limit) & (sample < count)
+        position = jnp.clip(position, 0, limit - 1)[..., None]
+        return weights + jnp.where(inside[..., None], jnp.maximum(0, 1 - jnp.abs(position - pixel)), 0)
 
     start = jnp.zeros((*sides.shape, bins, longest), sides.dtype)
     weights = (

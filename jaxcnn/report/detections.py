@@ -128,9 +128,9 @@ def curves_figure(detected: DetectedSplit) -> Figure:
         if not of_class.objects:
             continue
         curve = detected.measured.curves[kind]
-        places = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).astype(int)) if len(curve.recall) else []
+        indices = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).astype(int)) if len(curve.recall) else []
         label = text.in_figure(f"{of_class.name} {of_class.precision:.3f}")
-        axis.plot(curve.recall[places], curve.precision[places], color=f"C{number}", label=label)
+        axis.plot(curve.recall[indices], curve.precision[indices], color=f"C{number}", label=label)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
     axis.grid(alpha=0.3)
     if axis.lines:

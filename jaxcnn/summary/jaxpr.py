@@ -1,6 +1,6 @@
 """Layers, counts and receptive fields, read off the jaxpr of a net: nothing is computed and no memory is taken.
 
-What depends on the image, and where its positions are, is followed by the rules of places.py.
+What depends on the image, and where its positions are, is followed by the rules of positions.py.
 
 Multiply-adds are those of trained weights in convolutions and matrix products. Products with fixed matrices (adaptive
 pooling, resizing) or between activations are none.
@@ -110,7 +110,7 @@ class Walk:
         if isinstance(inside, ClosedJaxpr | Jaxpr) and not kind.startswith(("reduce", "scatter", "select_and")):
             return self.run(inside.jaxpr if isinstance(inside, ClosedJaxpr) else inside, operands, scope)
 
-        if all(operand.place is None for operand in operands):
+        if all(operand.spatial is None for operand in operands):
             parameters = frozenset().union(*(operand.parameters for operand in operands))
             return [Value(None, parameters)] * len(equation.outvars)
         shapes = [atom.aval.shape for atom in equation.invars]
@@ -169,8 +169,8 @@ class Walk:
             return
         if "axes" in params and kind.startswith("reduce_"):
             self.other_flops += (math.prod(shapes[0]) - elements) * self._repeat
-            if operands[0].place and all(side.axis in params["axes"] for side in operands[0].place):
-                kernel = tuple(side.size for side in operands[0].place)
+            if operands[0].spatial and all(side.axis in params["axes"] for side in operands[0].spatial):
+                kernel = tuple(side.size for side in operands[0].spatial)
                 self._pool("gap", out, result, module, kernel=kernel)
             return
         if kind not in MOVES:
@@ -284,9 +284,9 @@ def _pair(values: Iterable[float]) -> tuple[float, float]:
 def _mixes_positions(operands: list[Value], params: dict[str, Any]) -> bool:
     """Whether a matrix product of the image and something fixed sums over positions."""
     contracted = params["dimension_numbers"][0]
-    places = [operand.place for operand in operands]
-    return None in places and any(
-        side.axis in axes for place, axes in zip(places, contracted, strict=True) if place for side in place
+    spatials = [operand.spatial for operand in operands]
+    return None in spatials and any(
+        side.axis in axes for spatial, axes in zip(spatials, contracted, strict=True) if spatial for side in spatial
     )
 
 

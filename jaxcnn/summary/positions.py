@@ -10,7 +10,7 @@ Every value that depends on parameters alone carries their paths. The rules, by 
   such as the gate of squeeze-and-excite or the statistics of a layer norm, counts for nothing beside one with
   positions: by convention what comes from a mean over the whole image does not widen the field.
 * sum, mean or product over an axis of positions: behind it there are none, and the field is the whole image. A product
-  with a fixed matrix (adaptive pooling, resizing) makes other positions, each with the whole image for its field.
+  with a constant matrix (adaptive pooling, resizing) makes other positions, each with the whole image for its field.
 * gather at indices that depend on the image (deformable convolution): positions are those of the indices, and the field
   is the larger one of both, which is that of the undeformed kernel: the offsets themselves are not counted.
 """
@@ -45,7 +45,7 @@ WHOLE = Side(math.inf, math.inf, None)
 class Value:
     """What is known of one value."""
 
-    place: tuple[Side, Side] | None = None
+    spatial: tuple[Side, Side] | None = None
     """(height, width); None where it does not depend on the image."""
     parameters: frozenset[str] = frozenset()
     """Paths of the parameters it is made of, where it does not depend on the image."""
@@ -55,8 +55,8 @@ class Value:
     @property
     def sides(self) -> tuple[Side, Side]:
         """`place` of a value that depends on the image."""
-        assert self.place is not None
-        return self.place
+        assert self.spatial is not None
+        return self.spatial
 
 
 CONSTANT = Value()
@@ -74,10 +74,10 @@ Rule = Callable[[list[Value], list[Shape], Shape, Params], Value]
 
 
 def _each_side(value: Value, change: Any) -> Value:
-    if value.place is None:
+    if value.spatial is None:
         return value
-    rows, columns = value.place
-    return dataclasses.replace(value, place=(change(rows), change(columns)))
+    rows, columns = value.spatial
+    return dataclasses.replace(value, spatial=(change(rows), change(columns)))
 
 
 def shift(value: Value, by: int) -> Value:
@@ -96,11 +96,11 @@ def _moved(value: Value, axes: dict[int, int]) -> Value:
 
 def _image(operands: list[Value]) -> Value:
     """The first operand that depends on the image."""
-    return next(operand for operand in operands if operand.place is not None)
+    return next(operand for operand in operands if operand.spatial is not None)
 
 
 def _elementwise(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
-    values = [(value, shape) for value, shape in zip(operands, shapes, strict=True) if value.place is not None]
+    values = [(value, shape) for value, shape in zip(operands, shapes, strict=True) if value.spatial is not None]
     values = [(value, shape) for value, shape in values if len(shape) == len(out)]
     if not values:
         return Value((WHOLE, WHOLE))
@@ -128,9 +128,9 @@ def _concatenate(operands: list[Value], shapes: list[Shape], out: Shape, params:
     value = _elementwise(operands, shapes, out, params)
     sides = []
     for i, side in enumerate(value.sides):
-        field = max(operand.place[i].field for operand in operands if operand.place is not None)
+        field = max(operand.spatial[i].field for operand in operands if operand.spatial is not None)
         sides.append(dataclasses.replace(side, field=field, size=out[joined] if side.axis == joined else side.size))
-    return dataclasses.replace(value, place=(sides[0], sides[1]))
+    return dataclasses.replace(value, spatial=(sides[0], sides[1]))
 
 
 def _same(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
@@ -223,7 +223,7 @@ def _window(operands: list[Value], shapes: list[Shape], out: Shape, params: Para
 
 def _conv(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
     value, kernel, spec = operands[0], shapes[1], params["dimension_numbers"]
-    if value.place is None:
+    if value.spatial is None:
         return Value((WHOLE, WHOLE))
     into = list(spec.lhs_spec[2:])
 
@@ -237,7 +237,7 @@ def _conv(operands: list[Value], shapes: list[Shape], out: Shape, params: Params
         axis = spec.out_spec[2 + i]
         return Side(field, jump, axis, out[axis], first=_first(side, before, size, dilation, params["padding"][i][0]))
 
-    return _each_side(Value(value.place), grow)
+    return _each_side(Value(value.spatial), grow)
 
 
 def _dot(operands: list[Value], shapes: list[Shape], out: Shape, params: Params) -> Value:
@@ -245,18 +245,18 @@ def _dot(operands: list[Value], shapes: list[Shape], out: Shape, params: Params)
     values, axes, before = [], [], len(batch[0])
     for number, shape in enumerate(shapes):
         free = [axis for axis in range(len(shape)) if axis not in {*batch[number], *contracted[number]}]
-        placed = {axis: place for place, axis in enumerate(batch[number])}
-        axes.append(placed | {axis: before + place for place, axis in enumerate(free)})
+        placed = {axis: index for index, axis in enumerate(batch[number])}
+        axes.append(placed | {axis: before + index for index, axis in enumerate(free)})
         before += len(free)
     for number, value in enumerate(operands):
         other = 1 - number
-        if value.place is None:
+        if value.spatial is None:
             continue
-        moved = _moved(Value(value.place), axes[number])
-        fixed = operands[other].place is None and not operands[other].parameters and len(shapes[other]) == 2
-        if fixed and len(contracted[number]) == 1:
-            # A fixed matrix mixes positions to others on its own free axis.
-            (new,) = [place for axis, place in axes[other].items() if axis not in contracted[other]]
+        moved = _moved(Value(value.spatial), axes[number])
+        constant = operands[other].spatial is None and not operands[other].parameters and len(shapes[other]) == 2
+        if constant and len(contracted[number]) == 1:
+            # A constant matrix mixes positions to others on its own free axis.
+            (new,) = [index for axis, index in axes[other].items() if axis not in contracted[other]]
             mixed = [side.axis == contracted[number][0] and side.inner == 1 for side in value.sides]
             rows, columns = (
                 Side(math.inf, side.jump * side.size / out[new], new, out[new]) if is_mixed else after
@@ -271,17 +271,17 @@ def _gather(operands: list[Value], shapes: list[Shape], out: Shape, params: Para
     source, indices = operands
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     dropped = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    if indices.place is not None:
+    if indices.spatial is not None:
         # The last axis of the indices is the index itself; the others are where offset_dims are not.
         free = [axis for axis in range(len(out)) if axis not in numbers.offset_dims]
         value = _moved(indices, dict(enumerate(free)))
-        if source.place is None:
+        if source.spatial is None:
             return value
         rows, columns = (
             dataclasses.replace(side, field=max(side.field, other.field))
-            for side, other in zip(value.sides, source.place, strict=True)
+            for side, other in zip(value.sides, source.spatial, strict=True)
         )
-        return Value((rows, columns), sampled=(source.place[0].jump, source.place[1].jump))
+        return Value((rows, columns), sampled=(source.spatial[0].jump, source.spatial[1].jump))
     kept = [axis for axis in range(len(shapes[0])) if axis not in dropped]
     axes = {old: new for old, new in zip(kept, numbers.offset_dims, strict=True) if sizes[old] == shapes[0][old]}
     return _moved(source, axes)

@@ -3,7 +3,7 @@
     print(summarize(create_model("vgg16"), (224, 224, 3)).multiply_adds)
     print(endpoints("vgg16")["stage5"])
 
-Nothing runs and nothing is allocated: the model is traced on shapes (trace.py and places.py state the conventions).
+Nothing runs and nothing is allocated: the model is traced on shapes (jaxpr.py and positions.py state the conventions).
 """
 
 import dataclasses

@@ -162,11 +162,11 @@ class Detection:
 
     def _sides(self, records: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any], int]:
         """Detections and truths, in pixels of the original images, and the number of classes."""
-        place = (records["placement"], records["original_size"])
+        origin = (records["placement"], records["original_size"])
         found = {name: records[f"found_{name}"] for name in FOUND}
         truth = {name: records[name] for name in box_fields(1)}
         for side in (found, truth):
-            side["boxes"] = to_original(side["boxes"], *place)
+            side["boxes"] = to_original(side["boxes"], *origin)
         classes = len(self.classes) or 1 + max(int(side["classes"].max(initial=0)) for side in (found, truth))
         return found, truth, classes
 

@@ -84,9 +84,9 @@ class YOLOLoss:
         overlaps = jax.lax.stop_gradient(box_ops.paired_iou(pixel_boxes(outputs, size), targets.boxes[..., None, :]))
         chosen = jnp.argmax(overlaps, -1)
         if self.responsible == "iou_or_rmse":
-            place = jnp.square(outputs.boxes[..., :2] - wanted[..., None, :2]) / jnp.array([columns, rows]) ** 2
-            extent = jnp.square(jnp.square(outputs.boxes[..., 2:]) - jnp.square(wanted[..., None, 2:]))
-            nearest = jnp.argmin(jax.lax.stop_gradient(place.sum(-1) + extent.sum(-1)), -1)
+            middle_error = jnp.square(outputs.boxes[..., :2] - wanted[..., None, :2]) / jnp.array([columns, rows]) ** 2
+            size_error = jnp.square(jnp.square(outputs.boxes[..., 2:]) - jnp.square(wanted[..., None, 2:]))
+            nearest = jnp.argmin(jax.lax.stop_gradient(middle_error.sum(-1) + size_error.sum(-1)), -1)
             chosen = jnp.where(overlaps.max(-1) > 0, chosen, nearest)
         responsible = targets.has[..., None] & (jnp.arange(outputs.confidence.shape[-1]) == chosen[..., None])
 
@@ -143,5 +143,5 @@ def cell_coordinates(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     x = middle[..., 0] * (columns / width) - jnp.arange(columns)
     y = middle[..., 1] * (rows / height) - jnp.arange(rows)[:, None]
-    extent = (boxes[..., 2:] - boxes[..., :2]) / jnp.array([width, height], boxes.dtype)
-    return jnp.stack([x, y, *jnp.moveaxis(jnp.sqrt(extent), -1, 0)], -1)
+    size_error = (boxes[..., 2:] - boxes[..., :2]) / jnp.array([width, height], boxes.dtype)
+    return jnp.stack([x, y, *jnp.moveaxis(jnp.sqrt(size_error), -1, 0)], -1)

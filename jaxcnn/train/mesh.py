@@ -67,14 +67,14 @@ def with_shardings(tree: Any, mesh: Mesh, above: int) -> Any:
     """
     parts = mesh.shape["fsdp"]
 
-    def place(x: Any) -> jax.ShapeDtypeStruct:
+    def sharded(x: Any) -> jax.ShapeDtypeStruct:
         axes = [(size, axis) for axis, size in enumerate(x.shape) if size % parts == 0]
         spec = PartitionSpec()
         if parts > 1 and axes and math.prod(x.shape) >= above:
             spec = PartitionSpec(*[None] * max(axes)[1], "fsdp")
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(sharded, tree)
 
 
 def shardings(tree: Any) -> Any:
