@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from jaxcnn.prove.resume import expected_codes
+from jaxcnn.prove.resume import expected_codes, is_behind
 from tests.tiny_runs import TINY, call, finish
 
 SHORT = ("--duration", "24steps", "--log-every", "4steps", "--checkpoints.every", "5steps")
@@ -20,18 +20,24 @@ def test_interruptions_of_every_phase_and_changes_of_size_are_survived(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "phase, number, last, done, codes",
+    "phase, number, behind, done, codes",
     [
         ("step", signal.SIGKILL, True, True, {-9}),
-        ("step", signal.SIGTERM, True, True, {-15, 75}),
-        ("evaluation", signal.SIGTERM, False, True, {-15, 75}),
-        ("evaluation", signal.SIGTERM, True, True, {-15, 75, 0}),
+        ("step", signal.SIGTERM, False, True, {-15, 75}),
+        ("compile", signal.SIGTERM, True, True, {-15, 75, 0}),
         ("evaluation", signal.SIGTERM, True, False, {-15, 75}),
-        ("save", signal.SIGINT, False, True, {-2, 75, 0, 1, 130}),
+        ("start", signal.SIGUSR1, False, True, {-10, 75, 0}),
+        ("save", signal.SIGINT, True, True, {-2, 75, 0, 1, 130}),
     ],
 )
-def test_only_a_signal_behind_the_last_work_may_be_without_effect(phase, number, last, done, codes):
-    assert expected_codes(phase, number, last, done) == codes
+def test_only_a_signal_behind_the_last_step_may_be_without_effect(phase, number, behind, done, codes):
+    assert expected_codes(phase, number, behind, done) == codes
+
+
+def test_a_signal_is_behind_the_last_step_if_no_more_than_that_step_ends_after_it():
+    step, save, sent = {"phase": "step"}, {"phase": "save"}, {"signal": 15}
+    assert is_behind([step, step, sent, save]) and is_behind([step, sent, step, save])
+    assert not is_behind([step, sent, step, save, step]) and not is_behind([step, step])
 
 
 def test_more_changes_of_size_than_steps_are_refused(tmp_path):

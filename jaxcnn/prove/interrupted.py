@@ -51,13 +51,18 @@ class Journal:
             self.file = pathlib.Path(f"{self.interruption.journal}.{jax.process_index()}").open("ab", buffering=0)  # noqa: SIM115
         self.file.write(to_json(event).encode() + b"\n")
 
+    def interrupt(self) -> None:
+        """Notes the signal, so that the proof sees what came after it, and sends it to this process."""
+        self.write(signal=self.interruption.signal)
+        os.kill(os.getpid(), self.interruption.signal)
+
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Marks a phase, and arms the signal where it is the one to be interrupted."""
         call = self.calls[name] = self.calls.get(name, -1) + 1
         wanted = self.interruption
         if (wanted.phase, wanted.call) == (name, call):
-            timer = threading.Timer(wanted.delay, os.kill, (os.getpid(), wanted.signal))
+            timer = threading.Timer(wanted.delay, self.interrupt)
             timer.daemon = True
             timer.start()
         begin = time.perf_counter()

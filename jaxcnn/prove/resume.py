@@ -74,26 +74,34 @@ class Ended:
         return hashlib.sha256(json.dumps(sorted(self.examples.items())).encode()).hexdigest()[:16]
 
 
-def expected_codes(phase: str, number: signal.Signals, last: bool, done: bool) -> set[int]:
+def expected_codes(phase: str, number: signal.Signals, behind: bool, done: bool) -> set[int]:
     """Exit codes that a process may end with after a signal.
 
     Args:
       phase: one of PHASES, in which the signal came.
       number: the signal.
-      last: whether it came in the last of the phase's calls.
+      behind: whether it came when no step was left to be stopped.
       done: whether the run is done all the same.
     """
     if number == signal.SIGKILL:
         return {-int(number)}
     # Before its handlers are there a process ends by the signal; after that it has saved, and says 75.
     expected = {-int(number), 75}
-    # These moments can lie behind the last step, or behind the last batch of the last evaluation, where nothing is left
-    # to be stopped. Elsewhere a process that goes on to its end has ignored the signal.
-    if done and (phase in ("start", "save", "end") or (phase == "evaluation" and last)):
+    # Of a signal from outside in the start it is not known what came after it. A process that takes more steps after a
+    # signal, and goes on to its end, has ignored it.
+    if done and (phase == "start" or behind):
         expected.add(0)
     if number == signal.SIGINT:
         expected |= {1, 130}  # Python's own KeyboardInterrupt, while it imports
     return expected
+
+
+def is_behind(journal: Sequence[dict[str, Any]]) -> bool:
+    """Whether the signal that a journal notes came behind the last step, or in it: a phase can be shorter than in the
+    undisturbed run, by which the moment was drawn."""
+    signals = [i for i, event in enumerate(journal) if "signal" in event]
+    after = journal[signals[-1] :] if signals else journal
+    return bool(signals) and sum(event.get("phase") == "step" for event in after) <= 1
 
 
 class Prover:
@@ -150,7 +158,7 @@ class Prover:
         moment = f"{phase if phase == 'start' else f'{phase} {call + 1}'} + {1000 * delay:,.0f} ms"
         statuses = [RunDirectory(run).status() for run in _runs(path)]
         done = bool(statuses) and all(status.get("state") == "done" for status in statuses)
-        expected = expected_codes(phase, chosen, call == len(calls) - 1, done)
+        expected = expected_codes(phase, chosen, is_behind(_journal(path)), done)
         problem = "" if code in expected else f"exit code {code}: {text.strip()[-300:]}"
         saved = min((status.get("step", 0) for status in statuses), default=0)
         again, text = self._wait(self._start(path, then))
