@@ -65,7 +65,12 @@ class Darknet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """[B, 448, 448, 3] -> stage1 [B, 224, 224, 64], ..., stage5 and final [B, 7, 7, 1024]."""
-        check_window(x, 2 ** (len(self.stages) - 1), f"the stack of {len(self.stages) - 1} poolings")
+        smallest = 1
+        for layers in reversed(self.stages):
+            for _, _, stride in reversed(layers):
+                smallest = stride * (smallest - 1) + 1
+            smallest *= 2
+        check_window(x, smallest // 2, f"the stack of {len(self.stages) - 1} poolings")  # none before the first stage
         ends, number = {}, 0
         for stage, layers in enumerate(self.stages, 1):
             if stage > 1:
