@@ -149,11 +149,16 @@ def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
     return _own_fields(fitting, weights, fields)
 
 
+def _has_names(model: Model) -> bool:
+    """Whether other libraries can have this net. torchvision's detector has a pyramid; those on VGG-16 start from the
+    classifier's weights (InitFrom)."""
+    return not isinstance(model, rcnn.RegionDetector) or isinstance(model.backbone, fpn.ResNetFPN)
+
+
 def _fitting(name: str, model: Model, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
     """The shapes of our leaves, and the references by whose naming these are exactly the keys of `model`."""
     known = REFERENCES.get(type(model.backbone), {})
-    # torchvision's detector has a pyramid; those on VGG-16 start from the classifier's weights (InitFrom).
-    if not known or (isinstance(model, rcnn.RegionDetector) and not isinstance(model.backbone, fpn.ResNetFPN)):
+    if not known or not _has_names(model):
         raise UserError(f"no other library's weights are known for {name!r}")
     wanted = leaves(model, CATALOGUE[name].input_shape)
     fitting = {
@@ -231,7 +236,7 @@ def _whose(model: Model, given: Set[str]) -> str:
     """A hint for a message: the models of the same family that have exactly these keys."""
     fitting = []
     for name, other in MODELS.items():
-        if type(other.backbone) is type(model.backbone):
+        if type(other.backbone) is type(model.backbone) and _has_names(other):
             wanted = leaves(other, CATALOGUE[name].input_shape)
             if set(_best_names(other, wanted, given).values()) == given:
                 fitting.append(repr(name))
