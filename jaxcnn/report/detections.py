@@ -1,8 +1,6 @@
 """Detections: what a detector finds in a split, for a page: curves of its classes, worst misses, false alarms."""
 
-import contextlib
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,11 +9,10 @@ from matplotlib.figure import Figure
 
 from jaxcnn import text
 from jaxcnn.data.examples import Examples
-from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
+from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.metrics.average_precision import AveragePrecision
 from jaxcnn.metrics.hits import ImageHits
-from jaxcnn.report import predictions as bounds
-from jaxcnn.report.predictions import Chosen
+from jaxcnn.report.predictions import IMAGES, asked, sampled
 from jaxcnn.runs.prediction import Net
 from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.detection import CERTAIN
@@ -74,29 +71,18 @@ class DetectedSplit:
 
 
 def detect_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> DetectedSplit | None:
-    """What the net finds in the split, in a shuffled order that is always the same; None if no image can be read.
-
-    Ends as predict_split (predictions.py): after IMAGES, SECONDS, or when `stop` says so. The net's task is a
-    `Detecting`.
-    """
+    """What the net finds in the split, in those examples that `asked` (predictions.py) reads; None if no image can be
+    read. The net's task is a `Detecting`."""
     data, task = net.data, cast(Detecting, net.experiment.task)
-    chosen = Chosen(examples, permutation(0, 0, len(examples))[: bounds.IMAGES])
-    size = min(bounds.BATCH, data.evaluation_batch_size)
-    fields = batch_fields(net.experiment, evaluated=True)
-    batches = EvaluationBatches(chosen, data.preprocess, fields, size, data.tolerate_broken)
-    net.predict(np.zeros((size, *data.shape(evaluated=True)), np.uint8))  # compiled before the clock starts
     kept: list[dict[str, np.ndarray]] = []
-    end = time.monotonic() + bounds.SECONDS
-    with contextlib.closing(iterate(batches)) as read:
-        for batch in read:
-            records = task.records(net.predict(batch["image"]), batch) | {"index": batch["index"]}
-            kept.append({name: np.asarray(array)[batch["valid"]] for name, array in records.items()})
-            if time.monotonic() > end or stop():
-                break
+    for batch, predicted in asked(net, examples, net.predict, stop):
+        records = task.records(predicted, batch) | {"index": batch["index"]}
+        kept.append({name: np.asarray(array)[batch["valid"]] for name, array in records.items()})
     records = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]} if kept else {}
     if not records or not len(records["index"]):
         return None
     measured, hits = task.measure(records), task.hits(records)
+    chosen, fields = sampled(examples, IMAGES), batch_fields(net.experiment, evaluated=True)
     one = EvaluationBatches(chosen, data.preprocess, fields, 1, data.tolerate_broken)
 
     def drawn(image: int, draw: Callable[..., tuple[np.ndarray, str]], row: int) -> Mistake:

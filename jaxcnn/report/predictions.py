@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -92,37 +93,47 @@ class Chosen:
         return self.examples.where(int(self.order[i]))
 
 
-def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> Predictions:
-    """The net's predictions of the split, in a shuffled order that is always the same: wherever it ends, what was
-    predicted is a fair sample.
+def asked(
+    net: Net, examples: Examples, ask: Callable[[np.ndarray], Any], stop: Callable[[], bool]
+) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+    """Batches of a split with what `ask` says of their images: IMAGES examples at most, in the order of `sampled`.
 
-    Ends after all examples, after IMAGES of them, when SECONDS are over (compilation not counted), or when `stop` says
-    so.
+    No batch is started after SECONDS, compilation not counted, or once `stop` says so.
     """
     data = net.data
-    chosen = Chosen(examples, permutation(0, 0, len(examples))[:IMAGES])
-    size = min(BATCH, data.evaluation_batch_size)
-    fields = batch_fields(net.experiment, evaluated=True)
-    batches = EvaluationBatches(chosen, data.preprocess, fields, size, data.tolerate_broken)
-    net.probabilities(np.zeros((size, *data.shape(evaluated=True)), np.uint8))  # compiled before the clock starts
-    nothing = np.zeros(0, np.int64)
-    pairs: list[tuple[np.ndarray, np.ndarray]] = [(nothing, nothing)]
-    worst: list[tuple[float, int, Mistake]] = []
+    size, fields = min(BATCH, data.evaluation_batch_size), batch_fields(net.experiment, evaluated=True)
+    batches = EvaluationBatches(sampled(examples, IMAGES), data.preprocess, fields, size, data.tolerate_broken)
+    ask(np.zeros((size, *data.shape(evaluated=True)), np.uint8))  # compiled before the clock starts
     end = time.monotonic() + SECONDS
     with contextlib.closing(iterate(batches)) as read:
         for batch in read:
-            scores = net.probabilities(batch["image"])
-            predicted = scores.argmax(-1)
-            valid, labels = batch["valid"], batch["label"]
-            pairs.append((labels[valid].astype(np.int64), predicted[valid].astype(np.int64)))
-            for row in np.flatnonzero(valid & (predicted != labels)):
-                index, probability = int(batch["index"][row]), float(scores[row, predicted[row]])
-                where = chosen.where(index)
-                mistake = Mistake(batch["image"][row], int(labels[row]), int(predicted[row]), probability, where)
-                push = heapq.heappush if len(worst) < MISTAKES else heapq.heappushpop
-                push(worst, (probability, -index, mistake))
+            yield batch, ask(batch["image"])
             if time.monotonic() > end or stop():
-                break
+                return
+
+
+def sampled(examples: Examples, most: int) -> Chosen:
+    """At most so many examples of the split, in a shuffled order that is always the same: wherever one stops, what was
+    read is a fair sample."""
+    return Chosen(examples, permutation(0, 0, len(examples))[:most])
+
+
+def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambda: False) -> Predictions:
+    """The net's predictions of the split, of those examples that `asked` reads."""
+    chosen = sampled(examples, IMAGES)
+    nothing = np.zeros(0, np.int64)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = [(nothing, nothing)]
+    worst: list[tuple[float, int, Mistake]] = []
+    for batch, scores in asked(net, examples, net.probabilities, stop):
+        predicted = scores.argmax(-1)
+        valid, labels = batch["valid"], batch["label"]
+        pairs.append((labels[valid].astype(np.int64), predicted[valid].astype(np.int64)))
+        for row in np.flatnonzero(valid & (predicted != labels)):
+            index, probability = int(batch["index"][row]), float(scores[row, predicted[row]])
+            where = chosen.where(index)
+            mistake = Mistake(batch["image"][row], int(labels[row]), int(predicted[row]), probability, where)
+            push = heapq.heappush if len(worst) < MISTAKES else heapq.heappushpop
+            push(worst, (probability, -index, mistake))
     labels, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
     mistakes = [mistake for *_, mistake in sorted(worst, reverse=True)]
     return Predictions(examples.split, len(examples), labels, predicted, mistakes)
@@ -131,7 +142,7 @@ def predict_split(net: Net, examples: Examples, stop: Callable[[], bool] = lambd
 def show(net: Net, examples: Examples) -> list[Shown]:
     """What the net says about SHOWN images of the split, the same ones at each call. Broken ones are left out."""
     data, task, fields = net.data, net.experiment.task, batch_fields(net.experiment, evaluated=True)
-    chosen = Chosen(examples, permutation(0, 0, len(examples))[:SHOWN])
+    chosen = sampled(examples, SHOWN)
     batches = EvaluationBatches(chosen, data.preprocess, fields, 1, data.tolerate_broken)
     found = []
     for i in range(len(chosen)):
