@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -171,6 +172,17 @@ def truths_of(examples: Examples) -> Iterator[Example]:
     read = getattr(examples, "truth", examples.__getitem__)
     refused = getattr(examples, "refused", {})
     return (read(i) for i in range(len(examples)) if i not in refused)
+
+
+def first_truths(examples: Examples, most: int, purpose: str) -> list[Example]:
+    """`truths_of` the first examples. Raises UserError, which says for what boxes are needed, if they have none."""
+    truths = list(itertools.islice(truths_of(examples), most))
+    if any("boxes" not in truth or "classes" not in truth for truth in truths):
+        raise UserError(
+            f"{examples.name}/{examples.split} has no boxes; {purpose} needs a source that gives them, such as "
+            "VOCDetection, COCODetection or Tfds of a set with objects"
+        )
+    return truths
 
 
 def upright(boxes: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray:

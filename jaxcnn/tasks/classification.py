@@ -15,7 +15,7 @@ from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import Field, Fields
 from jaxcnn.errors import UserError
 from jaxcnn.tasks.losses import CrossEntropy, Loss
-from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, means
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes, means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,7 @@ class Classification:
 
     def check(self, model: nn.Module, examples: Examples) -> None:
         """Raises UserError if the model has another number of classes than the examples."""
-        if model.classes != len(examples.classes):
-            raise UserError(
-                f"the model has {model.classes} classes, but {examples.name}/{examples.split} has "
-                f"{len(examples.classes)}; create the model with classes={len(examples.classes)}"
-            )
+        check_classes(model, examples)
 
     def loss(
         self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]

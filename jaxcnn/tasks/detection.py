@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -12,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn import parts
-from jaxcnn.data.boxed import truths_of
+from jaxcnn.data.boxed import first_truths
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import PLACEMENT, Fields, box_fields
 from jaxcnn.data.geometry import to_original
@@ -21,8 +20,8 @@ from jaxcnn.metrics import average_precision
 from jaxcnn.metrics.average_precision import METRICS
 from jaxcnn.metrics.hits import ImageHits, hits_of_images
 from jaxcnn.models.detector import Detections
-from jaxcnn.tasks.drawn_boxes import draw_boxes
-from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables
+from jaxcnn.tasks.drawn_boxes import corners, draw_boxes
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, check_classes
 from jaxcnn.tasks.yolo_loss import YOLOLoss
 
 CERTAIN = 0.2
@@ -101,20 +100,11 @@ class Detection:
     def check(self, model: nn.Module, examples: Examples) -> None:
         """Raises UserError if the model or the names do not fit the examples' classes, or the true boxes of the first
         images, given as detections, do not score 1 by the protocol."""
+        check_classes(model, examples, " (what is no object is not among them)")
         there, where = examples.classes, f"{examples.name}/{examples.split}"
-        if model.classes != len(there):
-            raise UserError(
-                f"the model has {model.classes} classes, but {where} has {len(there)}; create the model with "
-                f"classes={len(there)} (what is no object is not among them)"
-            )
         if self.classes and set(self.classes) & set(there) and self.classes != there:
             raise UserError(f"task.classes are {', '.join(self.classes)}, but those of {where} {', '.join(there)}")
-        truths = list(itertools.islice(truths_of(examples), PROBED))
-        if any("boxes" not in truth or "classes" not in truth for truth in truths):
-            raise UserError(
-                f"{where} has no boxes; detection needs a source that gives them, such as VOCDetection, COCODetection "
-                "or Tfds of a set with objects"
-            )
+        truths = first_truths(examples, PROBED, "detection")
         if any(len(truth["boxes"]) for truth in truths):
             average_precision.check_truth(self.protocol, truths, len(there), where)
 
@@ -128,6 +118,7 @@ class Detection:
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums of the losses, as in training but without dropout; the detections and the truth of each image."""
+        # The net runs twice as it is written; XLA finds what is the same in both and computes it once.
         losses, _ = self.criterion.losses(model, variables, self._learned(batch), train=False, rngs={})
         whole = functools.reduce(jnp.add, losses.values())
         found = self.predict(model, variables, batch["image"])
@@ -187,7 +178,7 @@ class Detection:
             if label >= 0
         ]
         shown = sum(found["score"] >= CERTAIN for found in every)
-        rows = [(f["class"], f"{f['score']:.3f} at {_corners(f['box'])}") for f in every[:shown][:top]]
+        rows = [(f["class"], f"{f['score']:.3f} at {corners(f['box'])}") for f in every[:shown][:top]]
         if shown > top:
             rows.append(("...", f"{shown - top} more with a score of at least {CERTAIN}"))
         texts = [f"{found['class']} {found['score']:.2f}" for found in every[:shown]]
@@ -212,7 +203,3 @@ class Detection:
         # The loss of an example that is not valid may be anything, so it is selected away and not multiplied by zero.
         sums = {name: jnp.where(valid, loss, 0.0).sum() for name, loss in {"loss": whole, **losses}.items()}
         return sums | {"count": valid.sum(dtype=jnp.int32)}
-
-
-def _corners(box: list[float]) -> str:
-    return "({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box)

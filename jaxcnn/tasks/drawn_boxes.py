@@ -44,6 +44,11 @@ def draw_boxes(
     return np.asarray(picture)
 
 
+def corners(box: Sequence[float]) -> str:
+    """A box in words, to the pixel: "(3, 4, 30, 20)"."""
+    return "({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box)
+
+
 def _dashes(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], color: tuple[int, int, int]) -> None:
     left, top, right, bottom = box
     for start in np.arange(left, right, 8):

@@ -8,11 +8,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 
 from jaxcnn import parts
-from jaxcnn.data.boxed import truths_of
+from jaxcnn.data.boxed import first_truths
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import PLACEMENT, Field, Fields, box_fields
 from jaxcnn.data.geometry import to_original
@@ -21,9 +20,9 @@ from jaxcnn.metrics.localization import baselines, localization_accuracy, normal
 from jaxcnn.models.localizer import Localizer, LocalizerOutputs
 from jaxcnn.ops import boxes as box_ops
 from jaxcnn.tasks.classification import most_probable
-from jaxcnn.tasks.drawn_boxes import draw_boxes, draw_points
-from jaxcnn.tasks.losses import CrossEntropy, Loss
-from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training
+from jaxcnn.tasks.drawn_boxes import corners, draw_boxes, draw_points
+from jaxcnn.tasks.losses import CrossEntropy, Loss, smooth_l1
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes
 
 RIGHT = 0.5
 """The IoU from which a box is right (ILSVRC, Russakovsky et al. 2015, section 4.2)."""
@@ -66,7 +65,7 @@ class BoxRegression:
         """The loss of each number."""
         if self.distance == "euclidean":
             return jnp.square(difference) / 2
-        return optax.huber_loss(difference, delta=self.beta) / self.beta
+        return smooth_l1(difference, self.beta)
 
 
 @flax.struct.dataclass
@@ -164,11 +163,7 @@ class Localization:
             raise UserError(
                 f"localisation needs jc.Localizer(net.backbone, net.head), of any net, and not {type(model).__name__}"
             )
-        if model.classes != len(examples.classes):
-            raise UserError(
-                f"the model has {model.classes} classes, but {where} has {len(examples.classes)}; create the model "
-                f"with classes={len(examples.classes)}"
-            )
+        check_classes(model, examples)
         if model.points != self.points:
             raise UserError(
                 f"task.points is {self.points}, but the model gives {model.points} landmarks; "
@@ -176,12 +171,7 @@ class Localization:
                 if self.points
                 else f"the model gives {model.points} landmarks; the task learns them with points={model.points}"
             )
-        truth = next(truths_of(examples), {})
-        if "boxes" not in truth or "classes" not in truth:
-            raise UserError(
-                f"{where} has no boxes; localisation needs a source that gives them, such as VOCDetection, "
-                "COCODetection or Tfds of a set with objects"
-            )
+        first_truths(examples, 1, "localisation")
         # Made-up data (--debug) shows no landmark: nothing is learned of them there.
         if self.points and examples.name != "synthetic" and "points" not in examples[0]:
             raise UserError(f'{where} has no landmarks: its examples lack "points" (docs/own_parts.md)')
@@ -203,11 +193,11 @@ class Localization:
         """Sums by the plain cross-entropy; the box, the class and the truth of each image."""
         outputs = cast(LocalizerOutputs, model.apply(variables, batch["image"], train=False, method="outputs"))
         losses, counted = self._of(outputs, batch, CrossEntropy())
-        size, (_, label, _) = self._size(batch["image"]), self._object(batch)
+        size, (row, label, _) = self._size(batch["image"]), self._object(batch)
         records = {
             "found_box": _pixels(_chosen(outputs.boxes, label), size),
             "found_class": outputs.logits.argmax(-1),
-            "object": jnp.where(counted, self._object(batch)[0], -1),
+            "object": jnp.where(counted, row, -1),
             "found_points": outputs.points * jnp.array(size[::-1], jnp.float32),
         }
         truth = {name: batch[name] for name in self.fields((*size, 3))}
@@ -221,23 +211,23 @@ class Localization:
         if not records:
             return means | count
         rows = np.flatnonzero(records["object"] >= 0)
-        place, size = records["placement"][rows], records["original_size"][rows]
-        boxes = to_original(records["boxes"][rows], place, size)
+        origin = records["placement"][rows], records["original_size"][rows]
+        boxes = to_original(records["boxes"][rows], *origin)
         labels = records["classes"][rows, records["object"][rows]]
         left_out = records["difficult"][rows] | records["crowd"][rows]
         kinds = np.where(left_out, -1, records["classes"][rows])
         truths = [{"boxes": box, "classes": kind} for box, kind in zip(boxes, kinds, strict=True)]
-        found = to_original(records["found_box"][rows][:, None], place, size)[:, 0]
+        found = to_original(records["found_box"][rows][:, None], *origin)[:, 0]
         predicted = records["found_class"][rows]
         measured = localization_accuracy(found, truths, labels, predicted, RIGHT)
         measured["accuracy"] = float((labels == predicted).mean()) if objects else float("nan")
-        always = baselines(truths, size, labels, (RIGHT,)) if objects else {}
+        always = baselines(truths, origin[1], labels, (RIGHT,)) if objects else {}
         for name in ("whole_image", "center_box"):
             measured[f"{name}_localization"] = always[name][RIGHT] if always else float("nan")
         if self.points:
             measured["normalized_mean_error"] = normalized_mean_error(
-                _points_there(records["found_points"][rows], place, size),
-                _points_there(records["points"][rows], place, size),
+                _points_there(records["found_points"][rows], *origin),
+                _points_there(records["points"][rows], *origin),
                 boxes[np.arange(len(rows)), records["object"][rows]],
             )
         return measured | means | count
@@ -263,8 +253,8 @@ class Localization:
         """The `top` most probable classes, the first with its box; the picture "box"."""
         found = most_probable(np.asarray(predicted.probabilities), classes, top)
         box = [round(float(side), 2) for side in predicted.boxes]
-        at = " at ({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box)
-        rows = [(name, f"{score:.4f}{'' if place else at}") for place, (name, score) in enumerate(found)]
+        at = f" at {corners(box)}"
+        rows = [(name, f"{score:.4f}{'' if number else at}") for number, (name, score) in enumerate(found)]
         values: dict[str, Any] = {"classes": found, "box": box}
         label = int(np.argmax(predicted.probabilities))
         name, score = found[0]

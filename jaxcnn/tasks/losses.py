@@ -1,4 +1,4 @@
-"""Losses of logits: one value for each label, always in float32."""
+"""Losses of logits, one value for each label, always in float32; and the distance of numbers that are regressed."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
@@ -35,3 +35,11 @@ class CrossEntropy:
         logits = logits.astype(jnp.float32)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets)
+
+
+def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
+    """Girshick 2015, equation 3, with beta = 1 / sigma^2 in the place of 1: of each element."""
+    size = jnp.abs(difference)
+    if beta == 0:
+        return size
+    return jnp.where(size < beta, jnp.square(size) / (2 * beta), size - beta / 2)

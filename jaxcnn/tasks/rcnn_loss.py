@@ -16,6 +16,7 @@ from jaxcnn.models.rpn import RPN, AnchorOutputs, Proposals
 from jaxcnn.ops import boxes as box_ops
 from jaxcnn.ops.box_coding import BoxCoder
 from jaxcnn.ops.matching import Matcher, sample
+from jaxcnn.tasks.losses import smooth_l1
 from jaxcnn.tasks.task import Batch, Variables, apply_training
 
 Size = tuple[int, int]
@@ -247,14 +248,6 @@ def region_losses(outputs: RegionOutputs, regions: Regions, beta: float) -> dict
         "class_loss": jnp.where(regions.valid, of_class, 0.0).sum(1) / count,
         "box_loss": jnp.where(objects, of_box, 0.0).sum(1) / count,
     }
-
-
-def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
-    """Girshick 2015, equation 3, with beta = 1 / sigma^2 in the place of 1: of each element."""
-    size = jnp.abs(difference)
-    if beta == 0:
-        return size
-    return jnp.where(size < beta, jnp.square(size) / (2 * beta), size - beta / 2)
 
 
 def _image_keys(rngs: Mapping[str, jax.Array], count: int, number: int) -> jax.Array:

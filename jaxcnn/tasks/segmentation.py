@@ -17,7 +17,7 @@ from jaxcnn.metrics.confusion import count, from_words, to_words
 from jaxcnn.metrics.mean_iou import frequency_weighted_iou, iou, mean_accuracy, mean_iou, pixel_accuracy
 from jaxcnn.tasks.class_map import color, overlay_classes
 from jaxcnn.tasks.losses import CrossEntropy, Loss
-from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training
+from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes
 
 UNLABELED = 255
 """What fills a mask outside its image. Never a class, so that it counts nowhere, whatever `ignore` is."""
@@ -92,10 +92,7 @@ class Segmentation:
         where = f"{examples.name}/{examples.split} has {len(there)}"
         if len(there) > 255:
             raise UserError(f"{where} classes; a mask is uint8 and 255 is no class, so there can be 255 at most")
-        if model.classes != len(there):
-            raise UserError(
-                f"the model has {model.classes} classes, but {where}; create the model with classes={len(there)}"
-            )
+        check_classes(model, examples)
         for field in ("class_weights", "classes"):
             given = getattr(self, field)
             if given and len(given) != len(there):

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import Fields
+from jaxcnn.errors import UserError
 from jaxcnn.metrics.average_precision import AveragePrecision
 from jaxcnn.metrics.hits import ImageHits
 
@@ -144,6 +145,15 @@ class Detecting(Task, Protocol):
     def hits(self, records: Mapping[str, np.ndarray]) -> list[ImageHits]:
         """Of each image: which detections are right, of those that a person is shown, and which objects were missed."""
         ...
+
+
+def check_classes(model: nn.Module, examples: Examples, note: str = "") -> None:
+    """Raises UserError, with the note behind it, if the model has another number of classes than the examples."""
+    if model.classes != (there := len(examples.classes)):
+        raise UserError(
+            f"the model has {model.classes} classes, but {examples.name}/{examples.split} has {there}; create the "
+            f"model with classes={there}{note}"
+        )
 
 
 def normalizer_of(task: Task, model: nn.Module, batch: Batch) -> jax.Array:
