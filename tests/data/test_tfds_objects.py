@@ -11,7 +11,7 @@ from PIL import Image
 import jaxcnn as jc
 from jaxcnn.data.fields import box_fields, with_image
 from jaxcnn.data.survey import survey
-from tests.data.test_detection_sources import SIZE, around, painted
+from tests.data.voc_folder import SIZE, around, painted
 
 BOX = (10, 5, 30, 20)
 WIDTH, HEIGHT = SIZE[::-1]
