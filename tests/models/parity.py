@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
+from tests.compilation import quick
 from tests.torchvision_ops import MISSING, empty_cuda
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[parity]'): not run")
@@ -98,11 +99,6 @@ def apply(model, variables, images, compiled, **kwargs):
     if not compiled:
         return model.apply(variables, images, **kwargs)
     return quick(lambda variables, images: model.apply(variables, images, **kwargs))(variables, images)
-
-
-def quick(function):
-    """Compiled without optimisation, which takes half as long."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def photo(size, batch=1, seed=1):

@@ -12,13 +12,13 @@ import pytest
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
+from tests.compilation import quick
 from tests.models.parity import (
     calibrate,
     check_evaluation,
     check_training,
     close,
     photo,
-    quick,
     randomize,
     to_torch,
     torch,

@@ -26,13 +26,13 @@ from jaxcnn.models.pretrained import LEAVES, fields_of, from_torch, leaves, open
 from jaxcnn.runs.import_weights import import_weights, preparation
 from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import open_run
+from tests.compilation import quick
 from tests.models.parity import (
     calibrate,
     check_evaluation,
     check_training,
     close,
     photo,
-    quick,
     randomize,
     timm,
     to_torch,

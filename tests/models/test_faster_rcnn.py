@@ -17,12 +17,8 @@ from jaxcnn.models.pretrained import from_torch
 from jaxcnn.models.rcnn import RCNNOutputs
 from jaxcnn.models.rpn import RPN, Proposals
 from jaxcnn.runs import import_weights as importing
+from tests.compilation import quick
 from tests.torchvision_ops import torchvision_ops
-
-
-def quick(function):
-    """Compiled without optimisation: what runs once or twice compiles longer than it runs."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def counted(name, **fields):

@@ -20,6 +20,7 @@ from jaxcnn.ops.upsampling import Grid, bilinear_kernel, kernel_size, pixels, st
 from jaxcnn.summary.summary import endpoints, summarize
 from jaxcnn.train.init_from import InitFrom, chosen
 from jaxcnn.train.state import create_state
+from tests.compilation import quick
 
 NAMES = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
 NARROW = {"width": 1 / 32, "classes": 5}
@@ -153,7 +154,7 @@ def test_a_dot_comes_back_within_a_stride_at_every_size():
     layers["fc6"] = {"kernel": np.zeros((7, 7, 1, 1), np.float32), "bias": np.zeros(1, np.float32)}
     layers["fc6"]["kernel"][3, 3] = 1
 
-    @functools.partial(jax.jit, static_argnames="size", compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(quick, static_argnames="size")
     def logits(maps, size):
         return {name: head.apply({"params": layers}, maps[name], size, train=False) for name, head in heads.items()}
 

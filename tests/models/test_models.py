@@ -19,6 +19,7 @@ import jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.models import FC, GAP, MODELS, VGG, Classifier, Segmenter, create_model, list_models
 from jaxcnn.summary.summary import summarize
+from tests.compilation import quick
 
 HERE = pathlib.Path(__file__).parent
 TABLE = {row["name"]: row for row in csv.DictReader((HERE / "architectures.csv").open())}
@@ -85,11 +86,6 @@ WITHIN_OTHERS = {name for name in MODELS if name.startswith("fcn")} - {"fcn8s_vg
 WITHIN_OTHERS |= {"vgg13", "vgg19", "vgg11_bn", "vgg13_bn", "vgg19_bn", "densenet190_bc_k40_cifar", "linear_640x480"}
 WITHIN_OTHERS |= {name for name, model in MODELS.items() if not isinstance(model, Classifier | Segmenter)}
 DISTINCT = list({small(name): name for name in reversed(MODELS) if name not in WITHIN_OTHERS}.values())[::-1]
-
-
-def quick(function):
-    """Compiled without optimisation: what runs once or twice compiles longer than it runs."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from jaxcnn.models.rpn import AnchorOutputs, Proposals
 from jaxcnn.ops.box_coding import BoxCoder
 from jaxcnn.ops.matching import sample
 from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, draw_regions, region_losses, truth_of
+from tests.compilation import quick
 
 SIZE, CLASSES, IMAGES = (60, 80), 3, 3
 RELEASED = FasterRCNNLoss(anchors=12, regions=9)
@@ -125,7 +126,7 @@ def random_truth(rng):
 CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
 
-@functools.partial(jax.jit, static_argnames="loss", compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(quick, static_argnames="loss")
 def ours(loss, outputs, proposals, batch, keys, weights):
     truth = truth_of(batch)
     drawn = draw_regions(proposals, truth, keys, CODER, loss.matcher, size=loss.regions, positive=loss.positive)
@@ -196,7 +197,7 @@ def trained_small():
     """(gradient, losses) of the small net as a function of the loss, its variables, the batch and the key."""
     model, variables, images = small()
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick
     def gradient(batch, key, weights):
         def total(params):
             losses, _ = LOSS.losses(model, {**variables, "params": params}, batch, train=True, rngs={"dropout": key})
@@ -253,7 +254,6 @@ def test_training_draws_anew_and_evaluation_is_training_with_a_fixed_key():
     _, other = gradient(batch_of(images), jax.random.key(4), ONE)
     assert not np.array_equal(one["rpn_class_loss"], other["rpn_class_loss"])
     model, variables, _ = small()
-    quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     evaluated = quick(lambda: LOSS.losses(model, variables, batch_of(images), train=False, rngs={})[0])()
     _, trained = gradient(batch_of(images), jax.random.key(0), ONE)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), evaluated, trained)
@@ -264,7 +264,7 @@ def test_gradients_are_those_of_finite_differences():
     batch, _, _ = random_truth(rng)
     anchors, keys = jnp.asarray(random_boxes(rng, 20)), jax.random.split(jax.random.key(0), IMAGES)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick
     @functools.partial(jax.value_and_grad, argnums=(0, 1, 2, 3))
     def total(logits, offsets, scores, shifts):
         outputs, truth = AnchorOutputs(logits, offsets, anchors, (20,)), truth_of(batch)
@@ -302,7 +302,7 @@ def test_fast_rcnn_takes_its_proposals_from_the_batch():
     # overlap nothing, none at all: 0.1 is the least.
     assert sorted(drawn.labels[0].tolist()[:4]) == [0, 1, 1, 3] and drawn.valid.sum(1).tolist()[::2] == [4, 0]
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick
     def run(proposals):
         rngs = {"dropout": jax.random.key(0)}
         return loss.losses(model, variables, batch | {"proposals": proposals}, train=True, rngs=rngs)[0]
