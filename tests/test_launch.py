@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def test_a_disk_that_becomes_read_only_loses_nothing(disk):
     subprocess.run(["mount", "--bind", disk, disk], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "/jaxcnn/" not in errors, errors  # a thread of orbax may say something
+    assert process.returncode == 1 and not re.search(r'File ".*/jaxcnn/', errors), errors  # orbax's threads may speak
     assert "Read-only file system" in errors and "intact" in errors
     newest = max(int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit())
     assert "cannot be written" in refused(TINY, "--workdir", run, "--duration", "100000steps")
@@ -327,7 +328,7 @@ def test_a_disk_that_fills_up_inside_a_save_loses_nothing(disk):
             other.write(bytes(2**16))
             other.flush()
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "/jaxcnn/" not in errors, errors  # a thread of orbax may say something
+    assert process.returncode == 1 and not re.search(r'File ".*/jaxcnn/', errors), errors  # orbax's threads may speak
     assert "is intact; make room" in errors or "the checkpoints are intact" in errors, errors
     kept = max(int(entry.name) for entry in (run / "checkpoints").iterdir() if entry.name.isdigit())
     (disk / "other").unlink()
