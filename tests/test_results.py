@@ -176,3 +176,17 @@ def test_the_example_of_an_experiment_learns_from_a_small_folder(tmp_path):
     # Of 30 images a class 70% and 85% are cut at 21 and, halves down, at 25.
     assert (result["train[70%:85%]"]["count"], result["train[85%:]"]["count"]) == (12, 15)
     assert result["train[85%:]"]["accuracy"] > 0.8
+
+
+def test_every_figure_of_the_operators_speed_comes_from_its_stored_output():
+    page = (ROOT / "docs" / "detection.md").read_text()
+    stored = json.loads((ROOT / "docs" / "results" / "detection_ops.json").read_text())
+    rows = re.findall(r"^\| (.+?) \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \|$", page, re.M)
+    assert [row[0] for row in rows] == [name for name, value in stored.items() if isinstance(value, dict)]
+    for name, *shown in rows:
+        measured, ratio = stored[name], stored[name]["torchvision over jaxcnn"]
+        assert measured["same results"]
+        values = (measured["jaxcnn, ms"], measured["torchvision, ms"], ratio["median"], *ratio["quartiles"])
+        for text, value in zip(shown, values, strict=True):
+            decimals = len(text.partition(".")[2])
+            assert abs(float(text.replace(",", "")) - value) <= 0.5 * 10**-decimals + 1e-9, (name, text, value)

@@ -5,9 +5,8 @@ How: boxes are sorted and taken in blocks of 256. A block is compared with those
 least one more box final, usually most of them, so that a block takes a few sweeps and in the worst case 256; what it
 settles on is what one box after the other gives, since only earlier boxes count. It ends when `size` are kept.
 
-Why: milliseconds of 6,000 / 12,000 random boxes of 8 to 300 pixels in 1000 x 600, threshold 0.7, 2,000 kept, two CPU
-cores, shared: these blocks 13 / 22, torchvision 441 / 764, a loop over single boxes 158 / 1,179, and sweeps over one
-matrix of all pairs 300 / too much memory (576 MB of float32). 64 boxes a block: 19 / 30; 128: 24 / 23; 512: 14 / 23.
+Why: a loop over single boxes was many times slower on a CPU, and one matrix of all pairs takes too much memory, 576 MB
+for 12,000 boxes. benchmarks/detection_ops.py measures this form beside torchvision's.
 """
 
 import functools

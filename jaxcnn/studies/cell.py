@@ -1,6 +1,6 @@
 """Cell: one arm with one seed. It is a run directory of its own, and its figures are read from there.
 
-Figures, by name: "test loss" (any split and metric of result.json), "train loss" (any metric of the last logged
+Metrics, by name: "test loss" (any split and metric of result.json), "train loss" (any metric of the last logged
 interval), "images per second" (median of the logged intervals), "epochs to train loss 0.75" (see Study.reach), and what
 the study's probes measure. "parameters" and "multiply-adds" are
 counted from the arm's model. All names are known before anything is run (`metric_names`), so that a misspelt one is

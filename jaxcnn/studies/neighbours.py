@@ -19,7 +19,7 @@ from jaxcnn.studies.probes import SCORE, fastest
 class Neighbours:
     """Memorises the training split of a net's experiment, without augmentation, and classifies its test split.
 
-    Nothing is drawn, so that every seed measures the same. Figures: "SPLIT SCORE", "SPLIT count",
+    Nothing is drawn, so that every seed measures the same. Metrics: "SPLIT SCORE", "SPLIT count",
     "milliseconds per test image" (the fastest of three passes over one batch) and "megabytes kept", the images.
     """
 

@@ -43,7 +43,7 @@ class Shift(Geometric):
 class Shifted:
     """On test images moved by `pixels`, mean of the four directions.
 
-    Figures: "SCORE when shifted" and "SCORE lost to the shift", which is the unmoved images' minus that. The
+    Metrics: "SCORE when shifted" and "SCORE lost to the shift", which is the unmoved images' minus that. The
     images are moved after the experiment's preprocessing.
     """
 
@@ -60,7 +60,7 @@ class Shifted:
 class Cropped:
     """On the middle `size` x `size` pixels of the test images, enlarged to what the net takes.
 
-    Figures: "SCORE when cropped" and "SCORE lost to the crop".
+    Metrics: "SCORE when cropped" and "SCORE lost to the crop".
     """
 
     size: int
@@ -76,7 +76,7 @@ class Cropped:
 class Generalization:
     """On the training images, without augmentation and dropout, and on the test images.
 
-    Figures: "fitted SCORE" and "fitted loss" (of the training images), "gap" (the fitted one minus the test's) and
+    Metrics: "fitted SCORE" and "fitted loss" (of the training images), "gap" (the fitted one minus the test's) and
     "loss gap" (the test's loss minus the fitted one).
     """
 
@@ -99,7 +99,7 @@ class Generalization:
 class WithoutBlocks:
     """With the residual branch of each block left out in turn, as Veit et al. 2016 did; in a plain net, the block.
 
-    Blocks that change the map's shape are kept: a plain net cannot go on without them. Needs a ResNet. Figures:
+    Blocks that change the map's shape are kept: a plain net cannot go on without them. Needs a ResNet. Metrics:
     "SCORE without a block" and "SCORE lost with a block", means over the blocks, and the latter's largest,
     "SCORE lost with the worst block".
     """
@@ -140,7 +140,7 @@ def deletable(model: nn.Module) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What classifying takes. Figures: "milliseconds per test image" and "megabytes kept" (parameters and statistics).
+    """What classifying takes. Metrics: "milliseconds per test image" and "megabytes kept" (parameters and statistics).
 
     The time is the fastest of `repeats` passes over `batch` test images at once, compiled, transfers included.
     """

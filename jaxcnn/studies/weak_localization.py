@@ -34,7 +34,7 @@ BATCH = 50
 class WeakLocalization:
     """A probe: the boxes around the maps of each test image's own class. The source gives labels and boxes.
 
-    Figures: "MaxBoxAcc", "MaxBoxAccV2" and "MaxBoxAcc and class", of images whose class the net knows too. Boxes and
+    Metrics: "MaxBoxAcc", "MaxBoxAccV2" and "MaxBoxAcc and class", of images whose class the net knows too. Boxes and
     maps are compared as the net sees the image; resizing changes no IoU.
     """
 
@@ -61,7 +61,7 @@ class WeakLocalization:
 class SameBox:
     """An arm that is no run: the same box for every test image. Every seed measures the same.
 
-    Figures: as WeakLocalization's "MaxBoxAcc", at an IoU of 0.5, and "MaxBoxAccV2", the mean over 0.3, 0.5 and 0.7.
+    Metrics: as WeakLocalization's "MaxBoxAcc", at an IoU of 0.5, and "MaxBoxAccV2", the mean over 0.3, 0.5 and 0.7.
     """
 
     like: Experiment
