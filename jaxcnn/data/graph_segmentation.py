@@ -7,7 +7,7 @@ from array import array
 
 import numpy as np
 
-PARTS = 16
+PARTS = 32
 """Of the edges; before each it is looked which of them can still do anything."""
 
 
@@ -56,9 +56,12 @@ def segment(image: np.ndarray, scale: float, sigma: float = 0.8, min_size: int =
         return one
 
     for part in np.array_split(np.arange(len(weights)), PARTS):
+        if not len(part):
+            continue  # fewer edges than parts
         all_roots = roots(parents)
         one, other = all_roots[first[part]], all_roots[second[part]]
-        counts = (one != other) & (weights[part] <= np.minimum(limits[one], limits[other]))
+        # A region grows by the lighter edges of this part before a heavier one comes: finished is for the lightest.
+        counts = (one != other) & (weights[part[0]] <= np.minimum(limits[one], limits[other]))
         chosen = part[counts]
         for a, b, weight in zip(*(each[chosen].tolist() for each in (first, second, weights)), strict=True):
             one, other = root(a), root(b)

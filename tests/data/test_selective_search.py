@@ -142,7 +142,7 @@ def test_a_large_photo_is_searched_in_a_small_form_and_answered_in_its_own_pixel
 
 
 def test_images_of_one_color_of_one_channel_and_of_one_row_have_a_proposal():
-    for shape in ((20, 30, 3), (20, 30, 1), (1, 40, 3)):
+    for shape in ((20, 30, 3), (20, 30, 1), (1, 40, 3), (1, 1, 3)):
         found = SelectiveSearch()(np.full(shape, 7, np.uint8))
         assert found.tolist() == [[0, 0, shape[1], shape[0]]]
 
