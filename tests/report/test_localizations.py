@@ -127,6 +127,8 @@ def test_the_page_of_a_run_has_the_truth_the_figures_and_the_misses(tmp_path):
     assert parts == ["Final figures", "Curves", "Predictions", "Boxes", "Worst misses", "Model", "Environment"]
     result = read(path, "result.json")["test"]
     for name in ("gt_known", "top1", "whole_image", "center_box"):
-        assert f"<td>{result[f'{name}_localization']:.4f}</td></tr>" in page
+        assert (
+            f"<td>{name.replace('_', ' ')} localization</td><td>{result[f'{name}_localization']:.4f}</td></tr>" in page
+        )
     assert "20 of the 20 images of the split test" in page and page.count(": the truth") == 8
-    assert page.count("an IoU of") >= 2 and f"{result['mean_box_iou']:.4f}, the accuracy" in page
+    assert page.count("an IoU of") >= 2 and f"<td>mean box iou</td><td>{result['mean_box_iou']:.4f}</td>" in page
