@@ -3,11 +3,11 @@
 Paper: Ren, He, Girshick & Sun 2015; code: github.com/rbgirshick/py-faster-rcnn (faster_rcnn_end2end.yml and
 models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt). Photos resized to a shorter side of 600 and mirrored at
 random, minus the mean color; steps of two photos (iter_size 2), 256 anchors and 128 regions of each; SGD with momentum
-0.9 and weight decay 5e-4, 1e-3 for 50,000 steps and 1e-4 for 20,000; NMS 0.3 at the end.
+0.9 and weight decay 5e-4, 1e-3 for 50,000 steps and 1e-4 for 20,000, biases at twice that; conv1 and conv2 stay as in
+--start; NMS 0.3 at the end.
 Departures: every photo is fitted into 800x800 (`--side`) and padded by the mean color below or on the right, so that
-one of 500x375 becomes 800x600, as there, and a longer one smaller; anchors may lie in the padding; biases learn at the
-rate of kernels (twice it, there) and decay; conv1 and conv2 are trained too (fixed, there). Without --start all
-weights are random.
+one of 500x375 becomes 800x600, as there, and a longer one smaller; anchors may lie in the padding. Without --start all
+weights are random, and all learn.
 Data: VOCdevkit/VOC2007; its test split is read once, at the end. Difficult boxes are not learned.
 Weights: jaxcnn import-weights vgg16 vgg16.pth --out runs/vgg16; the recipe is for weights that read 0..255 minus the
 mean, as Caffe's. torchvision's read other numbers: give its own with --data.normalize.mean and --data.normalize.std.
@@ -19,6 +19,7 @@ import jaxcnn as jc
 from jaxcnn.data.voc import CLASSES
 
 MEAN = (124, 117, 104)  # MEAN_RGB, so that the net reads zeros
+FIXED = jc.Group("params/backbone/conv[12]_*", freeze=True)
 NEW = ("params/rpn/*", "params/head/cls_score/*", "params/head/bbox_pred/*", "params/head/fc8/*")
 
 
@@ -39,7 +40,8 @@ def experiment(start: str | None = None, side: int = 800) -> jc.Experiment:
             batch_size=2,
             evaluation_batch_size=2,
         ),
-        optimizer=jc.SGD(learning_rate=1e-3, momentum=0.9, weight_decay=5e-4),
+        optimizer=jc.SGD(learning_rate=1e-3, momentum=0.9, weight_decay=5e-4, decay="all"),
+        groups=(*((FIXED,) if start else ()), jc.Group("*/bias", rate=2.0)),
         schedule=jc.StepDecay((jc.steps(50_000),), 0.1),
         init_from=jc.InitFrom(run=start, exclude=NEW if start else ()),
         duration=jc.steps(70_000),

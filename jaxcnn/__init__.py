@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
+    from jaxcnn.data.composed import ComposedCutouts as ComposedCutouts
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.fields import Field as Field
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
+    from jaxcnn.train.groups import Group as Group
     from jaxcnn.train.init_from import InitFrom as InitFrom
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
@@ -153,6 +155,7 @@ _FROM = {
     "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
+    "jaxcnn.data.composed": ("ComposedCutouts",),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
@@ -288,6 +291,7 @@ _FROM = {
         "examples",
         "steps",
     ),
+    "jaxcnn.train.groups": ("Group",),
     "jaxcnn.train.init_from": ("InitFrom",),
     "jaxcnn.train.mesh": ("Parallel",),
     "jaxcnn.train.optimizers": (

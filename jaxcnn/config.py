@@ -36,6 +36,7 @@ LONGEST_NAME = 300
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
     "jaxcnn:COCODetection": ("images", "annotations"),
+    "jaxcnn:ComposedCutouts": ("path",),
     "jaxcnn:Folder": ("path",),
     "jaxcnn:PairedFolders": ("images", "masks"),
     "jaxcnn:VOCDetection": ("path",),
@@ -249,13 +250,14 @@ def set_data_paths(encoded: Any, values: dict[str, Any]) -> None:
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """The differences of two encoded configs that are not allowed between the starts of one run."""
     both = set(run_only_fields(old)) & set(run_only_fields(new))
-    old = _with_new_parts(old)
+    old, new = _with_new_parts(old), _with_new_parts(new)
     return {path: values for path, values in differences(old, new).items() if path not in both}
 
 
 def _with_new_parts(stored: Any) -> Any:
     """A config with the parts that its classes did not have when it was stored, such as a source's rules for boxes,
-    as they are by default: a run of before goes on. Of single values only None is taken for what was not there."""
+    as they are by default: a run of before goes on. Of single values only None and () are taken for what was not
+    there."""
     if isinstance(stored, list):
         return [_with_new_parts(item) for item in stored]
     if not isinstance(stored, dict):
@@ -266,7 +268,8 @@ def _with_new_parts(stored: Any) -> Any:
     with contextlib.suppress(UserError):  # a class that is gone is refused where it is built
         for field in dataclasses.fields(_find(stored["class"])):
             default: Any = field.default
-            if field.name not in filled and dataclasses.is_dataclass(default) and not isinstance(default, type):
+            part = dataclasses.is_dataclass(default) and not isinstance(default, type)
+            if field.name not in filled and (part or default == ()):
                 filled[field.name] = encode(default)
     return filled
 

@@ -38,6 +38,7 @@ from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
+from jaxcnn.train.groups import group_lines
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
@@ -138,7 +139,9 @@ class _Loop:
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState
-        self.frozen: dict[str, Any] = {}  # variables that training does not change; no experiment has any yet
+        self.frozen: dict[
+            str, Any
+        ] = {}  # variables outside of the state, such as a teacher's; no experiment has any yet
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, self._skipped, self._diverge)
@@ -165,6 +168,8 @@ class _Loop:
             with self.events.phase("compile"):
                 self.evaluation_step = self.stepper.compile_evaluation()
             display.line(f"evaluation step compiled: {self.evaluation_step}")
+        for line in group_lines(self.stepper.abstract.params, plan.experiment.groups):
+            display.line(line)
         for line in plan.warnings():
             display.line(f"warning: {line}")
         for split, examples, transforms in [

@@ -36,6 +36,7 @@ def train_step(
         ema=experiment.ema,
         log_every=log_every,
         skip=experiment.skip_bad_steps,
+        groups=experiment.groups,
     )
 
 

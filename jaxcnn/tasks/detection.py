@@ -25,7 +25,7 @@ from jaxcnn.models.detector import Detections
 from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.rpn import Proposals
 from jaxcnn.ops import boxes as box_ops
-from jaxcnn.tasks.drawn_boxes import corners, draw_boxes
+from jaxcnn.tasks.drawn_boxes import corners, draw_boxes, draw_true_boxes
 from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, given_proposals
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, check_classes
 from jaxcnn.tasks.yolo_loss import YOLOLoss
@@ -200,8 +200,8 @@ class Detection:
         return predicted.replace(boxes=to_original(predicted.boxes, placement, np.array(size)))
 
     def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
-        """The `top` detections with a score of 0.2 at least; all detections as values; the picture "boxes" of the
-        former."""
+        """The `top` detections with a score of 0.2 at least, or a row that says that there is none; all detections as
+        values; the picture "boxes" of the former."""
         every = [
             {"class": classes[label], "score": float(score), "box": [round(float(side), 2) for side in box]}
             for box, score, label in zip(predicted.boxes, predicted.scores, predicted.classes, strict=True)
@@ -209,6 +209,9 @@ class Detection:
         ]
         shown = sum(found["score"] >= CERTAIN for found in every)
         rows = [(f["class"], f"{f['score']:.3f} at {corners(f['box'])}") for f in every[:shown][:top]]
+        if not shown:
+            best = f"; the highest is {every[0]['score']:.3f}" if every else ""
+            rows = [("none", f"no score of at least {CERTAIN}{best}")]
         if shown > top:
             rows.append(("...", f"{shown - top} more with a score of at least {CERTAIN}"))
         texts = [f"{found['class']} {found['score']:.2f}" for found in every[:shown]]
@@ -218,11 +221,7 @@ class Detection:
 
     def draw_truth(self, truth: Mapping[str, np.ndarray], image: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         """The true boxes, dashed, with their names; "?" behind those that nobody is asked to find."""
-        rows = np.flatnonzero(truth["classes"] >= 0)
-        labels = [int(label) for label in truth["classes"][rows]]
-        free = (truth["difficult"] | truth["crowd"])[rows]
-        texts = [classes[label] + "?" * bool(odd) for label, odd in zip(labels, free, strict=True)]
-        return draw_boxes(image, truth["boxes"][rows], labels, texts, dashed=True)
+        return draw_true_boxes(image, truth, classes)
 
     def _look(
         self, model: nn.Module, variables: Variables, images: jax.Array, boxes: jax.Array | None
