@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
+    from jaxcnn.data.composed import ComposedCutouts as ComposedCutouts
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.fields import Field as Field
@@ -151,6 +152,7 @@ _FROM = {
     "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
+    "jaxcnn.data.composed": ("ComposedCutouts",),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),

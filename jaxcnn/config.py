@@ -34,6 +34,7 @@ LONGEST_NAME = 300
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
     "jaxcnn:COCODetection": ("images", "annotations"),
+    "jaxcnn:ComposedCutouts": ("path",),
     "jaxcnn:Folder": ("path",),
     "jaxcnn:PairedFolders": ("images", "masks"),
     "jaxcnn:VOCDetection": ("path",),
