@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
+    from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
@@ -281,7 +282,7 @@ _FROM = {
     "jaxcnn.tasks.detection": ("Detection",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
-    "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss"),
+    "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),

@@ -168,10 +168,9 @@ class _Loop:
             with self.events.phase("compile"):
                 self.evaluation_step = self.stepper.compile_evaluation()
             display.line(f"evaluation step compiled: {self.evaluation_step}")
-        for line in group_lines(self.stepper.abstract.params, plan.experiment.groups):
+        groups = group_lines(self.stepper.abstract.params, plan.experiment.groups)
+        for line in (*groups, *(f"warning: {warning}" for warning in plan.warnings())):
             display.line(line)
-        for line in plan.warnings():
-            display.line(f"warning: {line}")
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
