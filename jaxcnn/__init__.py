@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
     from jaxcnn.runs.run import predict as predict
+    from jaxcnn.studies.inference_time import InferenceTime as InferenceTime
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -260,6 +261,7 @@ _FROM = {
         "load_run",
         "predict",
     ),
+    "jaxcnn.studies.inference_time": ("InferenceTime",),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
         "Cost",
