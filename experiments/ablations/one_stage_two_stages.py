@@ -55,7 +55,7 @@ def study(quick: bool = False) -> jc.Study:
         seeds=(0, 1, 2) if quick else (0, 1, 2, 3, 4),
         metric=FOUND,
         probes=(jc.InferenceTime(beside=cells),),
-        note="Times are those of a YOLO net with random weights that is asked in turn with each net, times the figure.",
+        note="A time is a multiple of that of a YOLO net with random weights, which is asked in turn with each net.",
     )
 
 
