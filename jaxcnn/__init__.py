@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
+    from jaxcnn.data.proposals import WithProposals as WithProposals
+    from jaxcnn.data.proposals import read_proposals as read_proposals
+    from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import IMAGENET as IMAGENET
@@ -161,6 +165,8 @@ _FROM = {
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
+    "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
+    "jaxcnn.data.selective_search": ("SelectiveSearch",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (

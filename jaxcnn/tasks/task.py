@@ -105,6 +105,11 @@ def score_of(task: Task) -> str:
     return next(iter(task.directions))
 
 
+def inputs_of(task: Task) -> tuple[str, ...]:
+    """The fields of a batch that `predict` reads beside the images, by keyword: the task's `inputs`, or none."""
+    return getattr(task, "inputs", ())
+
+
 @runtime_checkable
 class Placing(Task, Protocol):
     """A task that answers with places in the image, such as boxes, and can tell them in the original one."""
