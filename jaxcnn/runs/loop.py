@@ -37,7 +37,7 @@ from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import stepper_for
-from jaxcnn.runs.teacher import load_frozen
+from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
 from jaxcnn.train.groups import group_lines
 from jaxcnn.train.schedules import Plateau
@@ -180,10 +180,7 @@ class _Loop:
             self.report_progress(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms, evaluated=split != _TRAIN)
         self.report_progress("the restored state", patient=True)
-        frozen, digest = load_frozen(plan)
-        self.frozen = self.stepper.put_frozen(frozen)
-        for member in self.members:
-            member.teacher = digest
+        self.frozen = frozen_for(self.members, self.stepper)
         self._restore()
         for member in self.members:
             member.batches = train_batches(member.plan, *self.splits[_TRAIN])

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,9 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs import checkpoint as checkpoints
+from jaxcnn.runs.member import Member
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import Plan
+from jaxcnn.runs.stepper import Stepper
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.task import TEACHER
 
@@ -60,6 +63,14 @@ def load_frozen(plan: Plan) -> tuple[Any, str | None]:
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return {TEACHER: variables}, digest.hexdigest()
+
+
+def frozen_for(members: Sequence[Member], stepper: Stepper) -> Any:
+    """The same on the devices, for runs that train together; their checkpoints note whose weights they learned from."""
+    frozen, digest = load_frozen(members[0].plan)
+    for member in members:
+        member.teacher = digest
+    return stepper.put_frozen(frozen)
 
 
 def _variables(experiment: Experiment, restored: Any) -> Any:
