@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
+    from jaxcnn.data.proposals import WithProposals as WithProposals
+    from jaxcnn.data.proposals import read_proposals as read_proposals
+    from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import IMAGENET as IMAGENET
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
     from jaxcnn.models.heads import GAP as GAP
+    from jaxcnn.models.heads import HintRegressor as HintRegressor
     from jaxcnn.models.inception_v3 import InceptionV3 as InceptionV3
     from jaxcnn.models.inception_v3 import InceptionV3AuxiliaryHead as InceptionV3AuxiliaryHead
     from jaxcnn.models.inception_v4 import InceptionV4 as InceptionV4
@@ -115,6 +120,7 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.detection import Detection as Detection
+    from jaxcnn.tasks.distillation import Distillation as Distillation
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
@@ -159,6 +165,8 @@ _FROM = {
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
+    "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
+    "jaxcnn.data.selective_search": ("SelectiveSearch",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -218,6 +226,7 @@ _FROM = {
     "jaxcnn.models.heads": (
         "FC",
         "GAP",
+        "HintRegressor",
     ),
     "jaxcnn.models.inception_v3": (
         "InceptionV3",
@@ -274,6 +283,7 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.detection": ("Detection",),
+    "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),

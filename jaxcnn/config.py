@@ -6,7 +6,9 @@ readable. Format 0, before there was a number, named modules: `upgraded` reads i
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import operator
 import re
 import sys
 from collections.abc import Mapping
@@ -39,6 +41,7 @@ FOLDER_FIELDS = {
     "jaxcnn:PairedFolders": ("images", "masks"),
     "jaxcnn:VOCDetection": ("path",),
     "jaxcnn:VOCSegmentation": ("path",),
+    "jaxcnn:WithProposals": ("file",),
 }
 
 # What was called so in the config of an older run, and is called otherwise now: fields' values, and classes.
@@ -230,16 +233,18 @@ def run_only_fields(encoded: Any) -> tuple[str, ...]:
 def folder_fields(encoded: Any) -> tuple[str, ...]:
     """The fields of an encoded config's source that say where its files lie, and nothing of what they are."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return FOLDER_FIELDS.get(source.get("class", ""), ())
+    within = source.get("source")  # of a source that adds something to another
+    inner = folder_fields({"data": {"source": within}}) if isinstance(within, dict) else ()
+    return (*FOLDER_FIELDS.get(source.get("class", ""), ()), *(f"source.{field}" for field in inner))
 
 
 def set_data_paths(encoded: Any, values: dict[str, Any]) -> None:
     """Puts the paths of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
     data = encoded.get("data", {})
-    of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
-    for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):
+    for path in ("data.data_dir", *(f"data.source.{field}" for field in folder_fields(encoded))):
         if path in values and path in run_only_fields(encoded):
-            part[field] = values[path]
+            *way, field = path.split(".")[1:]
+            functools.reduce(operator.getitem, way, data)[field] = values[path]
 
 
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:

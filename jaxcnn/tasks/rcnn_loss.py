@@ -89,9 +89,7 @@ class FastRCNNLoss:
         def run(model: RegionDetector, images: jax.Array, train: bool) -> dict[str, jax.Array]:
             ends = model.features(images, train=train)
             if "proposals" in batch:
-                boxes = batch["proposals"]
-                valid = ~box_ops.is_empty(boxes)
-                given = Proposals(jnp.where(valid[..., None], boxes, 0.0), valid.astype(jnp.float32), valid)
+                given = given_proposals(batch["proposals"])
             else:
                 size, anchors = (images.shape[1], images.shape[2]), None
                 if model.rpn is not None:
@@ -264,6 +262,12 @@ def truth_of(batch: Mapping[str, jax.Array]) -> Truth:
     valid = (batch["classes"] >= 0) & ~box_ops.is_empty(batch["boxes"])
     boxes = jnp.where(valid[..., None], batch["boxes"], 0.0)
     return Truth(boxes, jnp.where(valid, batch["classes"], 0), valid)
+
+
+def given_proposals(boxes: jax.Array) -> Proposals:
+    """A batch's "proposals" [B, P, 4] for a net without an RPN; rows without area are none."""
+    valid = ~box_ops.is_empty(boxes)
+    return Proposals(jnp.where(valid[..., None], boxes, 0.0), valid.astype(jnp.float32), valid)
 
 
 def draw_regions(
