@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
     from jaxcnn.models.heads import GAP as GAP
+    from jaxcnn.models.heads import HintRegressor as HintRegressor
     from jaxcnn.models.inception_v3 import InceptionV3 as InceptionV3
     from jaxcnn.models.inception_v3 import InceptionV3AuxiliaryHead as InceptionV3AuxiliaryHead
     from jaxcnn.models.inception_v4 import InceptionV4 as InceptionV4
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.detection import Detection as Detection
+    from jaxcnn.tasks.distillation import Distillation as Distillation
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
@@ -228,6 +230,7 @@ _FROM = {
     "jaxcnn.models.heads": (
         "FC",
         "GAP",
+        "HintRegressor",
     ),
     "jaxcnn.models.inception_v3": (
         "InceptionV3",
@@ -285,6 +288,7 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.detection": ("Detection",),
+    "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
