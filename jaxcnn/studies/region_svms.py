@@ -119,8 +119,8 @@ class BoxRegressor:
 
 
 def fit_boxes(features: np.ndarray, offsets: np.ndarray, penalty: float = 1000.0) -> BoxRegressor:
-    """Ridge regression of offsets [N, 4] on features [N, D]: the targets are centered and decorrelated first; the
-    penalty is on the bias too.
+    """Ridge regression of offsets [N, 4] on features [N, D]: the targets are centered and decorrelated first, as
+    there, which changes no answer of a regression with one penalty for all targets; it is on the bias too.
 
     Raises ValueError if there is no pair.
 

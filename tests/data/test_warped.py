@@ -62,7 +62,7 @@ def cropped(image, box, size, padding, fill):
     return window
 
 
-@pytest.mark.parametrize(("size", "padding"), [(27, 4), (32, 0), (14, 2)])
+@pytest.mark.parametrize(("size", "padding"), [(27, 4), (32, 0), (14, 2), (32, 8)])
 def test_crops_are_those_of_the_released_code(size, padding):
     rng = np.random.default_rng(size)
     image = rng.integers(0, 256, (40, 57, 3), np.uint8)
@@ -71,8 +71,10 @@ def test_crops_are_those_of_the_released_code(size, padding):
     boxes[:15] = np.rint(boxes[:15])
     boxes = np.clip(boxes, 0, [57, 40, 57, 40])
     boxes = np.concatenate([boxes, [[0, 0, 57, 40], [56, 39, 57, 40], [0, 0, 1, 40], [10, 10, 10.4, 10.3]]])
+    at_left = [[x, y, x + w, y + w] for w in range(1, 36, 3) for x, y in ((0, 1), (1, 3))]  # halves of pixels round up
+    boxes = np.concatenate([boxes, at_left])
     found = jc.warp_regions(image, boxes, size, padding, fill=(124, 117, 104))
-    assert found.shape == (34, size, size, 3) and found.dtype == np.uint8
+    assert found.shape == (58, size, size, 3) and found.dtype == np.uint8
     for row, box in enumerate(boxes):
         expected = cropped(image.astype(float), box, size, padding, (124, 117, 104))
         np.testing.assert_allclose(found[row], expected, atol=0.51, err_msg=str(box))  # whole levels

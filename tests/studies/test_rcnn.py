@@ -14,8 +14,8 @@ import jaxcnn as jc
 from jaxcnn.data.warped import regions_of
 from jaxcnn.metrics.detections import overlaps
 from jaxcnn.studies import region_svms
-from jaxcnn.studies.rcnn import RCNN, WAYS, by_class, own_classes, seer, thinned
-from jaxcnn.studies.region_svms import RegionFeatures, fit_boxes, fit_svms, scale_to
+from jaxcnn.studies.rcnn import RCNN, WAYS, RCNNDetector, by_class, own_classes, seer, thinned
+from jaxcnn.studies.region_svms import BoxRegressor, RegionFeatures, SVMs, fit_boxes, fit_svms, scale_to
 from tests.compilation import quick
 
 SCENES = jc.Synthetic((48, 64, 3), classes=2, train=12, test=8, parts=("boxes", "proposals"))
@@ -132,6 +132,23 @@ def test_what_overlaps_a_better_one_of_its_class_is_gone():
         np.testing.assert_allclose(found["boxes"][mine], boxes[kept, kind], rtol=1e-6)
     few = thinned(scores[:3], boxes[:3], 0.3)
     assert 0 < len(few["scores"]) <= 6
+
+
+def test_each_way_has_its_own_scores_and_boxes():
+    """Two proposals, two classes, features that are their own scores; class 0 moves its boxes to the right."""
+    svms = SVMs(np.float32([[1, 0], [0, 1]]), np.float32([0, -np.inf]))
+    shift = BoxRegressor(np.zeros((3, 4)), np.array([0.5, 0, 0, 0]), np.eye(4))
+    detector = RCNNDetector(RCNN(layer="a", box_layer="a"), svms, 2.0, [shift, None], 1.0)
+    seen = {"a": np.float32([[3, 5], [-1, 7]]), "probabilities": np.float32([[0.1, 0.9, 0], [0.2, 0.1, 0.7]])}
+    boxes = np.float32([[0, 0, 10, 10], [20, 0, 40, 10]])
+    found = detector.detect(seen, boxes, (10, 45))
+    assert found["SVMs"]["scores"].tolist() == [6, -2] and found["SVMs"]["classes"].tolist() == [0, 0]
+    assert found["SVMs"]["boxes"].tolist() == boxes.tolist()
+    np.testing.assert_allclose(found["SVMs and boxes"]["boxes"], [[5, 0, 15, 10], [30, 0, 45, 10]], atol=1e-5)
+    by_softmax = {
+        (k, round(float(s), 3)) for k, s in zip(*(found["softmax"][n] for n in ("classes", "scores")), strict=True)
+    }
+    assert by_softmax == {(0, 0.9), (1, 0.7), (0, 0.1), (1, 0.0)}
 
 
 def test_objects_come_before_proposals_and_every_class_has_its_overlap():
