@@ -4,7 +4,7 @@ Girshick, Donahue, Darrell & Malik 2014, sections 2.1 and 2.3 and appendix A; co
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.parts import SOURCE, check_part
 
 BACKGROUND = "background"
+KEPT = 8
+"""Decoded photos, more than threads that read a set into memory on most machines."""
 _KEY = (0x77617270, 1)  # of the choice of regions: never change it
 
 
@@ -74,7 +76,8 @@ class WarpedRegions:
         source = jc.WarpedRegions(photos, size=32, padding=2)  # of 1 + len(CLASSES) classes
 
     Splits are those of the photos, and parts of these. All photos are read once when a split is opened, and its regions
-    are then taken from the photos again: give room for them by `Data(memory_limit=...)`.
+    are then taken from the photos again: let them fit into memory by `Data(memory_limit=...)`, since out of it each
+    region of a shuffled batch costs the decoding of its photo.
 
     Departure: backgrounds are chosen once, so many that `foreground` of all regions are objects; there, so many of
     every batch of 128.
@@ -117,6 +120,7 @@ class RegionExamples:
         self.name, self.split = photos.name, photos.split
         self.classes = (BACKGROUND, *photos.classes)
         self.photos, self.source = photos, source
+        self._kept: dict[int, np.ndarray] = {}
         counted = [regions_of(photos, i) for i in range(len(photos))]
         boxes = [np.zeros((0, 4), np.float32)] + [each.boxes for each in counted]
         labels = np.concatenate([np.zeros(0, np.int64)] + [each.labels(source.iou) for each in counted])
@@ -137,10 +141,21 @@ class RegionExamples:
     def __getitem__(self, i: int) -> Example:
         i = check_index(i, len(self))
         try:
-            image = self.photos[int(self._photo[i])]["image"]
+            image = self._image(int(self._photo[i]))
         except BrokenExample as error:
             raise BrokenExample(i, error.where, error.cause) from error
         return {"image": self.source.warp(image, self._boxes[i : i + 1])[0], "label": int(self.labels[i])}
+
+    def _image(self, photo: int) -> np.ndarray:
+        """A photo, of which the newest few are kept: read in order, the regions of one come one after another."""
+        image = self._kept.get(photo)
+        if image is None:
+            image = self.photos[photo]["image"]
+            self._kept = dict([*self._kept.items()][1 - KEPT :]) | {photo: image}  # a new one, since threads read it
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": {}}
 
     def where(self, i: int) -> str:
         """The photo and the region in it."""

@@ -133,6 +133,17 @@ def test_a_classifier_is_trained_on_them():
     np.testing.assert_array_equal(loaded.arrays["label"], examples.labels)
 
 
+def test_a_photo_is_decoded_once_for_regions_that_follow_one_another(monkeypatch):
+    examples = jc.WarpedRegions(SCENES, size=16, padding=2).open("train")
+    read, kind = [], type(examples.photos)
+    before = kind.__getitem__
+    monkeypatch.setattr(kind, "__getitem__", lambda self, i: read.append(i) or before(self, i))
+    for i in range(len(examples)):
+        examples[i]
+    assert read == sorted({*read}) and len(read) == 6 < len(examples)
+    assert not pickle.loads(pickle.dumps(examples))._kept and len(examples._kept) <= 8
+
+
 def test_files_are_those_of_the_photos(voc, tmp_path):
     voc.add("b", [CAT, DOG]).add("a", [])
     (tmp_path / "x.json").write_text(json.dumps({"a": [[0, 0, 9, 9]], "b": [[10, 5, 30, 20], [40, 30, 50, 38]]}))
