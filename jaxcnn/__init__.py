@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
+    from jaxcnn.data.composed import ComposedCutouts as ComposedCutouts
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
     from jaxcnn.data.fields import Field as Field
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
+    from jaxcnn.data.proposals import WithProposals as WithProposals
+    from jaxcnn.data.proposals import read_proposals as read_proposals
+    from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
     from jaxcnn.data.transforms import IMAGENET as IMAGENET
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
     from jaxcnn.data.voc import VOCDetection as VOCDetection
     from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
+    from jaxcnn.data.warped import WarpedRegions as WarpedRegions
+    from jaxcnn.data.warped import warp_regions as warp_regions
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
@@ -68,6 +75,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
     from jaxcnn.models.heads import GAP as GAP
+    from jaxcnn.models.heads import HintRegressor as HintRegressor
     from jaxcnn.models.inception_v3 import InceptionV3 as InceptionV3
     from jaxcnn.models.inception_v3 import InceptionV3AuxiliaryHead as InceptionV3AuxiliaryHead
     from jaxcnn.models.inception_v4 import InceptionV4 as InceptionV4
@@ -106,6 +114,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import Shift as Shift
     from jaxcnn.studies.probes import Shifted as Shifted
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
+    from jaxcnn.studies.rcnn import RCNN as RCNN
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.studies.weak_localization import SameBox as SameBox
@@ -114,11 +123,13 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.detection import Detection as Detection
+    from jaxcnn.tasks.distillation import Distillation as Distillation
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
+    from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
     from jaxcnn.tasks.segmentation import Segmentation as Segmentation
     from jaxcnn.tasks.task import Answer as Answer
     from jaxcnn.tasks.task import Task as Task
@@ -129,6 +140,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
+    from jaxcnn.train.groups import Group as Group
     from jaxcnn.train.init_from import InitFrom as InitFrom
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
@@ -149,12 +161,15 @@ _FROM = {
     "jaxcnn.data.coco": ("COCODetection",),
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
+    "jaxcnn.data.composed": ("ComposedCutouts",),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
+    "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
+    "jaxcnn.data.selective_search": ("SelectiveSearch",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -177,6 +192,7 @@ _FROM = {
         "VerticalFlip",
     ),
     "jaxcnn.data.voc": ("VOCDetection", "VOCSegmentation"),
+    "jaxcnn.data.warped": ("WarpedRegions", "warp_regions"),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",
@@ -214,6 +230,7 @@ _FROM = {
     "jaxcnn.models.heads": (
         "FC",
         "GAP",
+        "HintRegressor",
     ),
     "jaxcnn.models.inception_v3": (
         "InceptionV3",
@@ -259,6 +276,7 @@ _FROM = {
         "Shifted",
         "WithoutBlocks",
     ),
+    "jaxcnn.studies.rcnn": ("RCNN",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",
@@ -270,9 +288,10 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.detection": ("Detection",),
+    "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
-    "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss"),
+    "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
@@ -282,6 +301,7 @@ _FROM = {
         "examples",
         "steps",
     ),
+    "jaxcnn.train.groups": ("Group",),
     "jaxcnn.train.init_from": ("InitFrom",),
     "jaxcnn.train.mesh": ("Parallel",),
     "jaxcnn.train.optimizers": (

@@ -6,7 +6,9 @@ readable. Format 0, before there was a number, named modules: `upgraded` reads i
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import operator
 import re
 import sys
 from collections.abc import Mapping
@@ -34,10 +36,12 @@ LONGEST_NAME = 300
 # Of sources whose versions are digests of their files.
 FOLDER_FIELDS = {
     "jaxcnn:COCODetection": ("images", "annotations"),
+    "jaxcnn:ComposedCutouts": ("path",),
     "jaxcnn:Folder": ("path",),
     "jaxcnn:PairedFolders": ("images", "masks"),
     "jaxcnn:VOCDetection": ("path",),
     "jaxcnn:VOCSegmentation": ("path",),
+    "jaxcnn:WithProposals": ("file",),
 }
 
 # What was called so in the config of an older run, and is called otherwise now: fields' values, and classes.
@@ -229,28 +233,31 @@ def run_only_fields(encoded: Any) -> tuple[str, ...]:
 def folder_fields(encoded: Any) -> tuple[str, ...]:
     """The fields of an encoded config's source that say where its files lie, and nothing of what they are."""
     source = encoded.get("data", {}).get("source", {}) if isinstance(encoded, dict) else {}
-    return FOLDER_FIELDS.get(source.get("class", ""), ())
+    within = source.get("source")  # of a source that adds something to another
+    inner = folder_fields({"data": {"source": within}}) if isinstance(within, dict) else ()
+    return (*FOLDER_FIELDS.get(source.get("class", ""), ()), *(f"source.{field}" for field in inner))
 
 
 def set_data_paths(encoded: Any, values: dict[str, Any]) -> None:
     """Puts the paths of the data among `values`, {"data.data_dir": ...}, into an encoded config."""
     data = encoded.get("data", {})
-    of_source = [(f"data.source.{field}", data["source"], field) for field in folder_fields(encoded)]
-    for path, part, field in (("data.data_dir", data, "data_dir"), *of_source):
+    for path in ("data.data_dir", *(f"data.source.{field}" for field in folder_fields(encoded))):
         if path in values and path in run_only_fields(encoded):
-            part[field] = values[path]
+            *way, field = path.split(".")[1:]
+            functools.reduce(operator.getitem, way, data)[field] = values[path]
 
 
 def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """The differences of two encoded configs that are not allowed between the starts of one run."""
     both = set(run_only_fields(old)) & set(run_only_fields(new))
-    old = _with_new_parts(old)
+    old, new = _with_new_parts(old), _with_new_parts(new)
     return {path: values for path, values in differences(old, new).items() if path not in both}
 
 
 def _with_new_parts(stored: Any) -> Any:
     """A config with the parts that its classes did not have when it was stored, such as a source's rules for boxes,
-    as they are by default: a run of before goes on. Of single values only None is taken for what was not there."""
+    as they are by default: a run of before goes on. Of single values only None and () are taken for what was not
+    there."""
     if isinstance(stored, list):
         return [_with_new_parts(item) for item in stored]
     if not isinstance(stored, dict):
@@ -261,7 +268,8 @@ def _with_new_parts(stored: Any) -> Any:
     with contextlib.suppress(UserError):  # a class that is gone is refused where it is built
         for field in dataclasses.fields(_find(stored["class"])):
             default: Any = field.default
-            if field.name not in filled and dataclasses.is_dataclass(default) and not isinstance(default, type):
+            part = dataclasses.is_dataclass(default) and not isinstance(default, type)
+            if field.name not in filled and (part or default == ()):
                 filled[field.name] = encode(default)
     return filled
 

@@ -18,8 +18,9 @@ from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Task, better, score_of
-from jaxcnn.train.batch_norm import Group
+from jaxcnn.train.batch_norm import NormGroup
 from jaxcnn.train.duration import Duration, epochs, steps
+from jaxcnn.train.groups import Group
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optax, Optimizer
@@ -140,12 +141,14 @@ class Experiment:
     parallel: Parallel = Parallel()
     accumulate: int = 1
     """Microbatches per optimizer step, cut before anything else: batch norm sees one of them at a time."""
-    bn_group: Group = "global"
+    bn_group: NormGroup = "global"
     """Examples of the global batch, in a row, over which batch norm takes its statistics; "global": the microbatch."""
     rematerialize: bool = False
     """Keep only what enters each block or stage for the backward pass and compute the rest anew."""
     clip_norm: float | None = None
     """Largest global norm of the gradient; None: no clipping."""
+    groups: tuple[Group, ...] = ()
+    """Parameters by path that are frozen, or have a learning rate or a weight decay of their own."""
     ema: EMA = EMA()
     init_from: InitFrom = InitFrom()
     """Another run's weights to start from, for fine-tuning."""
@@ -174,6 +177,7 @@ class Experiment:
         parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
         parts.check_part("task", self.task, parts.TASK)
+        parts.check_parts("groups", self.groups, parts.GROUP)
         self._fill_metric("checkpoints")
         if isinstance(self.schedule, Plateau):
             self._fill_metric("schedule")

@@ -29,6 +29,10 @@ OPTIMIZER = {
     "build": "build(rate), from a function step -> learning rate to an optax transformation that scales by it",
     "learning_rate": "a float, the peak rate, which the schedule multiplies",
 }
+GROUP = {
+    "match": 'a pattern of parameters, as jc.Group has it: jc.Group("params/backbone/*", freeze=True)',
+    "freeze": "whether they stay as they are",
+}
 SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
 LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
 DETECTION_LOSS = {

@@ -22,6 +22,7 @@ from jaxcnn.config import (
 )
 from jaxcnn.data import transforms
 from jaxcnn.data.box_rules import BoxRules
+from jaxcnn.data.composed import ComposedCutouts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.paired_folders import PairedFolders
@@ -80,6 +81,7 @@ def test_differences_name_the_field_and_both_values():
     ("source", "moved"),
     [
         (Folder("a"), Folder("b")),
+        (ComposedCutouts("a"), ComposedCutouts("b")),
         (VOCSegmentation("a"), VOCSegmentation("b")),
         (PairedFolders("a/x", "a/y", ("one",)), PairedFolders("b/x", "c/y", ("one",))),
     ],
@@ -89,8 +91,10 @@ def test_where_the_files_of_a_source_lie_may_change_between_starts_and_nothing_e
     old, new = (encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=each))) for each in (source, moved))
     assert differences(old, new) and changes(old, new) == {}
     assert changes(old, encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=Digits()))))
-    grey = encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=dataclasses.replace(moved, channels=1))))
-    assert changes(old, grey) == {"data.source.channels": (3, 1)}
+    field, was, now = ("seed", 0, 1) if isinstance(source, ComposedCutouts) else ("channels", 3, 1)
+    other = dataclasses.replace(moved, **{field: now})
+    other = encode(dataclasses.replace(make(), data=Data((32, 32, 1), source=other)))
+    assert changes(old, other) == {f"data.source.{field}": (was, now)}
     set_data_paths(old, flatten(new))
     assert decode(old).data.source == moved
 

@@ -24,6 +24,7 @@ WANTED = {
     "difficult": "bool [N]",
     "crowd": "bool [N]",
     "area": "float32 [N]",
+    "proposals": "float32 [P, 4]",
     "points": "float32 [N, 2]",
 }
 FLAGS = ("difficult", "crowd")
@@ -139,6 +140,24 @@ def check_boxes(examples: Examples, i: int, boxes: Any, size: tuple[int, int]) -
         )
 
 
+def check_proposals(examples: Examples, i: int, proposals: Any, size: tuple[int, int]) -> None:
+    """Checks proposals, float32 [P, 4], (xmin, ymin, xmax, ymax) inside of an image of this size.
+
+    Raises:
+      BrokenExample: one reaches over the image.
+      UserError: they have another type or other axes.
+    """
+    _check_array(examples, i, "proposals", proposals, np.float32, (4,))
+    height, width = size
+    outside = ~((proposals >= 0) & (proposals <= (width, height, width, height))).all(1)
+    if outside.any():
+        raise BrokenExample(
+            i,
+            examples.where(i),
+            f"of its proposals {_box(proposals, outside)} reaches over the image of {_by(size)}",
+        )
+
+
 def check_points(examples: Examples, i: int, points: Any, size: tuple[int, int]) -> None:
     """Checks points, float32 [N, 2], (x, y) inside of an image of this size, or NaN if the image does not show them."""
     _check_array(examples, i, "points", points, np.float32, (2,))
@@ -208,8 +227,9 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
         if not set(names) - (known | example).keys():
             return {name: (known | example)[name] for name in names}
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
+    hint = "; WithProposals adds proposals to a source" * ("proposals" in names and "proposals" not in example)
     raise UserError(
-        f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}"
+        f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}{hint}"
     )
 
 
@@ -287,5 +307,8 @@ _CHECKS: dict[str, Callable[[Examples, int, Example], None]] = {
     "difficult": _of_boxes("difficult", np.bool_),
     "crowd": _of_boxes("crowd", np.bool_),
     "area": _of_boxes("area", np.float32),
+    "proposals": lambda examples, i, example: check_proposals(
+        examples, i, example["proposals"], example["image"].shape[:2]
+    ),
     "points": lambda examples, i, example: check_points(examples, i, example["points"], example["image"].shape[:2]),
 }

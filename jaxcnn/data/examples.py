@@ -24,6 +24,7 @@ Example = dict[str, Any]
     crowd      bool [N], boxes around several objects; where it is missing, none is
     area       float32 [N], of each object in pixels of the source's image, by which COCO's evaluation tells its size;
                where it is missing, its box's, and no transform changes it
+    proposals  float32 [P, 4], boxes in which an object may be, the best first; rows without area are none
     points     float32 [N, 2], (x, y) in the same pixels; NaN is a point that the image does not show
 
 An example may have other parts, of a user's own; those that a batch needs are named by its fields (data/fields.py).

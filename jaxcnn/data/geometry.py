@@ -15,7 +15,7 @@ from jaxcnn.data.images import Method, flip, resize
 
 OF_BOXES = ("classes", *FLAGS, "area")
 """Parts that say something of each box, and go when it goes."""
-MOVED = frozenset(("mask", "boxes", *OF_BOXES, "points", "placement"))
+MOVED = frozenset(("mask", "boxes", *OF_BOXES, "points", "placement", "proposals"))
 """The parts that lie in the image and move with it; all others stay as they are."""
 THINNEST = 1e-3
 """Pixels: a box of which less is left inside of the image is gone."""
@@ -50,7 +50,8 @@ UNMOVED = Geometry()
 
 def move(example: Example, geometry: Geometry) -> Example:
     """The example with all its parts moved. Boxes are clipped to what is seen and dropped, with what is said of them,
-    if nothing is; points that are not seen any more become NaN, since a point is known by its number.
+    if nothing is, and so are proposals; points that are not seen any more become NaN, since a point is known by its
+    number.
 
     Args:
       example: checked parts (data/checks.py).
@@ -67,6 +68,9 @@ def move(example: Example, geometry: Geometry) -> Example:
         seen = (boxes[:, 2:] - boxes[:, :2] > THINNEST).all(1)
         moved["boxes"] = boxes[seen]
         moved |= {name: example[name][seen] for name in OF_BOXES if name in example}
+    if "proposals" in example:
+        proposals = move_boxes(example["proposals"], geometry, size)
+        moved["proposals"] = proposals[(proposals[:, 2:] - proposals[:, :2] > THINNEST).all(1)]
     if "points" in example:
         moved["points"] = move_points(example["points"], geometry, size)
     if "placement" in example:

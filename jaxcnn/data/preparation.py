@@ -1,5 +1,9 @@
 """Preparation: one example from its source to the row of a batch, for training, evaluation, Memory and prediction."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 
 from jaxcnn.data.checks import PLACED, Checked, check_example, described, image_wanted
@@ -8,6 +12,8 @@ from jaxcnn.data.fields import Field, Fields
 from jaxcnn.data.geometry import MOVED, move
 from jaxcnn.data.transforms import Geometric, Transform
 from jaxcnn.errors import UserError
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class TransformMistake(UserError):
@@ -57,13 +63,17 @@ def transform_example(
         raise BrokenExample(i, examples.where(i), str(error)) from error
 
 
-def placed(image: np.ndarray, transforms: tuple[Transform, ...], rng: np.random.Generator) -> Example:
-    """An image without anything else after these transforms, with where it came from: "image", "original_size" and
-    "placement" (data/fields.py), by which `to_original` (data/geometry.py) tells boxes in it in the image itself.
+def placed(
+    image: np.ndarray, transforms: tuple[Transform, ...], rng: np.random.Generator, parts: Mapping[str, Any] = NOTHING
+) -> Example:
+    """An image, with these parts or nothing else, after these transforms, and where it came from: "image",
+    "original_size" and "placement" (data/fields.py), by which `to_original` (data/geometry.py) tells boxes in it in the
+    image itself.
 
     Raises: as `transformed`.
     """
-    return transformed({"image": image} | {name: of(image) for name, of in PLACED.items()}, transforms, rng)
+    placing = {name: of(image) for name, of in PLACED.items()}
+    return transformed({"image": image, **parts} | placing, transforms, rng)
 
 
 def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.random.Generator) -> Example:

@@ -40,6 +40,11 @@ def proposal_recall(
         best.append(overlaps(boxes[counted], offered).max(1, initial=0.0))
     found = np.concatenate(best)
     return {
-        f"recall_{round(100 * threshold)}": float((found >= threshold).mean()) if len(found) else float("nan")
+        recall_name(threshold): float((found >= threshold).mean()) if len(found) else float("nan")
         for threshold in thresholds
     }
+
+
+def recall_name(threshold: float) -> str:
+    """ "recall_50" for 0.5."""
+    return f"recall_{round(100 * threshold)}"

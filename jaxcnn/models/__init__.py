@@ -177,8 +177,9 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     model = model.clone(**given)
     if classes is not None:
         fields["classes"] = classes
-    rpn = getattr(model, "rpn", None)
-    parts = (model, model.backbone, model.head, *model.aux.values(), *([rpn] if rpn is not None else []))
+    of_regions = {part: getattr(model, part, None) for part in ("rpn", "rpn_backbone")}
+    of_regions = {part: module for part, module in of_regions.items() if module is not None}
+    parts = (model, model.backbone, model.head, *model.aux.values(), *of_regions.values())
     known = sorted({field for part in parts for field in _fields(part)} - set(_PARTS))
     for field in fields:
         if field not in known:
@@ -200,11 +201,11 @@ def create_model(name: str, classes: int | None = None, **fields: Any) -> Model:
     if isinstance(head, FC | SkipHead | BoxHead) and "width" in fields and not {"head", "widths"} & {*given, *fields}:
         head = head.clone(widths=tuple(max(1, round(width * fields["width"])) for width in head.widths))
     aux = {end: changed(part, keeps=own if "aux" in given else ()) for end, part in model.aux.items()}
-    more: dict[str, Any] = {"rpn": changed(rpn)} if rpn is not None else {}
+    more: dict[str, Any] = {part: changed(module) for part, module in of_regions.items()}
     return cast(Model, changed(model)).clone(backbone=changed(model.backbone), head=head, aux=aux, **more)
 
 
-_PARTS = ("backbone", "head", "aux", "rpn")
+_PARTS = ("backbone", "head", "aux", "rpn", "rpn_backbone")
 
 
 def list_models(pattern: str = "*") -> list[str]:

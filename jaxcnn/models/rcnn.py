@@ -62,6 +62,8 @@ class RegionDetector(nn.Module):
       head: features of regions, which it pools from the maps -> RegionOutputs.
       aux: of no use to it; every model has the field.
       rpn: (maps, size) -> AnchorOutputs, or None.
+      rpn_backbone: whose maps the RPN reads, as `backbone`; None: the head's. With one of its own nothing is shared, as
+        after the second of the four steps of Ren et al. 2015, section 3.2.
       score_threshold: a region whose probability of a class is below is no detection of it.
       iou_threshold: of non-maximum suppression within a class.
       detections: N, how many are kept of an image.
@@ -72,6 +74,7 @@ class RegionDetector(nn.Module):
     head: nn.Module
     aux: Mapping[str, nn.Module] = FrozenDict()
     rpn: nn.Module | None = None
+    rpn_backbone: nn.Module | None = None
     score_threshold: float = 0.05
     iou_threshold: float = 0.3
     detections: int = 100
@@ -79,7 +82,7 @@ class RegionDetector(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        for part in (self.backbone, self.head, self.rpn):
+        for part in (self.backbone, self.head, self.rpn, self.rpn_backbone):
             if part is not None:
                 check_choices(part)
 
@@ -100,8 +103,13 @@ class RegionDetector(nn.Module):
         """
         return extract_features(self, images, train=train)
 
+    def rpn_features(self, images: jax.Array, ends: Mapping[str, jax.Array], *, train: bool) -> Mapping[str, jax.Array]:
+        """The maps that the RPN reads: `ends`, the backbone's, or those of its own backbone."""
+        return ends if self.rpn_backbone is None else self.rpn_backbone(images, train=train)
+
     def score_anchors(self, ends: Mapping[str, jax.Array], size: tuple[int, int]) -> AnchorOutputs | None:
-        """What the RPN says of the anchors of images of (height, width); None without one."""
+        """What the RPN says of the anchors of images of (height, width), from the maps that it reads; None without
+        one."""
         return None if self.rpn is None else self.rpn(ends, size)
 
     def propose(self, anchors: AnchorOutputs | None, batch: int, size: tuple[int, int], *, train: bool) -> Proposals:
@@ -123,7 +131,7 @@ class RegionDetector(nn.Module):
         """Images [B, H, W, C], and proposals for a net without an RPN -> all that leads to detections."""
         size = (images.shape[1], images.shape[2])
         ends = self.features(images, train=train)
-        anchors = self.score_anchors(ends, size)
+        anchors = self.score_anchors(self.rpn_features(images, ends, train=train), size)
         if self.is_initializing():  # parameters do not depend on regions, and finding them would take seconds
             whole = jnp.broadcast_to(jnp.array([0, 0, size[1], size[0]], jnp.float32), (len(images), 1, 4))
             proposals = Proposals(whole, jnp.ones(whole.shape[:2]), jnp.ones(whole.shape[:2], bool))

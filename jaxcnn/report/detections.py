@@ -12,31 +12,20 @@ from jaxcnn.data.examples import Examples
 from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.metrics.average_precision import AveragePrecision
 from jaxcnn.metrics.hits import ImageHits
+from jaxcnn.report.mistakes import PICTURES, Mistake
 from jaxcnn.report.predictions import IMAGES, asked, sampled
 from jaxcnn.runs.prediction import Net
 from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.detection import CERTAIN
-from jaxcnn.tasks.drawn_boxes import draw_boxes
+from jaxcnn.tasks.drawn_boxes import draw_boxes, draw_true_boxes
 from jaxcnn.tasks.task import Detecting
 
-PICTURES = 8
-"""Photos of misses, and of false alarms."""
 CURVES = 10
 """Classes that have a curve, those with the most objects."""
 POINTS = 500
 """At most so many points of a curve are drawn: a class of COCO has hundreds of thousands."""
 NEAR = 0.1
 """IoU from which a false alarm is told as a box that lies badly and not as one where nothing is."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """A photo with one thing that is wrong in it."""
-
-    picture: np.ndarray
-    """uint8 [H, W, 3]."""
-    told: str
-    where: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +119,8 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def _worst(wrong: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int]]:
-    """(image, row) of the worst of each image's rows that are wrong, the worst first. `wrong` has for each image which
-    rows are, and how bad each is."""
+    """(image, row) of the worst of each image's rows that are wrong, the worst first, PICTURES at most. `wrong` has for
+    each image which rows are, and how bad each is."""
     found = []
     for image, (rows, badness) in enumerate(wrong):
         if rows.any():
@@ -160,8 +149,7 @@ def _alarm(
 ) -> tuple[np.ndarray, str]:
     """The false alarm, and what is true in the photo, dashed."""
     kind, box, score = (record[f"found_{name}"][row] for name in ("classes", "boxes", "scores"))
-    rows = np.flatnonzero(record["classes"] >= 0)
-    true = draw_boxes(image, record["boxes"][rows], [int(k) for k in record["classes"][rows]], [""] * len(rows), True)
+    true = draw_true_boxes(image, record, classes, named=False)
     factor = true.shape[1] / image.shape[1]
     name, iou = classes[int(kind)], hits.iou[row]
     picture = draw_boxes(true, box[None] * factor, [int(kind)], [f"{name} {score:.2f}"])

@@ -13,7 +13,7 @@ from jaxcnn.data.examples import Example, Examples
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
 from jaxcnn.runs.prediction import Net
 from jaxcnn.runs.setup import batch_fields
-from jaxcnn.tasks.task import Answer, Drawing
+from jaxcnn.tasks.task import Answer, Drawing, inputs_of
 
 IMAGES = 10_000
 """At most so many images of a split are predicted for a page."""
@@ -94,20 +94,23 @@ class Chosen:
 
 
 def asked(
-    net: Net, examples: Examples, ask: Callable[[np.ndarray], Any], stop: Callable[[], bool]
+    net: Net, examples: Examples, ask: Callable[..., Any], stop: Callable[[], bool]
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-    """Batches of a split with what `ask` says of their images: IMAGES examples at most, in the order of `sampled`.
+    """Batches of a split with what `ask` says of their images and of what the task reads beside them: IMAGES examples
+    at most, in the order of `sampled`.
 
     No batch is started after SECONDS, compilation not counted, or once `stop` says so.
     """
     data = net.data
     size, fields = min(BATCH, data.evaluation_batch_size), batch_fields(net.experiment, evaluated=True)
     batches = EvaluationBatches(sampled(examples, IMAGES), data.preprocess, fields, size, data.tolerate_broken)
-    ask(np.zeros((size, *data.shape(evaluated=True)), np.uint8))  # compiled before the clock starts
+    inputs = inputs_of(net.experiment.task)
+    # Compiled before the clock starts.
+    ask(fields["image"].empty(size), **{name: fields[name].empty(size) for name in inputs})
     end = time.monotonic() + SECONDS
     with contextlib.closing(iterate(batches)) as read:
         for batch in read:
-            yield batch, ask(batch["image"])
+            yield batch, ask(batch["image"], **{name: batch[name] for name in inputs})
             if time.monotonic() > end or stop():
                 return
 
@@ -151,5 +154,6 @@ def show(net: Net, examples: Examples) -> list[Shown]:
             image, truth = batch["image"][0], None
             if isinstance(task, Drawing):
                 truth = task.draw_truth({name: batch[name][0] for name in fields}, image, net.classes)
-            found.append(Shown(image, net.answer(image), truth, chosen.where(i)))
+            inputs = {name: batch[name][0] for name in inputs_of(task)}
+            found.append(Shown(image, net.answer(image, **inputs), truth, chosen.where(i)))
     return found

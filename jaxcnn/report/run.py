@@ -17,6 +17,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.explain import overlay
 from jaxcnn.explain.confusion import confusion_matrix
 from jaxcnn.report.detections import DetectedSplit, curves_figure, detect_split
+from jaxcnn.report.localizations import LocalizedSplit, localize_split
 from jaxcnn.report.page import jpeg, png, svg, write_page
 from jaxcnn.report.predictions import IMAGES, SECONDS, Predictions, Shown, predict_split, show
 from jaxcnn.runs.compare import commit_of, curves, devices_of, panels_of
@@ -29,6 +30,7 @@ from jaxcnn.summary.summary import Summary, summarize
 from jaxcnn.summary.table import cells, fold
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.detection import CERTAIN
+from jaxcnn.tasks.localization import RIGHT, Localization
 from jaxcnn.tasks.task import Detecting
 
 FULL_MATRIX = 20
@@ -99,6 +101,8 @@ def write_report(
         shown=[_shown(each) for each in answered.shown],
         drawn=any(each.truth is not None for each in answered.shown),
         detected=detected,
+        localized=answered.localized,
+        enough=RIGHT,
         certain=CERTAIN,
         detected_curves=svg(curves_figure(detected), "Precision by recall of each class") if detected else None,
         photo=_photo,
@@ -117,11 +121,12 @@ def write_report(
 
 @dataclasses.dataclass(frozen=True)
 class _Answered:
-    """What the net says of images of a split: a classifier's predictions, a detector's detections, what another net
-    says of some of them; or why there is nothing."""
+    """What the net says of images of a split: a classifier's predictions, a detector's detections, a localizer's boxes,
+    what any other net says of some of them; or why there is nothing."""
 
     predictions: Predictions | None = None
     detected: DetectedSplit | None = None
+    localized: LocalizedSplit | None = None
     shown: list[Shown] = dataclasses.field(default_factory=list)
     missing: str = ""
 
@@ -151,7 +156,8 @@ def _answered(directory: RunDirectory, split: str | None, data_dir: str | None, 
         if isinstance(experiment.task, Classification):
             return _Answered(predictions=predict_split(net, examples, stop))
         detected = detect_split(net, examples, stop) if isinstance(experiment.task, Detecting) else None
-        return _Answered(detected=detected, shown=show(net, examples))
+        localized = localize_split(net, examples, stop) if isinstance(experiment.task, Localization) else None
+        return _Answered(detected=detected, localized=localized, shown=show(net, examples))
     except UserError as error:
         if split is not None:  # asked for by name
             raise

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxcnn import files
 from jaxcnn.data.coco import COCODetection, COCOExamples
+from jaxcnn.data.proposals import without_proposals
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.prediction import Prediction
@@ -34,16 +35,16 @@ def coco_results(
         f"{number} {name}" for name, number in list(numbers.items())[:6]
     )
     listed: dict[str, Any] = {}
-    data = experiment.data
-    if isinstance(data.source, COCODetection):
+    data, source = experiment.data, without_proposals(experiment.data.source)
+    if isinstance(source, COCODetection):
         given = "+".join((data.train_split, *data.evaluation_splits, *data.test_splits)).split("+")
         for split in dict.fromkeys(part.partition("[")[0] for part in given):
-            examples = data.source.open(split, data.data_dir)
+            examples = source.open(split, data.data_dir)
             if isinstance(examples, COCOExamples):
                 numbers = {name: int(number) for name, number in zip(classes, examples.category_ids, strict=True)}
                 paths = (os.path.realpath(os.fsdecode(file)) for file in examples.files.tolist())
                 listed |= zip(paths, examples.image_ids.tolist(), strict=True)
-        told = f"category ids are those of {data.source.annotations}"
+        told = f"category ids are those of {source.annotations}"
     results, owners = [], {}
     for prediction in predictions:
         number = listed.get(os.path.realpath(prediction.image), _number(prediction.image))

@@ -12,6 +12,7 @@ from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.train.duration import steps
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
@@ -21,7 +22,7 @@ def debug(experiment: Experiment) -> Experiment:
 
     The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much
     for the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those
-    batches allow. Large images are evaluated and saved once, at the end.
+    batches allow. A teacher is random. Large images are evaluated and saved once, at the end.
 
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
@@ -56,6 +57,9 @@ def debug(experiment: Experiment) -> Experiment:
         schedule = dataclasses.replace(schedule, warm_fraction=max(schedule.warm_fraction, 0.3))
     if getattr(schedule, "warmup", steps(0)).amount:
         schedule = dataclasses.replace(schedule, warmup=steps(2))
+    task: Any = experiment.task
+    if (taught := distillation_of(task)) is not None:  # a teacher's weights know nothing of made-up images
+        task = dataclasses.replace(task, distillation=dataclasses.replace(taught, run=None))
     group = experiment.bn_group
     optimizer: Any = experiment.optimizer
     rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
@@ -68,6 +72,7 @@ def debug(experiment: Experiment) -> Experiment:
         ),
         bn_group=group if group == "global" else math.gcd(group, batch // experiment.accumulate),
         data=data,
+        task=task,
         schedule=schedule,
         duration=steps(6),
         evaluate_every=every,

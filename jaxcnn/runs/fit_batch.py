@@ -50,7 +50,7 @@ def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     if limit is None:
         limit = int(device_memory(mesh) * (1 - SPARE if jax.default_backend() == "cpu" else 1))
     constant = lambda step: jnp.float32(0)  # noqa: E731
-    optimizer = build_optimizer(experiment.optimizer, constant, experiment.clip_norm)
+    optimizer = build_optimizer(experiment.optimizer, constant, experiment.clip_norm, experiment.groups)
 
     def needs(size: int) -> int:
         data = dataclasses.replace(experiment.data, batch_size=size)

@@ -11,6 +11,7 @@ from jaxcnn.data.coco import COCODetection
 from jaxcnn.data.examples import Source
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.paired_folders import PairedFolders
+from jaxcnn.data.proposals import WithProposals, without_proposals
 from jaxcnn.data.voc import VOCDetection, VOCSegmentation
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
@@ -31,6 +32,8 @@ def source_at(experiment: Experiment, classes: tuple[str, ...], paths: Mapping[s
       UserError: the task takes nothing that lies so.
     """
     source: Any = experiment.data.source
+    if isinstance(source, WithProposals):  # of the images that lie elsewhere
+        return dataclasses.replace(source, source=source_at(_with_source(experiment, source.source), classes, paths))
     if set(_fields(experiment)) == set(paths):
         return dataclasses.replace(source, **paths)
     channels = 1 if experiment.data.image_shape[2] == 1 else 3
@@ -59,6 +62,7 @@ def source_at(experiment: Experiment, classes: tuple[str, ...], paths: Mapping[s
 
 def check_there(run: pathlib.Path, experiment: Experiment) -> None:
     """Raises UserError if the folders of the run's source are not where they were."""
+    experiment = _with_source(experiment, without_proposals(experiment.data.source))
     fields = _fields(experiment)
     for field in fields:
         path = getattr(experiment.data.source, field)
@@ -74,6 +78,10 @@ def check_there(run: pathlib.Path, experiment: Experiment) -> None:
 def _fields(experiment: Experiment) -> tuple[str, ...]:
     """The fields of the source that say where its files lie."""
     return config.folder_fields({"data": {"source": config.encode(experiment.data.source)}})
+
+
+def _with_source(experiment: Experiment, source: Source) -> Experiment:
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, source=source))
 
 
 def _unless_listed(path: str, classes: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,15 +12,18 @@ import numpy as np
 
 from jaxcnn.data import imagenet
 from jaxcnn.data.examples import Example
+from jaxcnn.data.fields import Field
 from jaxcnn.data.folder import EXTENSIONS
-from jaxcnn.data.preparation import placed, transformed
+from jaxcnn.data.preparation import NOTHING, placed, transformed
+from jaxcnn.data.proposals import WithProposals, image_id
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
 from jaxcnn.runs.evaluation import nets_of
 from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.classification import Classification
-from jaxcnn.tasks.task import Answer, Placing
+from jaxcnn.tasks.task import Answer, Placing, inputs_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +61,11 @@ class Net:
     def data(self) -> Data:
         return self.experiment.data
 
-    def predict(self, images: np.ndarray) -> Any:
-        """Prepared images, uint8 [B, H, W, C] -> what the task predicts, arrays [B, ...]."""
+    def predict(self, images: np.ndarray, **inputs: np.ndarray) -> Any:
+        """Prepared images, uint8 [B, H, W, C], and what the task reads beside (`inputs_of`) -> what it predicts, arrays
+        [B, ...]."""
         with jax.default_matmul_precision(self.experiment.precision):
-            return jax.device_get(self._predict(self.variables, images))
+            return jax.device_get(self._predict(self.variables, images, inputs))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images, uint8 [B, H, W, C] -> [B, classes]. Raises UserError if the net is no classifier."""
@@ -70,9 +74,9 @@ class Net:
             raise UserError(f"this needs a net that classifies, and the run's task is {type(task).__name__}")
         return self.predict(images)
 
-    def answer(self, image: np.ndarray, top: int = 5) -> Answer:
-        """What the net says about one prepared image, uint8 [H, W, C]."""
-        predicted = jax.tree.map(lambda x: x[0], self.predict(image[None]))
+    def answer(self, image: np.ndarray, top: int = 5, **inputs: np.ndarray) -> Answer:
+        """What the net says about one prepared image, uint8 [H, W, C], and its part of what the task reads beside."""
+        predicted = self._one(image, inputs)
         return self.experiment.task.answer(predicted, image, self.classes, top)
 
     def answer_for(self, image: np.ndarray, path: pathlib.Path, top: int = 5) -> Answer:
@@ -84,15 +88,38 @@ class Net:
         task = self.experiment.task
         if not isinstance(task, Placing):
             return self.answer(prepare(image, self.data, path), top)
-        example = _prepared(image, self.data, path, placing=True)
-        predicted = jax.tree.map(lambda x: x[0], self.predict(example["image"][None]))
+        names = inputs_of(task)
+        example = _prepared(image, self.data, path, placing=True, inputs=self._inputs(names, image, path))
+        fields = batch_fields(self.experiment, evaluated=True)
+        predicted = self._one(example["image"], {name: _filled(example[name], fields[name]) for name in names})
         there = task.to_original(predicted, example["placement"], image.shape[:2])
         return task.answer(there, image, self.classes, top)
 
     @functools.cached_property
     def _predict(self) -> Callable[[Any, np.ndarray], Any]:
         task, model, normalize = self.experiment.task, self.experiment.model, self.data.normalize
-        return jax.jit(lambda variables, images: task.predict(model, variables, normalize(images)))
+        return jax.jit(lambda variables, images, inputs: task.predict(model, variables, normalize(images), **inputs))
+
+    def _one(self, image: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Any:
+        return jax.tree.map(lambda x: x[0], self.predict(image[None], **{name: x[None] for name, x in inputs.items()}))
+
+    def _inputs(self, names: tuple[str, ...], image: np.ndarray, path: pathlib.Path) -> dict[str, np.ndarray]:
+        """What the task reads beside a photo. Raises UserError if the run's source cannot tell."""
+        if not names:
+            return {}
+        source = self.data.source
+        if names != ("proposals",) or not isinstance(source, WithProposals):
+            raise UserError(
+                f"{path}: this run's net reads {' and '.join(names)} beside a photo, and its source, a "
+                f"{type(source).__name__}, has them of its own images alone; WithProposals finds proposals in any photo"
+            )
+        try:
+            return {"proposals": source.propose(image, image_id(str(path)))}
+        except ValueError as error:
+            raise UserError(
+                f"{path}: this run looks at proposals, and {error}; put this photo's into that file by "
+                "jc.write_proposals"
+            ) from error
 
     def index(self, name: str) -> int:
         """The class of this name or index; for ImageNet also any of the words that WordNet has for it, as "tabby".
@@ -213,13 +240,22 @@ def prepare(image: np.ndarray, data: Data, path: pathlib.Path) -> np.ndarray:
     return _prepared(image, data, path, placing=False)["image"]
 
 
-def _prepared(image: np.ndarray, data: Data, path: pathlib.Path, *, placing: bool) -> Example:
-    """The same as an example, if `placing` with its "placement"."""
+def _filled(rows: np.ndarray, field: Field) -> np.ndarray:
+    """The first rows that a batch has room for, and padding behind them."""
+    filled = field.empty(1)[0]
+    filled[: len(rows)] = rows[: len(filled)]
+    return filled
+
+
+def _prepared(
+    image: np.ndarray, data: Data, path: pathlib.Path, *, placing: bool, inputs: Mapping[str, np.ndarray] = NOTHING
+) -> Example:
+    """The same as an example, if `placing` with its "placement" and the inputs moved with it."""
     rng = np.random.default_rng(0)  # evaluation transforms draw nothing
     size, shape = image.shape, data.shape(evaluated=True)
     try:
         if placing:
-            example = placed(image, data.preprocess, rng)
+            example = placed(image, data.preprocess, rng, inputs)
         else:
             example = transformed({"image": image}, data.preprocess, rng)
     except UserError as error:

@@ -22,11 +22,13 @@ from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
-from jaxcnn.tasks.task import score_of
+from jaxcnn.tasks.task import TEACHER, score_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
+from jaxcnn.train.groups import check_groups
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.schedules import Plateau, StepDecay, make_rate
 from jaxcnn.train.state import TrainState, create_state
@@ -133,7 +135,7 @@ def zero_sums(experiment: Experiment) -> Any:
 
 def _state(experiment: Experiment, optimizer: Any, variables: Any, sums: Any, dropout: jax.Array) -> TrainState:
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
-    return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout)
+    return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout, experiment.groups)
 
 
 def _init(experiment: Experiment, key: jax.Array) -> Any:
@@ -165,7 +167,9 @@ class _ByIdentity:
 @functools.lru_cache(maxsize=4)
 def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
     experiment = key.experiment
-    optimizer = build_optimizer(experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm)
+    optimizer = build_optimizer(
+        experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm, experiment.groups
+    )
     variables, sums = _shapes(key)
     dropout = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(functools.partial(_state, experiment, optimizer), variables, sums, dropout)
@@ -182,8 +186,23 @@ def _shapes(key: _ByIdentity) -> tuple[Any, Any]:
     size = data.batch_size // experiment.accumulate
     batch = {name: jax.ShapeDtypeStruct((size, *f.shape), f.dtype) for name, f in batch_fields(experiment).items()}
     stats = {name: value for name, value in variables.items() if name != "params"}
-    _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, {}, batch, random_key)
+    _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, _frozen(experiment), batch, random_key)
     return variables, sums
+
+
+def frozen_shapes(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
+    """What the train step takes as `frozen`, as shapes with shardings: a teacher's variables, {} for most.
+
+    Evaluation does without.
+    """
+    return meshes.with_shardings(_frozen(experiment), mesh, experiment.parallel.shard_above)
+
+
+def _frozen(experiment: Experiment) -> dict[str, Any]:
+    given = distillation_of(experiment.task)
+    if given is None:
+        return {}
+    return {TEACHER: jax.eval_shape(lambda: given.init(experiment.data.image_shape))}
 
 
 def batch_fields(experiment: Experiment, *, evaluated: bool = False) -> Fields:
@@ -282,7 +301,7 @@ def make_plan(experiment: Experiment) -> Plan:
         log_every=max(1, to_steps(experiment.log_every)),
         checkpoint_every=max(1, to_steps(experiment.checkpoints.every)),
         rate=rate,
-        optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm),
+        optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm, experiment.groups),
     )
     _check_model(experiment, mesh)
     _check_metrics(experiment, mesh)
@@ -321,6 +340,7 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     data, field = experiment.data, "image_shape"
     try:
         state = abstract_state(experiment, mesh)
+        check_groups(state.params, experiment.groups)
         if data.evaluation_shape not in (None, data.image_shape):
             field = "evaluation_shape"
             images = jax.ShapeDtypeStruct((1, *data.evaluation_shape), jnp.float32)

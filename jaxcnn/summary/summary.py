@@ -98,7 +98,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         if isinstance(model, GridDetector):
             return ends, cast(GridOutputs, model.apply(variables, ends["final"], train=False, method="grid")).boxes
         if isinstance(model, RegionDetector):
-            anchors, pooled = _regions(model, variables, ends, (images.shape[1], images.shape[2]))
+            anchors, pooled = _regions(model, variables, ends, images)
             return ends, (anchors, model.apply(variables, pooled, train=False, method="score_regions"))
         method = "localize" if isinstance(model, Localizer) else "classify"
         return ends, model.apply(variables, ends["final"], train=False, method=method)
@@ -179,13 +179,15 @@ def _endpoint(shape: tuple[int, ...], value: Value) -> Endpoint:
 
 
 def _regions(
-    model: RegionDetector, variables: Any, ends: dict[str, jax.Array], size: tuple[int, int]
+    model: RegionDetector, variables: Any, ends: dict[str, jax.Array], images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """What the RPN says, and an array of the shape of the features of as many regions as it proposes in detection.
 
     Which regions they are depends on the image, and what is counted on their number alone.
     """
-    anchors = cast(AnchorOutputs | None, model.apply(variables, ends, size, method="score_anchors"))
+    size = (images.shape[1], images.shape[2])
+    maps = model.apply(variables, images, ends, train=False, method="rpn_features")
+    anchors = cast(AnchorOutputs | None, model.apply(variables, maps, size, method="score_anchors"))
     proposals = jax.eval_shape(lambda: model.propose(anchors, 1, size, train=False)).boxes
     head = cast(BoxHead, model.head)
     first = ends[head.maps[0][0]][:, :1, :1]

@@ -1,6 +1,6 @@
 """Boxes over photos, each in the color of its class, with names and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -42,6 +42,24 @@ def draw_boxes(
             draw.rectangle((x, y, x + width, y + height), fill=color)
             draw.text((x + 2, y), text, fill="white", font=font)
     return np.asarray(picture)
+
+
+def draw_true_boxes(
+    image: np.ndarray, truth: Mapping[str, np.ndarray], classes: Sequence[str], named: bool = True
+) -> np.ndarray:
+    """A photo with its true boxes, dashed, uint8 [H', W', 3].
+
+    Args:
+      image: uint8 [H, W, C].
+      truth: an example's arrays of boxes (data/fields.py), in its pixels; classes below 0 are padding.
+      classes: the names; behind those of boxes that nobody is asked to find stands "?".
+      named: whether the names are written.
+    """
+    rows = np.flatnonzero(truth["classes"] >= 0)
+    labels = [int(label) for label in truth["classes"][rows]]
+    free = (truth["difficult"] | truth["crowd"])[rows]
+    texts = [(classes[label] + "?" * bool(odd)) * named for label, odd in zip(labels, free, strict=True)]
+    return draw_boxes(image, truth["boxes"][rows], labels, texts, dashed=True)
 
 
 def corners(box: Sequence[float]) -> str:

@@ -20,7 +20,7 @@ from jaxcnn.metrics.localization import baselines, localization_accuracy, normal
 from jaxcnn.models.localizer import Localizer, LocalizerOutputs
 from jaxcnn.ops import boxes as box_ops
 from jaxcnn.tasks.classification import most_probable
-from jaxcnn.tasks.drawn_boxes import corners, draw_boxes, draw_points
+from jaxcnn.tasks.drawn_boxes import corners, draw_boxes, draw_points, draw_true_boxes
 from jaxcnn.tasks.losses import CrossEntropy, Loss, smooth_l1
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes
 
@@ -193,44 +193,59 @@ class Localization:
         """Sums by the plain cross-entropy; the box, the class and the truth of each image."""
         outputs = cast(LocalizerOutputs, model.apply(variables, batch["image"], train=False, method="outputs"))
         losses, counted = self._of(outputs, batch, CrossEntropy())
-        size, (row, label, _) = self._size(batch["image"]), self._object(batch)
+        return self._sums(losses, counted, batch["valid"]), self.records(outputs, batch)
+
+    def records(self, outputs: LocalizerOutputs, batch: Batch) -> Records:
+        """The box of each image's true class, the class, the landmarks, and the truth: what is measured."""
+        size, (row, label, counted) = self._size(batch["image"]), self._object(batch)
         records = {
             "found_box": _pixels(_chosen(outputs.boxes, label), size),
             "found_class": outputs.logits.argmax(-1),
             "object": jnp.where(counted, row, -1),
             "found_points": outputs.points * jnp.array(size[::-1], jnp.float32),
         }
-        truth = {name: batch[name] for name in self.fields((*size, 3))}
-        return self._sums(losses, counted, batch["valid"]), records | truth
+        return records | {name: batch[name] for name in self.fields((*size, 3))}
 
     def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The mean losses, and with records the accuracies and what always the same box scores; NaN of no object."""
         objects = int(sums["objects"])
         means = {name: float(sums[name] / objects) if objects else float("nan") for name in ("loss", *self._losses)}
         count = {"count": int(sums["count"])}
-        if not records:
-            return means | count
+        return (self.measure(records) if records else {}) | means | count
+
+    def measure(self, records: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The accuracies of these records, and what always the same box scores; NaN of no object."""
         rows = np.flatnonzero(records["object"] >= 0)
+        found, truths, labels = self.compared(records)
         origin = records["placement"][rows], records["original_size"][rows]
-        boxes = to_original(records["boxes"][rows], *origin)
-        labels = records["classes"][rows, records["object"][rows]]
-        left_out = records["difficult"][rows] | records["crowd"][rows]
-        kinds = np.where(left_out, -1, records["classes"][rows])
-        truths = [{"boxes": box, "classes": kind} for box, kind in zip(boxes, kinds, strict=True)]
-        found = to_original(records["found_box"][rows][:, None], *origin)[:, 0]
         predicted = records["found_class"][rows]
         measured = localization_accuracy(found, truths, labels, predicted, RIGHT)
-        measured["accuracy"] = float((labels == predicted).mean()) if objects else float("nan")
-        always = baselines(truths, origin[1], labels, (RIGHT,)) if objects else {}
+        measured["accuracy"] = float((labels == predicted).mean()) if len(rows) else float("nan")
+        always = baselines(truths, origin[1], labels, (RIGHT,)) if len(rows) else {}
         for name in ("whole_image", "center_box"):
             measured[f"{name}_localization"] = always[name][RIGHT] if always else float("nan")
         if self.points:
+            true = [truth["boxes"][row] for truth, row in zip(truths, records["object"][rows], strict=True)]
             measured["normalized_mean_error"] = normalized_mean_error(
                 _points_there(records["found_points"][rows], *origin),
                 _points_there(records["points"][rows], *origin),
-                boxes[np.arange(len(rows)), records["object"][rows]],
+                np.reshape(true, (-1, 4)),
             )
-        return measured | means | count
+        return measured
+
+    def compared(
+        self, records: Mapping[str, np.ndarray], box: str = "found_box"
+    ) -> tuple[np.ndarray, list[dict[str, np.ndarray]], np.ndarray]:
+        """Boxes [N, 4] of the images that have an object, their truths and their objects' classes [N], in pixels of the
+        images as the source gives them. `box` is the record that is compared."""
+        rows = np.flatnonzero(records["object"] >= 0)
+        origin = records["placement"][rows], records["original_size"][rows]
+        boxes = to_original(records["boxes"][rows], *origin)
+        left_out = records["difficult"][rows] | records["crowd"][rows]
+        kinds = np.where(left_out, -1, records["classes"][rows])
+        truths = [{"boxes": each, "classes": kind} for each, kind in zip(boxes, kinds, strict=True)]
+        found = to_original(records[box][rows][:, None], *origin)[:, 0]
+        return found, truths, records["classes"][rows, records["object"][rows]]
 
     def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> Located:
         """Probabilities, the box of the most probable class and the landmarks, in pixels of the images given."""
@@ -263,6 +278,13 @@ class Localization:
             values["points"] = [[round(float(each), 2) for each in point] for point in predicted.points]
             picture = draw_points(picture, np.asarray(predicted.points) * (picture.shape[1] / image.shape[1]))
         return Answer(("class", "probability and box"), rows, values, {"box": picture})
+
+    def draw_truth(self, truth: Mapping[str, np.ndarray], image: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """The true boxes, dashed, with their names, and the landmarks; "?" behind boxes that are not learned."""
+        picture = draw_true_boxes(image, truth, classes)
+        if self.points:
+            picture = draw_points(picture, truth["points"] * (picture.shape[1] / image.shape[1]))
+        return picture
 
     def _of(self, outputs: LocalizerOutputs, batch: Batch, criterion: Loss) -> tuple[dict[str, jax.Array], jax.Array]:
         """{part: losses [B]}, each with its weight, and which images count, bool [B]."""

@@ -9,14 +9,14 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.tasks.task import Batch, Records, Sums, Task, Variables
-from jaxcnn.train.batch_norm import Group, grouped
+from jaxcnn.train.batch_norm import NormGroup, grouped
 from jaxcnn.train.step import LossFn
 
 Normalizer = Callable[[jax.Array], jax.Array]
 EvaluationStep = Callable[[Any, Any, Any, Batch], tuple[Sums, Records]]
 
 
-def make_loss(task: Task, model: nn.Module, normalize: Normalizer, bn_group: Group = "global") -> LossFn:
+def make_loss(task: Task, model: nn.Module, normalize: Normalizer, bn_group: NormGroup = "global") -> LossFn:
     """(params, stats, frozen, batch, key) -> the task's loss, and (new statistics, sums).
 
     Batch norm takes its statistics over `bn_group` examples in a row, or over the whole batch. `frozen` are variables

@@ -1,4 +1,4 @@
-"""FastRCNNLoss and FasterRCNNLoss: what nets that look at regions minimise (Girshick 2015; Ren et al. 2015)."""
+"""RPNLoss, FastRCNNLoss and FasterRCNNLoss: what nets with regions minimise (Girshick 2015; Ren et al. 2015)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -51,8 +51,11 @@ class FastRCNNLoss:
     """Class and box of a random minibatch of proposals (Girshick 2015, section 2.3); defaults of the released code.
 
     Proposals are batch["proposals"], float32 [B, P, 4] in pixels, rows without an area being padding; without them, the
-    windows of `RegionDetector`. True boxes are among the proposals. The losses of an image are divided by the regions
-    that were drawn of it, fewer than `regions` if it has not so many.
+    RPN's of a net that has one, and else the windows of `RegionDetector`. True boxes are among the proposals. The
+    losses of an image are divided by the regions that were drawn of it, fewer than `regions` if it has not so many.
+
+    No gradient flows to the RPN, nor to a backbone of its own: freeze them (`Group`), or weight decay moves them, as in
+    the second and the fourth step of training Faster R-CNN (Ren et al. 2015, section 3.2).
 
     Departure: `regions` of each image, where the paper draws 128 of every two images.
 
@@ -84,20 +87,94 @@ class FastRCNNLoss:
         truth, keys = truth_of(batch), _image_keys(rngs, len(batch["image"]), 0)
 
         def run(model: RegionDetector, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+            ends = model.features(images, train=train)
             if "proposals" in batch:
-                boxes = batch["proposals"]
-                valid = ~box_ops.is_empty(boxes)
-                given = Proposals(jnp.where(valid[..., None], boxes, 0.0), valid.astype(jnp.float32), valid)
+                given = given_proposals(batch["proposals"])
             else:
-                given = model.propose(None, len(images), (images.shape[1], images.shape[2]), train=True)
+                size, anchors = (images.shape[1], images.shape[2]), None
+                if model.rpn is not None:
+                    anchors = model.score_anchors(model.rpn_features(images, ends, train=False), size)
+                given = model.propose(anchors, len(images), size, train=True)
             regions = draw_regions(
                 given, truth, keys, model.head.coder, self.matcher, size=self.regions, positive=self.positive
             )
-            ends = model.features(images, train=train)
             return region_losses(model.classify(ends, regions.boxes, train=train), regions, self.beta)
 
-        _check_model(model, rpn=False)
+        _check_model(model, "FastRCNNLoss")
         return apply_training(model, variables, batch["image"], train=train, rngs=rngs, method=run)
+
+
+@dataclasses.dataclass(frozen=True)
+class RPNLoss:
+    """Objectness and box of a random minibatch of anchors, of the RPN alone (Ren et al. 2015, section 3.1): the first
+    and the third step of its training (section 3.2). Defaults of the released code.
+
+    No gradient flows to the head, nor to a backbone that the RPN does not read: freeze them (`Group`).
+
+    Departure from the paper: as in its released code, the box loss is divided by the minibatch and not weighed by 10
+    and divided by the positions.
+
+    Example: Detection(criterion=RPNLoss())
+    """
+
+    matcher: Matcher = Matcher(0.7, (0.0, 0.3), best=True)
+    """Anchors of an object from an IoU of 0.7 on, or if they overlap one most; of none below 0.3."""
+    inside: bool = True
+    """Whether only anchors within the image are learned (section 3.3)."""
+    anchors: int = 256
+    """Drawn of each image."""
+    positive: float = 0.5
+    """The share of those of an object, at most."""
+    beta: float = 1 / 9
+    """Of the smooth L1 loss of their offsets: half the square over beta below it, linear above; 0: L1."""
+
+    def __post_init__(self):
+        _check(self, counts=("anchors",), shares=("positive",), betas=("beta",))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the losses that add up to the whole."""
+        return ("rpn_class_loss", "rpn_box_loss")
+
+    def losses(
+        self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[dict[str, jax.Array], Variables]:
+        """As FasterRCNNLoss.losses, of the RPN."""
+        truth, keys = truth_of(batch), _image_keys(rngs, len(batch["image"]), 0)
+
+        def run(model: RegionDetector, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+            size = (images.shape[1], images.shape[2])
+            ends = model.features(images, train=train) if model.rpn_backbone is None else {}
+            anchors = model.score_anchors(model.rpn_features(images, ends, train=train), size)
+            assert anchors is not None  # _check_model
+            return self.anchor_losses(anchors, truth, size, cast(RPN, model.rpn).coder, keys)
+
+        _check_model(model, "RPNLoss")
+        return apply_training(model, variables, batch["image"], train=train, rngs=rngs, method=run)
+
+    def anchor_losses(
+        self, outputs: AnchorOutputs, truth: Truth, size: Size, coder: BoxCoder, keys: jax.Array
+    ) -> dict[str, jax.Array]:
+        """{part: losses [B]} on images of (height, width); keys [B]."""
+        anchors = outputs.anchors
+        inside = box_ops.inside(anchors, size) if self.inside else jnp.ones(len(anchors), bool)
+
+        def one(logits: jax.Array, offsets: jax.Array, truth: Truth, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            overlaps = jnp.where(inside[:, None], box_ops.iou(anchors, truth.boxes), 0.0)
+            matches = self.matcher(overlaps, truth.valid)
+            chosen = sample(jnp.where(inside, matches.labels, -1), key, self.anchors, self.positive)
+            index = jnp.maximum(chosen.indices, 0)
+            wanted = coder.encode(truth.boxes[matches.truths[index]], anchors[index])
+            count = jnp.maximum(chosen.valid.sum(), 1)
+            of_class = optax.sigmoid_binary_cross_entropy(logits[index], chosen.positive.astype(jnp.float32))
+            of_box = smooth_l1(offsets[index] - wanted, self.beta).sum(-1)
+            return (
+                jnp.where(chosen.valid, of_class, 0.0).sum() / count,
+                jnp.where(chosen.positive, of_box, 0.0).sum() / count,
+            )
+
+        of_class, of_box = jax.vmap(one)(outputs.logits, outputs.offsets, truth, keys)
+        return {"rpn_class_loss": of_class, "rpn_box_loss": of_box}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +235,10 @@ class FasterRCNNLoss:
         def run(model: RegionDetector, images: jax.Array, train: bool) -> dict[str, jax.Array]:
             size = (images.shape[1], images.shape[2])
             ends = model.features(images, train=train)
-            anchors = model.score_anchors(ends, size)
+            anchors = model.score_anchors(model.rpn_features(images, ends, train=train), size)
             assert anchors is not None  # _check_model
             coder = cast(RPN, model.rpn).coder
-            of_anchors = self.anchor_losses(anchors, truth, size, coder, _image_keys(rngs, count, 0))
+            of_anchors = self.rpn.anchor_losses(anchors, truth, size, coder, _image_keys(rngs, count, 0))
             regions = draw_regions(
                 model.propose(anchors, count, size, train=True),
                 *(truth, _image_keys(rngs, count, 1), model.head.coder, self.matcher),
@@ -171,32 +248,13 @@ class FasterRCNNLoss:
             of_regions = region_losses(model.classify(ends, regions.boxes, train=train), regions, self.beta)
             return of_anchors | of_regions
 
-        _check_model(model, rpn=True)
+        _check_model(model, "FasterRCNNLoss")
         return apply_training(model, variables, batch["image"], train=train, rngs=rngs, method=run)
 
-    def anchor_losses(
-        self, outputs: AnchorOutputs, truth: Truth, size: Size, coder: BoxCoder, keys: jax.Array
-    ) -> dict[str, jax.Array]:
-        """{part: losses [B]} of the RPN on images of (height, width); keys [B]."""
-        anchors = outputs.anchors
-        inside = box_ops.inside(anchors, size) if self.inside else jnp.ones(len(anchors), bool)
-
-        def one(logits: jax.Array, offsets: jax.Array, truth: Truth, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            overlaps = jnp.where(inside[:, None], box_ops.iou(anchors, truth.boxes), 0.0)
-            matches = self.anchor_matcher(overlaps, truth.valid)
-            chosen = sample(jnp.where(inside, matches.labels, -1), key, self.anchors, self.positive_anchors)
-            index = jnp.maximum(chosen.indices, 0)
-            wanted = coder.encode(truth.boxes[matches.truths[index]], anchors[index])
-            count = jnp.maximum(chosen.valid.sum(), 1)
-            of_class = optax.sigmoid_binary_cross_entropy(logits[index], chosen.positive.astype(jnp.float32))
-            of_box = smooth_l1(offsets[index] - wanted, self.anchor_beta).sum(-1)
-            return (
-                jnp.where(chosen.valid, of_class, 0.0).sum() / count,
-                jnp.where(chosen.positive, of_box, 0.0).sum() / count,
-            )
-
-        of_class, of_box = jax.vmap(one)(outputs.logits, outputs.offsets, truth, keys)
-        return {"rpn_class_loss": of_class, "rpn_box_loss": of_box}
+    @property
+    def rpn(self) -> RPNLoss:
+        """The part of it that is the RPN's."""
+        return RPNLoss(self.anchor_matcher, self.inside, self.anchors, self.positive_anchors, self.anchor_beta)
 
 
 def truth_of(batch: Mapping[str, jax.Array]) -> Truth:
@@ -204,6 +262,12 @@ def truth_of(batch: Mapping[str, jax.Array]) -> Truth:
     valid = (batch["classes"] >= 0) & ~box_ops.is_empty(batch["boxes"])
     boxes = jnp.where(valid[..., None], batch["boxes"], 0.0)
     return Truth(boxes, jnp.where(valid, batch["classes"], 0), valid)
+
+
+def given_proposals(boxes: jax.Array) -> Proposals:
+    """A batch's "proposals" [B, P, 4] for a net without an RPN; rows without area are none."""
+    valid = ~box_ops.is_empty(boxes)
+    return Proposals(jnp.where(valid[..., None], boxes, 0.0), valid.astype(jnp.float32), valid)
 
 
 def draw_regions(
@@ -256,11 +320,11 @@ def _image_keys(rngs: Mapping[str, jax.Array], count: int, number: int) -> jax.A
     return jax.random.split(jax.random.fold_in(key, number), count)
 
 
-def _check_model(model: nn.Module, rpn: bool) -> None:
-    name = "FasterRCNNLoss" if rpn else "FastRCNNLoss"
-    if not isinstance(model, RegionDetector) or (model.rpn is None) == rpn:
-        other = "with an RPN, such as faster_rcnn_vgg16" if rpn else "without an RPN, such as fast_rcnn_vgg16"
-        raise UserError(f"task.criterion: {name} is the loss of a RegionDetector {other}, not of this model")
+def _check_model(model: nn.Module, name: str) -> None:
+    fast = name == "FastRCNNLoss"
+    if not isinstance(model, RegionDetector) or (model.rpn is None and not fast):
+        other = ", such as fast_rcnn_vgg16" if fast else " with an RPN, such as faster_rcnn_vgg16"
+        raise UserError(f"task.criterion: {name} is the loss of a RegionDetector{other}, not of this model")
 
 
 def _check(loss: object, counts: tuple[str, ...], shares: tuple[str, ...], betas: tuple[str, ...]) -> None:

@@ -14,11 +14,11 @@ from flax.linen.module import InterceptorContext
 
 from jaxcnn.errors import UserError
 
-Group = int | Literal["global"]
+NormGroup = int | Literal["global"]
 _CALL = inspect.signature(nn.BatchNorm.__call__)
 
 
-def check_group(group: Group, batch_size: int, accumulate: int) -> None:
+def check_group(group: NormGroup, batch_size: int, accumulate: int) -> None:
     """Raises UserError where the groups do not fill a microbatch."""
     microbatch = batch_size // accumulate
     if group != "global" and (group < 1 or microbatch % group):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.layers import is_same_layer
 from jaxcnn.train.state import Average, TrainState
 
@@ -33,10 +33,36 @@ class InitFrom:
     """Only these are taken."""
     exclude: tuple[str, ...] = ()
     """And of these not those, such as "params/head/*" for a new head."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """(there, here): what is under `there`, such as "params/backbone", is taken as what is under `here`. With several
+    of one `there` it fills all of them. Other names stay; `include` and `exclude` see the new ones."""
+
+    def __post_init__(self):
+        for pair in self.rename:
+            if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise UserError(f"init_from.rename is pairs (there, here), and {pair!r} is none")
 
     def takes(self, path: str) -> bool:
         matches = lambda patterns: any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)  # noqa: E731
         return matches(self.include) and not matches(self.exclude)
+
+    def renamed(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The saved arrays, by path, under their names here.
+
+        Raises:
+          UserError: nothing is under a name that is to be another.
+        """
+        under = lambda path, folder: path == folder or path.startswith(f"{folder}/")  # noqa: E731
+        for there, _ in self.rename:
+            if not any(under(path, there) for path in arrays):
+                folders = {path[:i] for path in arrays for i, letter in enumerate(path) if letter == "/"}
+                hint = did_you_mean(there, folders) or f"; there is, for instance, {min(arrays)!r}"
+                raise UserError(f"init_from.rename: nothing is under {there!r} in {self.run}{hint}")
+        named = {}
+        for path, array in arrays.items():
+            targets = [here + path[len(there) :] for there, here in self.rename if under(path, there)]
+            named |= dict.fromkeys(targets or [path], array)
+        return named
 
 
 def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[TrainState, list[str]]:
@@ -45,11 +71,14 @@ def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[
     Raises:
       UserError: as `chosen`.
     """
-    ours, theirs = _flat(state), _flat(_source(saved, init_from))
-    loaded = {
-        path: jax.device_put(theirs[path].reshape(ours[path].shape), ours[path].sharding)
-        for path in chosen(state, saved, init_from)
-    }
+    ours, theirs = _flat(state), init_from.renamed(_flat(_source(saved, init_from)))
+    loaded: dict[str, Any] = {}
+    taken = set()
+    for path in chosen(state, saved, init_from):
+        array = theirs[path]
+        array = jnp.copy(array) if id(array) in taken else array  # a donated buffer must not appear in the state twice
+        taken.add(id(theirs[path]))
+        loaded[path] = jax.device_put(array.reshape(ours[path].shape), ours[path].sharding)
     trees = unflatten_dict(ours | loaded, sep="/")
     params = trees.pop("params")
     average = state.average
@@ -70,7 +99,7 @@ def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[st
       UserError: an array that is to be taken is missing on one side or has another shape, or a pattern matches
         nothing.
     """
-    ours, theirs = _flat(state), _flat(_source(saved, init_from))
+    ours, theirs = _flat(state), init_from.renamed(_flat(_source(saved, init_from)))
     for pattern in (*init_from.include, *init_from.exclude):
         if not any(fnmatch.fnmatchcase(path, pattern) for path in ours.keys() | theirs.keys()):
             raise UserError(

@@ -6,7 +6,7 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import unflatten_dict
 
 from jaxcnn.errors import UserError
+from jaxcnn.train.groups import Group, members
 
 Decay = Literal["kernels", "all"]
 Rate = optax.Schedule
@@ -263,11 +265,16 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
 """Which values an optimizer's field may have. A NaN satisfies none of them."""
 
 
-def build_optimizer(optimizer: Optimizer, rate: Rate, clip_norm: float | None) -> optax.GradientTransformation:
+def build_optimizer(
+    optimizer: Optimizer, rate: Rate, clip_norm: float | None, groups: Sequence[Group] = ()
+) -> optax.GradientTransformation:
     """The optax transformation, with the gradient's global norm clipped first if `clip_norm` is given.
 
+    It is of the parameters that no group freezes (groups.py), and each group has its own rate and weight decay.
+
     Raises:
-      UserError: a field has a value that cannot be meant (LIMITS), or the clip norm is not positive and finite.
+      UserError: a field has a value that cannot be meant (LIMITS), the clip norm is not positive and finite, or a group
+        has a weight decay and the optimizer has none.
     """
     for field, (meant, must) in LIMITS.items():
         value = getattr(optimizer, field, None)
@@ -275,8 +282,30 @@ def build_optimizer(optimizer: Optimizer, rate: Rate, clip_norm: float | None) -
             raise UserError(f"optimizer.{field} is {value}; it must be {must}")
     if clip_norm is not None and not 0 < clip_norm <= LARGEST:
         raise UserError(f"clip_norm is {clip_norm}; it must be positive and finite, or None for no clipping")
-    built = optimizer.build(rate)
+    built = optimizer.build(rate) if all(g.freeze for g in groups) else _of_groups(optimizer, rate, groups)
     return built if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), built)
+
+
+def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> optax.GradientTransformation:
+    """A transformation for each group that is trained and one for what belongs to none, "rest"."""
+
+    def of_group(group: Group) -> optax.GradientTransformation:
+        changed = optimizer
+        if group.weight_decay is not None:
+            if not hasattr(optimizer, "weight_decay"):
+                raise UserError(
+                    f"groups: {group.match!r} has a weight decay, but {type(optimizer).__name__} has none to replace"
+                )
+            changed = dataclasses.replace(cast(Any, optimizer), weight_decay=group.weight_decay)
+        return changed.build(lambda step: group.rate * rate(step))
+
+    def labels(params: Any) -> Any:
+        numbers = members(params, groups)
+        flat = {path.removeprefix("params/"): "rest" if i is None else str(i) for path, i in numbers.items()}
+        return unflatten_dict(flat, sep="/")
+
+    transformations = {str(i): of_group(group) for i, group in enumerate(groups) if not group.freeze}
+    return optax.partition({"rest": optimizer.build(rate), **transformations}, labels)
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.groups import Group, split
 
 
 @flax.struct.dataclass
@@ -44,8 +45,16 @@ class TrainState:
     key: jax.Array
 
 
-def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, sums: Any, key: jax.Array) -> TrainState:
-    """The state before the first step, from the model's initial variables."""
+def create_state(
+    variables: Any,
+    optimizer: Any,
+    averaged: bool,
+    plateau: Any,
+    sums: Any,
+    key: jax.Array,
+    groups: tuple[Group, ...] = (),
+) -> TrainState:
+    """The state before the first step, from the model's initial variables. The optimizer has none of what is frozen."""
     stats = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     # Copies: a donated buffer must not appear in the state twice.
@@ -55,7 +64,7 @@ def create_state(variables: Any, optimizer: Any, averaged: bool, plateau: Any, s
         step=jnp.int32(0),
         params=params,
         stats=stats,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(split(params, groups)[0]),
         average=average,
         plateau=plateau,
         sums=sums,

@@ -10,6 +10,7 @@ import optax
 from einops import rearrange
 
 from jaxcnn.errors import UserError
+from jaxcnn.train.groups import Group, joined, split
 from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import Average, TrainState
 
@@ -37,12 +38,14 @@ class EMA:
         if not 0 <= self.decay < 1:
             raise UserError(f"ema.decay is {self.decay}; it must be at least 0 (off) and below 1")
 
-    def update(self, average: Average, params: Any, stats: Any) -> Average:
+    def update(self, average: Average, params: Any, stats: Any, groups: tuple[Group, ...] = ()) -> Average:
+        """The average after an update; of what the groups freeze it is the parameter."""
         n = average.count.astype(jnp.float32)
         decay = jnp.minimum(self.decay, (1 + n) / (10 + n)) if self.warm else jnp.float32(self.decay)
         blend = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
+        (averages, kept), (trained, _) = split(average.params, groups), split(params, groups)
         return Average(
-            params=jax.tree.map(blend, average.params, params),
+            params=joined(jax.tree.map(blend, averages, trained), kept),
             stats=stats if self.statistics == "copy" else jax.tree.map(blend, average.stats, stats),
             count=average.count + 1,
         )
@@ -58,6 +61,7 @@ def make_train_step(
     ema: EMA = EMA(),
     log_every: int = 1,
     skip: int = 0,
+    groups: tuple[Group, ...] = (),
 ) -> TrainStep:
     """(state, frozen, batch) -> (next state, metrics).
 
@@ -76,6 +80,7 @@ def make_train_step(
       log_every: metric sums start anew after every multiple of it.
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
+      groups: of parameters; those that are frozen are in the state, and are handed to the loss as `frozen` are.
 
     Metrics: the task's sums since the last multiple of `log_every`, over steps that were not skipped, under "sums";
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
@@ -84,16 +89,17 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        grads, stats, sums, loss = _gradients(
-            loss_fn, state.params, state.stats, frozen, batch, key, accumulate, normalizer
-        )
-        updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), state.params)
+        trained, fixed = split(state.params, groups)
+        if fixed:
+            frozen = {**frozen, "params": joined(frozen.get("params", {}), fixed)}
+        grads, stats, sums, loss = _gradients(loss_fn, trained, state.stats, frozen, batch, key, accumulate, normalizer)
+        updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), trained)
         learning_rate = rate(state.step)
         if state.plateau is not None:
             updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
             learning_rate *= state.plateau.scale
-        params = optax.apply_updates(state.params, updates)
-        average = None if state.average is None else ema.update(state.average, params, stats)
+        params = joined(optax.apply_updates(trained, updates), fixed)
+        average = None if state.average is None else ema.update(state.average, params, stats, groups)
         grad_norm = optax.tree.norm(grads)
         now = state.step + 1
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

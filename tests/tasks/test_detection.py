@@ -159,6 +159,19 @@ def test_an_answer_lists_the_certain_ones_and_keeps_all():
     assert picture.shape[2] == 3 and picture.shape[1] >= 300 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 2
 
 
+def test_an_answer_says_that_nothing_is_certain():
+    image = np.full((40, 60, 3), 100, np.uint8)
+    for scores, told in (
+        ([0.19, 0.1], "no score of at least 0.2; the highest is 0.190"),
+        ([], "no score of at least 0.2"),
+    ):
+        kinds = np.zeros(len(scores), int)
+        found = Detections(np.zeros((len(scores), 4)), np.array(scores), kinds, np.array(len(scores)))
+        answer = Detection().answer(found, image, ("a", "b"))
+        assert answer.rows == [("none", told)]
+        assert [each["score"] for each in answer.values["detections"]] == scores
+
+
 def test_boxes_are_drawn_where_they_are_and_dashes_leave_gaps():
     image = np.zeros((100, 400, 3), np.uint8)
     box = np.array([[50, 20, 150, 80]])

@@ -10,7 +10,6 @@ from PIL import Image
 
 import jaxcnn as jc
 import jaxcnn.runs.evaluation as evaluation_module
-import jaxcnn.tasks.detection as detection_module
 from jaxcnn import __main__ as command
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.flags import parse
@@ -22,6 +21,7 @@ from jaxcnn.report.target import target_of
 from jaxcnn.runs.coco_results import coco_results
 from jaxcnn.runs.prediction import Net, Prediction
 from jaxcnn.runs.setup import open_evaluations
+from jaxcnn.tasks import drawn_boxes
 from jaxcnn.tasks.task import Answer
 from tests.tiny_runs import ROOT, assert_same_run, finish, kill_when, metrics, read, start
 
@@ -205,7 +205,7 @@ def test_misses_are_the_largest_first_and_false_alarms_the_surest():
 
 def test_the_truth_is_drawn_without_padding_and_free_boxes_have_a_mark(monkeypatch):
     drawn = []
-    monkeypatch.setattr(detection_module, "draw_boxes", lambda *given, **more: drawn.append(given))
+    monkeypatch.setattr(drawn_boxes, "draw_boxes", lambda *given, **more: drawn.append(given))
     truth = {"boxes": np.arange(12.0).reshape(3, 4), "classes": np.array([1, 0, -1])}
     truth |= {"difficult": np.array([False, True, False]), "crowd": np.zeros(3, bool)}
     jc.Detection().draw_truth(truth, np.zeros((8, 8, 3), np.uint8), ("a", "b"))

@@ -14,7 +14,7 @@ from jaxcnn.models.box_head import RegionOutputs
 from jaxcnn.models.rpn import AnchorOutputs, Proposals
 from jaxcnn.ops.box_coding import BoxCoder
 from jaxcnn.ops.matching import sample
-from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, draw_regions, region_losses, truth_of
+from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, RPNLoss, draw_regions, region_losses, truth_of
 from tests.compilation import quick
 
 SIZE, CLASSES, IMAGES = (60, 80), 3, 3
@@ -132,7 +132,7 @@ def ours(loss, outputs, proposals, batch, keys, weights):
     drawn = draw_regions(proposals, truth, keys, CODER, loss.matcher, size=loss.regions, positive=loss.positive)
     said = (drawn.boxes @ weights).reshape(IMAGES, -1, 1 + CLASSES, 5)
     regions = region_losses(RegionOutputs(said[..., 0], said[..., 1:]), drawn, loss.beta)
-    return loss.anchor_losses(outputs, truth, SIZE, BoxCoder(), keys) | regions
+    return loss.rpn.anchor_losses(outputs, truth, SIZE, BoxCoder(), keys) | regions
 
 
 def check_against_readings(seed, loss, more=0):
@@ -271,7 +271,7 @@ def test_gradients_are_those_of_finite_differences():
         boxes = jnp.broadcast_to(anchors, (IMAGES, 20, 4))
         given = Proposals(boxes, jnp.ones((IMAGES, 20)), jnp.ones((IMAGES, 20), bool))
         drawn = draw_regions(given, truth, keys, CODER, RELEASED.matcher, size=9, positive=0.25)
-        parts = RELEASED.anchor_losses(outputs, truth, SIZE, BoxCoder(), keys)
+        parts = RELEASED.rpn.anchor_losses(outputs, truth, SIZE, BoxCoder(), keys)
         parts |= region_losses(RegionOutputs(scores, shifts), drawn, RELEASED.beta)
         return sum(each.sum() for each in parts.values())
 
@@ -314,9 +314,13 @@ def test_fast_rcnn_takes_its_proposals_from_the_batch():
 
 
 def test_mistakes_are_named():
-    model, variables, images = small()
-    with pytest.raises(UserError, match="FastRCNNLoss is the loss of a RegionDetector without an RPN"):
-        FastRCNNLoss().losses(model, variables, batch_of(images), train=False, rngs={})
+    _, variables, images = small()
+    with pytest.raises(UserError, match="FastRCNNLoss is the loss of a RegionDetector, such as fast_rcnn_vgg16, not"):
+        FastRCNNLoss().losses(create_model("yolo_v1_small"), {}, batch_of(images), train=False, rngs={})
+    with pytest.raises(UserError, match="RPNLoss is the loss of a RegionDetector with an RPN"):
+        RPNLoss().losses(small(rpn=None)[0], variables, batch_of(images), train=False, rngs={})
+    with pytest.raises(UserError, match="RPNLoss: anchors is 0"):
+        RPNLoss(anchors=0)
     with pytest.raises(UserError, match="with an RPN, such as faster_rcnn_vgg16"):
         FasterRCNNLoss().losses(create_model("yolo_v1_small"), {}, batch_of(images), train=False, rngs={})
     with pytest.raises(UserError, match="FasterRCNNLoss: positive is 2"):
