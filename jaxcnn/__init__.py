@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
     from jaxcnn.data.voc import VOCDetection as VOCDetection
     from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
+    from jaxcnn.data.warped import WarpedRegions as WarpedRegions
+    from jaxcnn.data.warped import warp_regions as warp_regions
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import Shift as Shift
     from jaxcnn.studies.probes import Shifted as Shifted
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
+    from jaxcnn.studies.rcnn import RCNN as RCNN
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.studies.weak_localization import SameBox as SameBox
@@ -189,6 +192,7 @@ _FROM = {
         "VerticalFlip",
     ),
     "jaxcnn.data.voc": ("VOCDetection", "VOCSegmentation"),
+    "jaxcnn.data.warped": ("WarpedRegions", "warp_regions"),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",
@@ -272,6 +276,7 @@ _FROM = {
         "Shifted",
         "WithoutBlocks",
     ),
+    "jaxcnn.studies.rcnn": ("RCNN",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",
