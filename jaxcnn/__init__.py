@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from jaxcnn.data.transforms import VerticalFlip as VerticalFlip
     from jaxcnn.data.voc import VOCDetection as VOCDetection
     from jaxcnn.data.voc import VOCSegmentation as VOCSegmentation
+    from jaxcnn.data.warped import WarpedRegions as WarpedRegions
+    from jaxcnn.data.warped import warp_regions as warp_regions
     from jaxcnn.errors import UserError as UserError
     from jaxcnn.experiment import Checkpoints as Checkpoints
     from jaxcnn.experiment import Data as Data
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.googlenet import GoogLeNetAuxiliaryHead as GoogLeNetAuxiliaryHead
     from jaxcnn.models.heads import FC as FC
     from jaxcnn.models.heads import GAP as GAP
+    from jaxcnn.models.heads import HintRegressor as HintRegressor
     from jaxcnn.models.inception_v3 import InceptionV3 as InceptionV3
     from jaxcnn.models.inception_v3 import InceptionV3AuxiliaryHead as InceptionV3AuxiliaryHead
     from jaxcnn.models.inception_v4 import InceptionV4 as InceptionV4
@@ -112,6 +115,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import Shift as Shift
     from jaxcnn.studies.probes import Shifted as Shifted
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
+    from jaxcnn.studies.rcnn import RCNN as RCNN
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.studies.weak_localization import SameBox as SameBox
@@ -120,6 +124,7 @@ if TYPE_CHECKING:
     from jaxcnn.summary.summary import summarize as summarize
     from jaxcnn.tasks.classification import Classification as Classification
     from jaxcnn.tasks.detection import Detection as Detection
+    from jaxcnn.tasks.distillation import Distillation as Distillation
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
@@ -188,6 +193,7 @@ _FROM = {
         "VerticalFlip",
     ),
     "jaxcnn.data.voc": ("VOCDetection", "VOCSegmentation"),
+    "jaxcnn.data.warped": ("WarpedRegions", "warp_regions"),
     "jaxcnn.errors": ("UserError",),
     "jaxcnn.experiment": (
         "Checkpoints",
@@ -225,6 +231,7 @@ _FROM = {
     "jaxcnn.models.heads": (
         "FC",
         "GAP",
+        "HintRegressor",
     ),
     "jaxcnn.models.inception_v3": (
         "InceptionV3",
@@ -271,6 +278,7 @@ _FROM = {
         "Shifted",
         "WithoutBlocks",
     ),
+    "jaxcnn.studies.rcnn": ("RCNN",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",
@@ -282,6 +290,7 @@ _FROM = {
     ),
     "jaxcnn.tasks.classification": ("Classification",),
     "jaxcnn.tasks.detection": ("Detection",),
+    "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),

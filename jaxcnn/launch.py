@@ -37,6 +37,7 @@ from jaxcnn.runs.restore import check_init_from, trust_run
 from jaxcnn.runs.run_directory import REPORT, RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.runs.teacher import check_teacher
 from jaxcnn.stop import Stop
 from jaxcnn.terminal import keep_going, open_closed_streams, show_warnings
 from jaxcnn.text import print_plain, replace_unknown
@@ -114,6 +115,7 @@ def _launch(
                 trust_run(pathlib.Path(command.experiment.init_from.run))
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
+            check_teacher(plan)
             encoded = config.encode(command.experiment)
             if group.heartbeat is not None:
                 facts = {"the config": config.identity(encoded), "the data set": plan.dataset()}

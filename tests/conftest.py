@@ -7,6 +7,8 @@ import tempfile
 
 import pytest
 
+from tests.compilation import UNOPTIMIZED
+
 # Before JAX is imported, which reads these once.
 cache = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
@@ -16,6 +18,15 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What runs of the tests are trusted is nobody's business outside of them.
 os.environ["XDG_STATE_HOME"] = str(cache / "state")
+
+
+def pytest_configure() -> None:
+    """XLA reads its flags once: the environment of what tests start stays as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{UNOPTIMIZED} {os.environ.get('XLA_FLAGS', '')}")
+        import jax
+
+        jax.devices()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -32,7 +32,7 @@ def test_losses_and_evaluation_do_not_depend_on_the_number_of_devices(devices, o
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
-    finish(folder, module="tests.many_devices", devices=8)
+    finish(folder, module="tests.many_devices", devices=8, optimized=False)
     return read(folder, "runs.json")
 
 

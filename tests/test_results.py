@@ -43,10 +43,11 @@ def test_the_readmes_first_command_reaches_its_accuracy(tmp_path):
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
 def test_lenet5_learns_fashion_mnist(tmp_path):
-    """One epoch of the five with which it reaches PyTorch's figure, below; to guess is 0.1."""
-    finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, "--duration", "1epochs")
+    """One epoch of a third of the images; with five of all it reaches PyTorch's figure, below. To guess is 0.1."""
+    short = ("--duration", "1epochs", "--data.train-split", "train[:20000]")
+    finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, *short)
     result = read(tmp_path, "result.json")["test"]
-    assert result["count"] == 10_000 and result["accuracy"] >= 0.80
+    assert result["count"] == 10_000 and result["accuracy"] >= 0.75
     losses = [line["loss"] for line in metrics(tmp_path) if line["split"] == "train"]
     assert losses[-1] < 0.7 * losses[0]
 

@@ -10,6 +10,8 @@ import time
 
 import numpy as np
 
+from tests.compilation import UNOPTIMIZED
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / "tests" / "experiments" / "tiny.py"
 LIGHT = """
@@ -21,14 +23,19 @@ sys.modules["jaxcnn"].__path__ = ["jaxcnn"]
 TIMES = ("examples_per_second", "data_wait")
 
 
-def start(*arguments, module="jaxcnn.launch", devices=1, report=False, **options) -> subprocess.Popen:
+def start(*arguments, module="jaxcnn.launch", devices=1, report=False, optimized=True, **options) -> subprocess.Popen:
     """A command of the project in a process of its own, on `devices` fake devices.
 
-    A run writes its page only with `report`: that takes as long as a short run.
+    A run writes its page only with `report`: that takes as long as a short run. Runs of everyone have `optimized`
+    machine code (tests/compilation.py).
     """
     if module == "jaxcnn.launch" and not report and is_experiment(arguments):
         arguments = (*arguments, "--no-report")
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | {
+        "XLA_FLAGS": " ".join(
+            [f"--xla_force_host_platform_device_count={devices}", *([] if optimized else [UNOPTIMIZED])]
+        )
+    }
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
         command,

@@ -87,3 +87,17 @@ class GAP(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.kernel_init], name="fc")
         return dense(x).astype(jnp.float32)
+
+
+class HintRegressor(nn.Module):
+    """A 1x1 convolution that brings a student's map to a teacher's channels (FitNets' regressor, section 2.2).
+
+    An auxiliary head: Classifier(backbone, head, aux={"stage2": HintRegressor(256)}).
+    """
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, channels]."""
+        return nn.Conv(self.channels, (1, 1), name="regressor")(x)

@@ -37,6 +37,7 @@ from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import stepper_for
+from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
 from jaxcnn.train.groups import group_lines
 from jaxcnn.train.schedules import Plateau
@@ -139,9 +140,7 @@ class _Loop:
         self.step = 0
         self.train_step: Compiled | None = None
         self.state: TrainState
-        self.frozen: dict[
-            str, Any
-        ] = {}  # variables outside of the state, such as a teacher's; no experiment has any yet
+        self.frozen: Any = {}  # variables outside of the state: a teacher's
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, self._skipped, self._diverge)
@@ -181,6 +180,7 @@ class _Loop:
             self.report_progress(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms, evaluated=split != _TRAIN)
         self.report_progress("the restored state", patient=True)
+        self.frozen = frozen_for(self.members, self.stepper)
         self._restore()
         for member in self.members:
             member.batches = train_batches(member.plan, *self.splits[_TRAIN])
@@ -356,7 +356,6 @@ class _Loop:
                     batches,
                     examples,
                     self.stepper.put_evaluation,
-                    frozen=self.frozen,
                     stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
                     on_broken=pass_over,
                 )

@@ -51,6 +51,8 @@ class Member:
         self.evaluations: Metrics = {}
         self.batches: TrainBatches
         self.diverged: Diverged | None = None
+        self.teacher: str | None = None
+        """The digest of its teacher's weights, if it has one."""
         self.board = _open_board(directory) if experiment.tensorboard and directory.process == 0 else None
 
     def close(self) -> None:
@@ -59,7 +61,12 @@ class Member:
             self.board.close()
 
     def resume(self, note: Mapping[str, Any], step: int) -> None:
-        """Goes back to what a checkpoint notes."""
+        """Goes back to what a checkpoint notes. Raises UserError if the teacher's weights are others now."""
+        if note.get("teacher") != self.teacher:
+            raise UserError(
+                f"{self.directory.path}: the teacher's weights are not those that the run began with; put them back, "
+                "or begin anew in another --workdir"
+            )
         self.evaluations = note["evaluations"]
         self.best = best_of(self.plan.experiment, note.get("best", []))
         self.directory.cut_metrics(note["metrics_size"])
@@ -85,6 +92,7 @@ class Member:
             "evaluated": evaluated,
             "evaluations": self.evaluations,
             "best": self.best.note(),
+            **({} if self.teacher is None else {"teacher": self.teacher}),
             **self.directory.position(),
         }
         metrics = self.evaluations[next(iter(self.plan.evaluations))] if scored else None

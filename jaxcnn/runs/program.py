@@ -11,7 +11,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
-from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state
+from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shapes
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
@@ -75,4 +75,4 @@ def compile_step(
     step = train_step(experiment, optimizer, rate, log_every)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
     batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
-    return compile_for(experiment, jitted, state, {}, batch)
+    return compile_for(experiment, jitted, state, frozen_shapes(experiment, mesh), batch)

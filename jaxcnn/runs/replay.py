@@ -15,6 +15,8 @@ from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import is_training, open_run
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
+from jaxcnn.runs.stepper import stepper_for
+from jaxcnn.runs.teacher import load_frozen
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import all_finite
@@ -58,13 +60,14 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
         create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
         state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
     first = before[-1] if before else 0
+    frozen = stepper_for([plan]).put_frozen(load_frozen(plan)[0])
     batches = train_batches(plan, plan.train, experiment.data.augment)
     metrics: dict[str, Any] = {}
     for number in range(first, step):
         if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):
             state = _evaluated(state, plan, directory.metrics(), number)
         batch = placed(batches[number], experiment, plan.mesh, evaluated=False)
-        state, metrics = compiled.call(state, {}, batch)
+        state, metrics = compiled.call(state, frozen, batch)
     loss, grad_norm = (float(metrics[name]) for name in ("step_loss", "grad_norm"))
     status = directory.status()
     noted = directory.skipped.get(step) or (

@@ -24,6 +24,7 @@ from jaxcnn.runs.restore import check_init_from
 from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.runs.teacher import check_teacher
 
 Image = str | pathlib.Path | np.ndarray
 
@@ -136,6 +137,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = 
     plan = make_plan(experiment)
     if not checkpoint.steps(path / "checkpoints"):
         check_init_from(experiment, plan.mesh)
+    check_teacher(plan)
     with (
         start_run(path, config.encode(experiment), None, plan.dataset()) as directory,
         Display(Console(quiet=quiet)) as display,

@@ -22,8 +22,9 @@ from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
-from jaxcnn.tasks.task import score_of
+from jaxcnn.tasks.task import TEACHER, score_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration
@@ -185,8 +186,23 @@ def _shapes(key: _ByIdentity) -> tuple[Any, Any]:
     size = data.batch_size // experiment.accumulate
     batch = {name: jax.ShapeDtypeStruct((size, *f.shape), f.dtype) for name, f in batch_fields(experiment).items()}
     stats = {name: value for name, value in variables.items() if name != "params"}
-    _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, {}, batch, random_key)
+    _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, _frozen(experiment), batch, random_key)
     return variables, sums
+
+
+def frozen_shapes(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
+    """What the train step takes as `frozen`, as shapes with shardings: a teacher's variables, {} for most.
+
+    Evaluation does without.
+    """
+    return meshes.with_shardings(_frozen(experiment), mesh, experiment.parallel.shard_above)
+
+
+def _frozen(experiment: Experiment) -> dict[str, Any]:
+    given = distillation_of(experiment.task)
+    if given is None:
+        return {}
+    return {TEACHER: jax.eval_shape(lambda: given.init(experiment.data.image_shape))}
 
 
 def batch_fields(experiment: Experiment, *, evaluated: bool = False) -> Fields:

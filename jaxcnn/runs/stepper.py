@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
 from jaxcnn.runs.program import compile_train_step, train_step, within_memory
-from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, initial_state
+from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
 
@@ -55,6 +55,10 @@ class Stepper(Protocol):
 
     def put_evaluation(self, batch: Batch) -> Any:
         """An evaluation batch, which all nets share, on the devices."""
+        ...
+
+    def put_frozen(self, frozen: Any) -> Any:
+        """What no step changes, a teacher's variables, on the devices."""
         ...
 
     def finite(self, state: TrainState, number: int) -> bool:
@@ -97,6 +101,9 @@ class Single:
     def put_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
 
+    def put_frozen(self, frozen: Any) -> Any:
+        return jax.device_put(frozen, meshes.shardings(frozen_shapes(self.plan.experiment, self.plan.mesh)))
+
     def finite(self, state: TrainState, number: int) -> bool:
         return all_finite(state, self.plan.mesh)
 
@@ -126,16 +133,16 @@ class Stacked:
         step = jax.vmap(one, in_axes=(0, None, 0))
         jitted = jax.jit(step, donate_argnums=0, out_shardings=self.over_seeds)
         batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
-        shapes = (self._stacked(self.abstract), {}, self._stacked(batch))
+        frozen = self._shared(frozen_shapes(plan.experiment, plan.mesh))
+        shapes = (self._stacked(self.abstract), frozen, self._stacked(batch))
         return within_memory(plan, lambda: compile_for(plan.experiment, jitted, *shapes))
 
     def compile_evaluation(self) -> Compiled:
         experiment = self.plan.experiment
         step = jax.vmap(evaluation_step(experiment), in_axes=(0, 0, None, None))
         batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
-        shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), batch)
         state = self._stacked(self.abstract)
-        return compile_for(experiment, jax.jit(step), state.params, state.stats, {}, shared)
+        return compile_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
 
     def create(self) -> list[TrainState]:
         create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
@@ -156,12 +163,19 @@ class Stacked:
         names = (*batch_fields(self.plan.experiment), "valid")
         return jax.device_put({name: batch[name] for name in names}, self.everywhere)
 
+    def put_frozen(self, frozen: Any) -> Any:
+        return jax.device_put(frozen, self.everywhere)
+
     def finite(self, state: TrainState, number: int) -> bool:
         return all_finite(self.member(state, number))
 
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
         return dataclasses.replace(state, plateau=jax.device_put(stacked, self.over_seeds))
+
+    def _shared(self, tree: Any) -> Any:
+        """Shapes of what all nets read -> the same on the devices."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), tree)
 
     def _stacked(self, tree: Any) -> Any:
         """Shapes of one net -> those of all."""

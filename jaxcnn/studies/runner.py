@@ -19,6 +19,7 @@ from jaxcnn.runs.loop import run, run_seeds
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import InUse, start_run
+from jaxcnn.runs.teacher import check_teacher
 from jaxcnn.studies.cell import Cell, cell_metrics, probe
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import keep_copy
@@ -62,7 +63,7 @@ def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) 
         elif isinstance(cell.arm, Experiment) and cell.arm_name not in planned:
             planned.add(cell.arm_name)
             try:
-                make_plan(cell.arm)
+                check_teacher(make_plan(cell.arm))
             except UserError as error:
                 raise UserError(f"arm {cell.arm_name!r}: {error}") from error
 

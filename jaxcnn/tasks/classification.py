@@ -14,6 +14,7 @@ from jaxcnn.data import imagenet
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.fields import Field, Fields
 from jaxcnn.errors import UserError
+from jaxcnn.tasks.distillation import Distillation
 from jaxcnn.tasks.losses import CrossEntropy, Loss
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes, means
 
@@ -26,10 +27,13 @@ class Classification:
     """Of the logits and the labels: what training minimises the mean of. Evaluation reports the plain cross-entropy."""
     auxiliary_weight: float = 0.3
     """Weight of each auxiliary head's loss (GoogLeNet, section 5); without effect if the model has none."""
+    distillation: Distillation | None = None
+    """A teacher whose answers are learned beside the labels."""
 
     @property
     def directions(self) -> Mapping[str, Direction]:
-        return {"accuracy": "higher", "top5": "higher", "loss": "lower"}
+        names: dict[str, Direction] = {"accuracy": "higher", "top5": "higher", "loss": "lower"}
+        return names if self.distillation is None else {**names, "soft_loss": "lower"}
 
     @property
     def shares(self) -> tuple[str, ...]:
@@ -50,14 +54,18 @@ class Classification:
     def loss(
         self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
     ) -> tuple[jax.Array, Variables, Sums]:
-        """The mean of the criterion, with the weighted means of the auxiliary heads' added."""
+        """The mean of the criterion, with the weighted means of the auxiliary heads' and the teacher's added."""
         outputs, updated = apply_training(model, variables, batch["image"], train=train, rngs=rngs)
         losses = self.criterion(outputs.logits, batch["label"])
-        total = losses.mean()
-        for logits in outputs.aux.values():
+        sums = classification_sums(outputs.logits, batch["label"], losses, jnp.ones(losses.shape, bool))
+        total, aux = losses.mean(), outputs.aux
+        if self.distillation is not None:
+            taught = self.distillation.teach(variables, batch["image"], outputs, train=train)
+            total, aux = taught.added_to(total, taught.losses.mean()), taught.aux
+            sums["soft_loss"] = taught.losses.sum()
+        for logits in aux.values():
             total += self.auxiliary_weight * self.criterion(logits, batch["label"]).mean()
-        everything = jnp.ones(losses.shape, bool)
-        return total, updated, classification_sums(outputs.logits, batch["label"], losses, everything)
+        return total, updated, sums
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without label smoothing or auxiliary heads."""

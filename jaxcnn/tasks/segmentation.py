@@ -16,6 +16,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.metrics.confusion import count, from_words, to_words
 from jaxcnn.metrics.mean_iou import frequency_weighted_iou, iou, mean_accuracy, mean_iou, pixel_accuracy
 from jaxcnn.tasks.class_map import color, overlay_classes
+from jaxcnn.tasks.distillation import Distillation
 from jaxcnn.tasks.losses import CrossEntropy, Loss
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes
 
@@ -52,6 +53,8 @@ class Segmentation:
     model has none."""
     classes: tuple[str, ...] = ()
     """Names in the order of the labels, whose IoUs are metrics too, such as "iou_car"; (): means alone."""
+    distillation: Distillation | None = None
+    """A teacher whose answers are learned beside the masks, at the pixels that count."""
 
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
@@ -80,7 +83,8 @@ class Segmentation:
             "loss": "lower",
         }
         classes: dict[str, Direction] = {f"iou_{name}": "higher" for name in self.classes}
-        return means | classes
+        taught: dict[str, Direction] = {} if self.distillation is None else {"soft_loss": "lower"}
+        return means | classes | taught
 
     def fields(self, image_shape: tuple[int, int, int]) -> Fields:
         """A mask of the image's height and width; what is padded is ignored."""
@@ -108,17 +112,23 @@ class Segmentation:
     def loss(
         self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
     ) -> tuple[jax.Array, Variables, Sums]:
-        """The criterion of all pixels that count, reduced, with the weighted ones of the auxiliary heads added.
+        """The criterion of all pixels that count, reduced, with the auxiliary heads' and the teacher's added.
 
         The same with and without `accumulate`, whose microbatches are weighted by `normalizer`.
         """
         outputs, updated = apply_training(model, variables, batch["image"], train=train, rngs=rngs)
         truth = batch["mask"]
         losses, weights = self._weighted(outputs.logits, truth)
-        total = self._reduced(losses, weights)
-        for logits in outputs.aux.values():
+        sums = self._sums(outputs.logits, truth, losses, weights, jnp.int32(len(truth)))
+        total, aux = self._reduced(losses, weights), outputs.aux
+        if self.distillation is not None:
+            taught = self.distillation.teach(variables, batch["image"], outputs, train=train)
+            soft = jnp.where(weights > 0, weights * taught.losses, 0.0)
+            total, aux = taught.added_to(total, self._reduced(soft, weights)), taught.aux
+            sums["soft_loss"] = soft.sum()
+        for logits in aux.values():
             total += self.auxiliary_weight * self._reduced(*self._weighted(logits, truth))
-        return total, updated, self._sums(outputs.logits, truth, losses, weights, jnp.int32(len(truth)))
+        return total, updated, sums
 
     def normalizer(self, model: nn.Module, batch: Batch) -> jax.Array:
         """The sum of the weights of the pixels that count; the number of images if the reduction is "sum"."""
@@ -139,12 +149,17 @@ class Segmentation:
         class that has a name, and the count of images."""
         counts = from_words(sums["confusion"])
         weight = np.float64(sums["weight"])
+        mean = {
+            name: float(sums[name] / weight) if weight else float("nan")
+            for name in ("loss", "soft_loss")
+            if name in sums
+        }
         return {
             "mean_iou": mean_iou(counts),
             "pixel_accuracy": pixel_accuracy(counts),
             "mean_accuracy": mean_accuracy(counts),
             "frequency_weighted_iou": frequency_weighted_iou(counts),
-            "loss": float(sums["loss"] / weight) if weight else float("nan"),
+            **mean,
             **{f"iou_{name}": float(value) for name, value in zip(self.classes, iou(counts), strict=False)},
             "count": int(sums["count"]),
         }

@@ -25,6 +25,8 @@ Records = dict[str, jax.Array]
 """Arrays [B, ...] of single examples, for metrics that do not add up."""
 Variables = Mapping[str, Any]
 """{"params": ..., "batch_stats": ...}; frozen variables are among them."""
+TEACHER = "teacher"
+"""The collection that holds a teacher's variables (tasks/distillation.py); no model reads it."""
 Direction = Literal["higher", "lower"]
 
 
@@ -193,7 +195,8 @@ def apply_training(
     method: str | Callable[..., Any] = "outputs",
 ) -> tuple[Any, Variables]:
     """The model's outputs, and its non-trainable collections after them: updated when `train`, else as they were."""
-    collections = {name: value for name, value in variables.items() if name != "params"}
+    own = {name: value for name, value in variables.items() if name != TEACHER}
+    collections = {name: value for name, value in own.items() if name != "params"}
     if not train:
-        return model.apply(variables, images, train=False, method=method), collections
-    return model.apply(variables, images, train=True, rngs=rngs, mutable=list(collections), method=method)
+        return model.apply(own, images, train=False, method=method), collections
+    return model.apply(own, images, train=True, rngs=rngs, mutable=list(collections), method=method)

@@ -48,10 +48,10 @@ def as_sets(regions):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_segmentation_is_that_of_all_edges(seed, monkeypatch):
     """A few levels only, so that many edges are equally heavy."""
-    monkeypatch.setattr(graph_segmentation, "PARTS", 1 + seed)  # few, so that regions grow within one
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 4, (9, 11, 3), np.uint8) * 10 + np.where(np.arange(11) < 5, 0, 60)[:, None].astype(np.uint8)
-    for scale, least in ((5.0, 0), (40.0, 0), (40.0, 9), (300.0, 4)):
+    for scale, least, parts in ((5.0, 0, 1), (40.0, 0, 2), (40.0, 0, 16), (40.0, 9, 3), (300.0, 4, 2)):
+        monkeypatch.setattr(graph_segmentation, "PARTS", parts)  # regions grow within one
         found = segment(image, scale, sigma=0, min_size=least)
         assert as_sets(found) == segmented(image, scale, least)
         assert found.max() > 0 and found[0, 0] == 0

@@ -2,12 +2,15 @@
 
 Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
 "steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps" and "localization_steps": the
-same of a detector and of a localizer}}.
+same of a detector and of a localizer, "region_steps": of Faster R-CNN that learns from all anchors and regions,
+"drawn_steps": from some that are drawn}}.
 """
 
 import json
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +25,18 @@ from jaxcnn.runs.program import train_step
 from jaxcnn.runs.setup import initial_state
 from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.localization import Localization
+from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train.mesh import Parallel, make_mesh, split
 from jaxcnn.train.optimizers import build_optimizer
+from jaxcnn.train.state import TrainState
+from tests.compilation import quick
 from tests.tasks.segmenters import Given, Pixelwise
 
 CLASSES, BATCH, IMAGES = 5, 8, 19
 DETECTION_MICROBATCHES = {1: (1,), 2: (2,), 4: (1,), 8: (2,)}
+REGION_MICROBATCHES = {1: (1,), 2: (2,), 4: (), 8: ()}
+DRAWN_MICROBATCHES = {1: (1,), 2: (), 4: (1,), 8: (1,)}
 WEIGHTS = (1.0, 0.5, 2.0, 1.5, 1.0)
 TASK = Segmentation(classes=("a", "b", "c", "d", "e"))
 
@@ -89,17 +97,41 @@ def localization(accumulate: int) -> Experiment:
     return Experiment(model, Data((16, 24, 3), source), task=Localization(max_boxes=4), accumulate=accumulate)
 
 
-def one_step(experiment: Experiment, batch: dict[str, np.ndarray], sharding: NamedSharding) -> list[float]:
+def regions(accumulate: int, drawn: bool) -> Experiment:
+    """Faster R-CNN. Which anchors and regions are drawn depends on the microbatch, unless all are."""
+    source = Synthetic(image_shape=(16, 24, 3), classes=3, parts=("boxes",))
+    stages = {"stages": (((3, 8, 4),), ((3, 8, 2),)), "norm": "none", "maps": (("final", 8),), "bins": 2}
+    few = {"sizes": ((6, 9),), "before_nms": (16, 16), "after_nms": (8, 8), "min_size": 1, "widths": (8,)}
+    model = create_model("faster_rcnn_small", classes=3, **stages, **few)
+    some = {"anchors": 6, "regions": 5}
+    every = {"anchors": 36, "regions": 12, "positive_anchors": 1.0, "positive": 1.0}
+    task = Detection(FasterRCNNLoss(inside=False, **(some if drawn else every)), max_boxes=4)
+    return Experiment(model, Data((16, 24, 3), source), task=task, accumulate=accumulate)
+
+
+def one_step(
+    experiment: Experiment,
+    batch: dict[str, np.ndarray],
+    sharding: NamedSharding,
+    state: TrainState | None = None,
+    jit: Callable[..., Any] = jax.jit,
+) -> list[float]:
     """Loss and norm of the gradient of a step as training takes it, in so many microbatches."""
-    constant = lambda step: jnp.float32(0.1)  # noqa: E731
     optimizer = build_optimizer(experiment.optimizer, constant, None)
-    step = jax.jit(train_step(experiment, optimizer, constant, log_every=1))
-    _, metrics = step(initial_state(experiment, optimizer), {}, jax.device_put(batch, sharding))
+    step = jit(train_step(experiment, optimizer, constant, log_every=1))
+    state = initial_state(experiment, optimizer) if state is None else state
+    _, metrics = step(state, {}, jax.device_put(batch, sharding))
     return [float(metrics["step_loss"]), float(metrics["grad_norm"])]
+
+
+def constant(step: jax.Array) -> jax.Array:
+    return jnp.float32(0.1)
 
 
 def main(file: pathlib.Path) -> None:
     model, found = Given(CLASSES), {}
+    first = regions(1, drawn=False)
+    state = quick(lambda: initial_state(first, build_optimizer(first.optimizer, constant, None)))()
     for devices in (1, 2, 4, 8):
         sharding = split(make_mesh(Parallel(), jax.devices()[:devices]))
         placed = [jax.device_put(batch, sharding) for batch in batches()]
@@ -123,6 +155,14 @@ def main(file: pathlib.Path) -> None:
             },
             "localization_steps": {
                 n: one_step(localization(n), boxes_batch(), sharding) for n in DETECTION_MICROBATCHES[devices]
+            },
+            "region_steps": {
+                n: one_step(regions(n, False), boxes_batch(), sharding, state, quick)
+                for n in REGION_MICROBATCHES[devices]
+            },
+            "drawn_steps": {
+                n: one_step(regions(n, True), boxes_batch(), sharding, state, quick)
+                for n in DRAWN_MICROBATCHES[devices]
             },
         }
     file.write_text(json.dumps(found))
