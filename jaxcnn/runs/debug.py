@@ -1,11 +1,13 @@
 """Debug: an experiment shrunk to seconds, for `--debug`: the same path through the code on made-up data."""
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 
 from jaxcnn.data.preparation import transformed
 from jaxcnn.data.synthetic import Synthetic, parts_of
@@ -16,27 +18,32 @@ from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.train.duration import steps
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
+LONGEST, SMALL = 256, 128
+"""Pixels: an image with a longer side shrinks in --debug, until its longest has so many, if the net takes any size."""
+
 
 def debug(experiment: Experiment) -> Experiment:
     """The same experiment shrunk to seconds: six steps on synthetic images of the right shape, in small batches.
 
     The learning rate shrinks with the batch, in proportion (Goyal et al. 2017): the rate of a large batch is too much
     for the noisy gradient of a small one. Sharding and groups of batch norm shrink to what the devices here and those
-    batches allow. A teacher is random. Large images are evaluated and saved once, at the end.
+    batches allow. A teacher is random. Images of more than 256 pixels a side shrink to 128 if the net takes any size;
+    large ones are evaluated and saved once, at the end.
 
     Raises:
       UserError: no size of source image comes out of the transforms as data.image_shape.
     """
-    data = experiment.data
+    # By what they are without --debug: nets for large images are large themselves.
+    large = experiment.data.image_shape[0] * experiment.data.image_shape[1] > 128 * 128
+    data = _small(experiment)
     unit = experiment.accumulate * jax.device_count()
-    large = data.image_shape[0] * data.image_shape[1] > 128 * 128
     batch = unit * -(-(2 if large else 8) // unit)
     fields = experiment.task.fields(data.image_shape)
     source = Synthetic(
         image_shape=_source_shape(data),
         classes=experiment.model.classes,
         train=6 * batch,
-        test=2 * batch + 1,
+        test=(1 if large else 2) * batch + 1,
         # Boxes that the task does not read may be what a study measures the run by.
         parts=parts_of(fields) or (("boxes",) if getattr(data.source, "objects", None) else None),
     )
@@ -79,6 +86,51 @@ def debug(experiment: Experiment) -> Experiment:
         log_every=steps(2),
         checkpoints=dataclasses.replace(experiment.checkpoints, every=every),
     )
+
+
+def _small(experiment: Experiment) -> Data:
+    """The data with images of at most SMALL pixels a side, if they have more than LONGEST, the net has the same
+    parameters for them, and the transforms can make them; the sides are multiples of 32, as most nets like them."""
+    data = experiment.data
+    shapes = {data.image_shape, data.shape(evaluated=True)}
+    longest = max(side for shape in shapes for side in shape[:2])
+    if longest <= LONGEST:
+        return data
+
+    def smaller(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        height, width = (max(32, 32 * round(side * SMALL / longest / 32)) for side in shape[:2])
+        return height, width, shape[2]
+
+    sizes = {shape[:2]: smaller(shape)[:2] for shape in shapes}
+
+    def resized(transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        sides = [getattr(each, "size", None) for each in transforms]
+        pairs = [(side, side) if isinstance(side, int) else side for side in sides]
+        return tuple(
+            dataclasses.replace(cast(Any, each), size=sizes[pair]) if pair in sizes else each
+            for each, pair in zip(transforms, pairs, strict=True)
+        )
+
+    small = dataclasses.replace(
+        data,
+        image_shape=smaller(data.image_shape),
+        evaluation_shape=None if data.evaluation_shape is None else smaller(data.evaluation_shape),
+        augment=resized(data.augment),
+        preprocess=resized(data.preprocess),
+    )
+    try:
+        _source_shape(small)
+        before, after = (_parameters(experiment, each.image_shape) for each in (data, small))
+    except (UserError, FlaxError, TypeError, ValueError):  # a net of one size, or transforms that make no other
+        return data
+    return small if before == after else data
+
+
+def _parameters(experiment: Experiment, shape: tuple[int, int, int]) -> Any:
+    """Shapes of the net's variables for images of this shape."""
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    init = functools.partial(experiment.model.init, train=False, method="outputs")
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0), images))
 
 
 def _source_shape(data: Data) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ import pytest
 import jaxcnn as jc
 from jaxcnn.ops import boxes as box
 from jaxcnn.ops.matching import Matcher, sample
+from tests.compilation import quick
 from tests.ops.random_boxes import random_boxes
 from tests.torchvision_ops import torch, torchvision_ops
 
@@ -57,9 +58,10 @@ def test_padded_truths_change_nothing_whatever_they_hold(best):
     rng = np.random.default_rng(1)
     anchors, truths = random_boxes(rng, (200,)), random_boxes(rng, (4,))
     garbage = np.concatenate([truths, anchors[:2], np.full((1, 4), np.nan, np.float32), np.zeros((1, 4), np.float32)])
-    match = jax.jit(Matcher(0.5, (0.0, 0.4), best))
-    alone = match(box.iou(anchors, truths), np.ones(4, bool))
-    padded = match(box.iou(anchors, garbage), np.arange(8) < 4)
+    match = quick(Matcher(0.5, (0.0, 0.4), best))
+    iou = quick(box.iou)
+    alone = match(iou(anchors, truths), np.ones(4, bool))
+    padded = match(iou(anchors, garbage), np.arange(8) < 4)
     for a, b in zip(alone, padded, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (np.asarray(alone.labels) == 1).sum() > 4
@@ -71,8 +73,11 @@ def test_without_truths_all_are_negative():
         assert matches.labels.tolist() == [0, 0, 0] and matches.truths.tolist() == [0, 0, 0]
 
 
+quick_sample = quick(sample, static_argnums=(2, 3))
+
+
 def draw(labels, seed=0, size=8, fraction=0.5):
-    found = sample(jnp.asarray(labels), jax.random.key(seed), size, fraction)
+    found = quick_sample(jnp.asarray(labels), jax.random.key(seed), size, fraction)
     return np.asarray(found.indices), np.asarray(found.positive)
 
 
@@ -91,7 +96,7 @@ def test_a_minibatch_that_cannot_be_filled_is_padded():
     indices, positive = draw([1, 1, -1, 0])
     assert set(indices[:3]) == {0, 1, 3} and positive.tolist() == [True, True] + [False] * 6
     assert (indices[3:] == -1).all()
-    assert sample(jnp.array([1, 1, -1, 0]), jax.random.key(0), 8, 0.5).valid.sum() == 3
+    assert quick_sample(jnp.array([1, 1, -1, 0]), jax.random.key(0), 8, 0.5).valid.sum() == 3
     for labels in ([], [-1, -1]):
         indices, positive = draw(np.array(labels, int))
         assert (indices == -1).all() and not positive.any()

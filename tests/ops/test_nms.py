@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import UserError
-from jaxcnn.ops.nms import BLOCK, class_nms, nms
+from jaxcnn.ops import nms as ops_nms
+from jaxcnn.ops.nms import BLOCK
+from tests.compilation import quick
 from tests.ops.random_boxes import random_boxes
 from tests.torchvision_ops import torch, torchvision_ops
 
 CASES = 10_000
+# Single cases as one program each; the random ones are optimised as in a net.
+nms, class_nms = quick(ops_nms.nms, static_argnums=3), quick(ops_nms.class_nms, static_argnums=4)
 
 
 def one_by_one(boxes, scores, threshold, size, classes=None):
@@ -51,7 +55,7 @@ def test_indices_are_torchvisions_on_10000_random_cases(classes):
     labels = rng.integers(0, classes + 1, (CASES, width))
     thresholds = rng.choice(np.array([0.25, 0.5, 0.7], np.float32), CASES)
     valid = np.arange(width) < counts[:, None]
-    call = jax.jit(jax.vmap(lambda *case: class_nms(*case[:4], width, case[4])))
+    call = jax.jit(jax.vmap(lambda *case: ops_nms.class_nms(*case[:4], width, case[4])))
     found = np.asarray(call(boxes, scores, labels, thresholds, valid))
     dropped = 0
     for row, count, b, s, c, t in zip(found, counts, boxes, scores, labels, thresholds, strict=True):
@@ -154,7 +158,7 @@ def test_classes_of_boxes_with_large_coordinates_stay_apart():
 def test_a_batch_is_its_images_one_by_one():
     rng = np.random.default_rng(4)
     boxes, scores = crowded(rng, (5, 300)), rng.normal(size=(5, 300))
-    together = jax.jit(jax.vmap(functools.partial(nms, threshold=0.4, size=70)))(boxes, scores)
+    together = quick(jax.vmap(functools.partial(ops_nms.nms, threshold=0.4, size=70)))(boxes, scores)
     for row, b, s in zip(together, boxes, scores, strict=True):
         np.testing.assert_array_equal(row, one_by_one(b, np.float32(s), 0.4, 70))
 

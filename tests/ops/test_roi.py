@@ -9,12 +9,17 @@ import pytest
 
 from jaxcnn.errors import UserError
 from jaxcnn.ops import roi
+from tests.compilation import quick
 from tests.torchvision_ops import torch, torchvision_ops
 
 IMAGES, EACH = 20, 500  # 10,000 boxes
 BINS = (3, 4)
 GOLDEN = jnp.arange(64.0).reshape(1, 8, 8, 1), jnp.array([[[1.3, 1.7, 6.2, 5.9]]])
 """x and the box of the goldens that torchvision gave."""
+
+# Single cases as one program each; the random ones are optimised as in a net.
+pool_of = quick(roi.roi_pool, static_argnums=(2, 3))
+align_of = quick(roi.roi_align, static_argnums=(2, 3, 4, 5))
 
 FORMS = [(samples, aligned) for samples in (2, 0) for aligned in (False, True)]
 
@@ -90,12 +95,12 @@ def test_roi_pool_is_torchvisions_on_10000_random_boxes(scale):
 
 def test_goldens():
     features, boxes = GOLDEN
-    np.testing.assert_array_equal(roi.roi_pool(features, boxes, 2, 1.0).reshape(2, 2), [[35, 38], [51, 54]])
+    np.testing.assert_array_equal(pool_of(features, boxes, 2, 1.0).reshape(2, 2), [[35, 38], [51, 54]])
     for aligned, golden in (
         (False, [[24.525, 26.975], [41.325, 43.775]]),
         (True, [[20.025, 22.475], [36.825, 39.275]]),
     ):
-        found = roi.roi_align(features, boxes, 2, 1.0, 2, aligned).reshape(2, 2)
+        found = align_of(features, boxes, 2, 1.0, 2, aligned).reshape(2, 2)
         np.testing.assert_allclose(found, golden, rtol=1e-6)
 
 
@@ -104,7 +109,7 @@ def test_of_a_ramp_a_bin_is_its_center():
     ramp = jnp.broadcast_to(jnp.arange(12.0)[:, None] + 0.5, (1, 10, 12, 1))
     boxes = jnp.array([[[2.0, 2, 8, 8], [1.5, 3, 10.25, 7]]])
     for samples in (1, 2, 3, 0):
-        found = roi.roi_align(ramp, boxes, (2, 4), 1.0, samples, aligned=True)[0, ..., 0]
+        found = align_of(ramp, boxes, (2, 4), 1.0, samples, aligned=True)[0, ..., 0]
         for values, (left, _, right, _) in zip(found, boxes[0], strict=True):
             centers = left + (np.arange(4) + 0.5) * (right - left) / 4
             np.testing.assert_allclose(values, np.tile(centers, (2, 1)), rtol=1e-5)
@@ -115,7 +120,7 @@ def test_one_pixel_outside_the_map_still_counts_as_its_edge(samples):
     """One sample a box, at -1, a little farther out, at the map's length and a little farther."""
     x = np.arange(1, 9, dtype=np.float32).reshape(1, 1, 8, 1)
     boxes = np.array([[[place - 0.5, 0, place + 0.5, 0] for place in (-1, -1.125, 8, 8.125)]], np.float32)
-    found = roi.roi_align(jnp.array(x), jnp.array(boxes), 1, 1.0, samples, False).ravel()
+    found = align_of(jnp.array(x), jnp.array(boxes), 1, 1.0, samples, False).ravel()
     assert found.tolist() == [1, 0, 8, 0]
     theirs = torchvision_ops().roi_align(
         torch.tensor(x).permute(0, 3, 1, 2), list(torch.tensor(boxes)), 1, 1.0, samples
@@ -126,7 +131,7 @@ def test_one_pixel_outside_the_map_still_counts_as_its_edge(samples):
 def test_halves_are_rounded_away_from_0():
     """2.5 and 4.5 are 3 and 5, which rounding to even ones would make 2 and 4; -0.5 is -1."""
     x = jnp.arange(8.0).reshape(1, 1, 8, 1)
-    found = roi.roi_pool(x, jnp.array([[[2.5, 0, 4.5, 0], [5, 0, 6.5, 0], [-0.5, 0, 0.49999997, 0]]]), (1, 1), 1.0)
+    found = pool_of(x, jnp.array([[[2.5, 0, 4.5, 0], [5, 0, 6.5, 0], [-0.5, 0, 0.49999997, 0]]]), (1, 1), 1.0)
     assert found.ravel().tolist() == [5, 7, 0]
 
 
@@ -135,14 +140,14 @@ def test_a_box_of_57_positions_has_bins_as_float32_counts_them():
     x = np.arange(80, dtype=np.float32).reshape(1, 1, 80, 1)
     boxes = np.array([[[0, 0, size - 1, 0] for size in range(1, 80)]], np.float32)
     wanted = torchvision_ops().roi_pool(torch.tensor(x).permute(0, 3, 1, 2), list(torch.tensor(boxes)), (1, 7))
-    found = np.asarray(roi.roi_pool(jnp.array(x), jnp.array(boxes), (1, 7), 1.0))[0, ..., 0, -1, 0]
+    found = np.asarray(pool_of(jnp.array(x), jnp.array(boxes), (1, 7), 1.0))[0, ..., 0, -1, 0]
     np.testing.assert_array_equal(found, wanted[:, 0, 0, -1].numpy())
     assert found[56] == 57 and found[55] == 55
 
 
 def test_boxes_much_longer_than_the_map_have_their_exact_share():
     x = jnp.arange(9.0).reshape(1, 1, 9, 1)
-    found = roi.roi_pool(x, jnp.array([[[-100.0, 0, 99, 0], [-1000, 0, 1e6, 0]]]), (1, 4), 1.0)
+    found = pool_of(x, jnp.array([[[-100.0, 0, 99, 0], [-1000, 0, 1e6, 0]]]), (1, 4), 1.0)
     assert found[0, :, 0, :, 0].tolist() == [[0, 0, 8, 0], [8, 0, 0, 0]]
 
 
@@ -156,7 +161,7 @@ def test_padding_changes_nothing_and_has_no_gradient(samples):
         lambda features, boxes: roi.roi_align(features, boxes, BINS, 1 / 4, samples, False),
         lambda features, boxes: roi.roi_pool(features, boxes, BINS, 1 / 4),
     ):
-        run = jax.jit(lambda f, b, pool=pool: (pool(f, b), jax.grad(lambda f: (pool(f, b)[:, :7] ** 2).sum())(f)))
+        run = quick(lambda f, b, pool=pool: (pool(f, b), jax.grad(lambda f: (pool(f, b)[:, :7] ** 2).sum())(f)))
         (alone, gradient), (values, their_gradient) = run(features, boxes), run(features, padded)
         np.testing.assert_allclose(values[:, :7], alone, atol=1e-6)
         np.testing.assert_allclose(their_gradient, gradient, atol=1e-5)
@@ -170,17 +175,19 @@ def test_nothing_flows_to_the_boxes():
         lambda boxes: roi.roi_align(features, boxes, 2, 1.0, 0, True).sum(),
         lambda boxes: roi.roi_pool(features, boxes, 2, 1.0).sum(),
     ):
-        np.testing.assert_array_equal(jax.grad(pool)(boxes), np.zeros((1, 1, 4)))
+        np.testing.assert_array_equal(quick(jax.grad(pool))(boxes), np.zeros((1, 1, 4)))
 
 
 def test_no_boxes_and_halves_keep_shape_and_type():
     features = jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+    none = jnp.zeros((2, 0, 4))
     for samples in (2, 0):
-        assert roi.roi_align(features, jnp.zeros((2, 0, 4)), 7, 0.5, samples, True).shape == (2, 0, 7, 7, 3)
-        found = roi.roi_align(features, jnp.full((2, 1, 4), jnp.array([2.0, 2, 9, 9])), 2, 0.5, samples, True)
+        assert align_of(features, none, 7, 0.5, samples, True).shape == (2, 0, 7, 7, 3)
+        found = align_of(features, jnp.full((2, 1, 4), jnp.array([2.0, 2, 9, 9])), 2, 0.5, samples, True)
         assert found.dtype == jnp.bfloat16 and (found == 1).all()
-    assert roi.roi_pool(features, jnp.zeros((2, 0, 4)), 7, 0.5).shape == (2, 0, 7, 7, 3)
-    gradient = jax.grad(lambda f: roi.roi_pool(f, jnp.zeros((2, 1, 4)), 1, 0.5).sum().astype(jnp.float32))(features)
+    assert pool_of(features, none, 7, 0.5).shape == (2, 0, 7, 7, 3)
+    total = lambda f: roi.roi_pool(f, jnp.zeros((2, 1, 4)), 1, 0.5).sum().astype(jnp.float32)  # noqa: E731
+    gradient = quick(jax.grad(total))(features)
     assert gradient.dtype == jnp.bfloat16 and gradient[:, 0, 0].tolist() == [[1] * 3] * 2
 
 
@@ -200,7 +207,7 @@ def test_boxes_of_a_pyramid_are_pooled_from_their_levels_as_torchvisions(samples
     levels = roi.pyramid_levels(boxes, 2, 5, size=60)
     assert set(np.asarray(levels).ravel()) == {2, 3, 4, 5}
     scales = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
-    found = jax.jit(lambda *maps: roi.pyramid_roi_align(maps, boxes, levels - 2, (3, 4), scales, samples, False))(*maps)
+    found = quick(lambda *maps: roi.pyramid_roi_align(maps, boxes, levels - 2, (3, 4), scales, samples, False))(*maps)
     assert np.abs(np.asarray(found) - wanted).max() < 1e-5
 
 
