@@ -1,6 +1,7 @@
 """Images a second of torchvision's fasterrcnn_resnet50_fpn, there and here, with the same weights, on this CPU.
 
-python -m benchmarks.detector_inference [--rounds 7]        (from the root of the clone, with the extra `parity`)
+python -m benchmarks.detector_inference [--rounds 7] [--sizes 320 480]
+(from the root of the clone, with the extra `parity`)
 
 Both sides take one image in turn, in an order that changes, with as many threads and with the same numbers of
 proposals; resizing and decoding of photos are not counted. Weights are random ones at which the signal stays as strong
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -109,12 +111,17 @@ def alone(name: str, size: int, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    given = parser.parse_args()
+    rounds = given.rounds
     torch.set_num_threads(os.cpu_count() or 1)
     load = os.getloadavg()[0]
     net = torchvision_net()
     variables = from_torch("fasterrcnn_resnet50_fpn", net.state_dict())
-    found = {f"{size}x{size}": measured(sides(net, variables, size), rounds) for size in SIZES}
+    found: dict[str, Any] = {}
+    for size in given.sizes:
+        found[f"{size}x{size}"] = measured(sides(net, variables, size), rounds)
+        print(size, found[f"{size}x{size}"], file=sys.stderr, flush=True)  # of a run that is cut short
     found |= {f"{name}, {size}x{size}, images/s": alone(name, size, rounds) for name, size in YOLO.items()}
     report = {
         "device": "cpu",

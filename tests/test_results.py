@@ -191,3 +191,18 @@ def test_every_figure_of_the_operators_speed_comes_from_its_stored_output():
         for text, value in zip(shown, values, strict=True):
             decimals = len(text.partition(".")[2])
             assert abs(float(text.replace(",", "")) - value) <= 0.5 * 10**-decimals + 1e-9, (name, text, value)
+
+
+def test_the_speed_of_detectors_is_their_stored_output():
+    page = (ROOT / "docs" / "detection.md").read_text()
+    stored = json.loads((ROOT / "docs" / "results" / "detector_inference.json").read_text())
+    rows = re.findall(r"^\| (\d+x\d+) \| (\S+) \| (\S+) \| (\S+) \((\S+) to (\S+)\) \| (\d+) \|$", page, re.M)
+    assert [row[0] for row in rows] == [name for name, value in stored.items() if isinstance(value, dict)]
+    for size, *shown in rows:
+        measured, ratio = stored[size], stored[size]["jaxcnn over torchvision"]
+        speeds = (measured["jaxcnn, images/s"], measured["torchvision, images/s"])
+        assert [*map(float, shown)] == [*speeds, ratio["median"], *ratio["quartiles"], measured["detections"][0]]
+        assert measured["largest difference of the 20 best scores"] < 1e-5
+    for name, size, speed in (("yolo_v1_fast", 448, "2.1"), ("yolo_v1_small", 224, "27")):
+        assert f"{stored[f'{name}, {size}x{size}, images/s']:.2g}" == speed
+    assert "`yolo_v1_fast` at 448x448 took 2.1 images" in page and "`yolo_v1_small` at 224x224 27." in page
