@@ -42,7 +42,7 @@ def load(name):
 
 def test_there_is_a_file_for_every_claim():
     claims = {load(name).__doc__.split(":")[0] for name in NAMES}
-    assert claims == {f"C{number}" for number in [*range(1, 19), *range(21, 27)]}
+    assert claims == {f"C{number}" for number in [*range(1, 19), *range(20, 27)]}
 
 
 @pytest.mark.parametrize("name", NAMES)
