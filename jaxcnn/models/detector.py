@@ -86,6 +86,8 @@ class GridDetector(nn.Module):
     detections: int = 100
 
     def __post_init__(self):
+        # Frozen, because modules are hashed.
+        object.__setattr__(self, "aux", FrozenDict(self.aux))
         super().__post_init__()
         for part in (self.backbone, self.head):
             check_choices(part)

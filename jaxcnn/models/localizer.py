@@ -110,6 +110,8 @@ class Localizer(nn.Module):
     aux: Mapping[str, nn.Module] = FrozenDict()
 
     def __post_init__(self):
+        # Frozen, because modules are hashed.
+        object.__setattr__(self, "aux", FrozenDict(self.aux))
         super().__post_init__()
         for part in (self.backbone, self.head, self.box_head, self.points_head):
             if part is not None:

@@ -81,6 +81,8 @@ class RegionDetector(nn.Module):
     window_stride: int = 64
 
     def __post_init__(self):
+        # Frozen, because modules are hashed.
+        object.__setattr__(self, "aux", FrozenDict(self.aux))
         super().__post_init__()
         for part in (self.backbone, self.head, self.rpn, self.rpn_backbone):
             if part is not None:

@@ -18,6 +18,7 @@ import pytest
 import jaxcnn
 from jaxcnn.errors import UserError
 from jaxcnn.models import FC, GAP, MODELS, VGG, Classifier, Segmenter, create_model, list_models
+from jaxcnn.models.localizer import Localizer
 from jaxcnn.summary.summary import summarize
 from tests.compilation import quick
 
@@ -328,3 +329,11 @@ def test_the_1998_net_refuses_other_sizes_and_class_counts():
         create_model("lenet5_1998").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
     with pytest.raises(UserError, match="bitmap"):
         create_model("lenet5_1998", classes=5).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
+
+
+def test_every_model_is_hashable_also_after_a_change():
+    """Studies look their arms up, and jit its static arguments."""
+    for name in list_models():
+        model = create_model(name, classes=3)
+        assert hash(model) == hash(create_model(name, classes=3)), name
+    assert isinstance(hash(Localizer(model.backbone, GAP(3), aux={})), int)
