@@ -128,6 +128,8 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.tasks.mixing import CutMix as CutMix
+    from jaxcnn.tasks.mixing import Mixup as Mixup
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
     from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
@@ -293,6 +295,7 @@ _FROM = {
     "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.mixing": ("CutMix", "Mixup"),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),

@@ -16,7 +16,11 @@ from jaxcnn.data.fields import Field, Fields
 from jaxcnn.errors import UserError
 from jaxcnn.tasks.distillation import Distillation
 from jaxcnn.tasks.losses import CrossEntropy, Loss
+from jaxcnn.tasks.mixing import Mixing, mixed
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes, means
+
+MIX = 0x6D6978
+"""Keeps what mixing draws apart from dropout's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Classification:
     """Weight of each auxiliary head's loss (GoogLeNet, section 5); without effect if the model has none."""
     distillation: Distillation | None = None
     """A teacher whose answers are learned beside the labels."""
+    mix: tuple[Mixing, ...] = ()
+    """Mixup(), CutMix(): each training image is mixed by one of them at random."""
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -41,6 +47,7 @@ class Classification:
 
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
+        parts.check_parts("task.mix", self.mix, parts.MIXING)
         if not 0 <= self.auxiliary_weight < float("inf"):
             raise UserError(f"task.auxiliary_weight is {self.auxiliary_weight}; it must be at least 0, and finite")
 
@@ -54,17 +61,29 @@ class Classification:
     def loss(
         self, model: nn.Module, variables: Variables, batch: Batch, *, train: bool, rngs: dict[str, jax.Array]
     ) -> tuple[jax.Array, Variables, Sums]:
-        """The mean of the criterion, with the weighted means of the auxiliary heads' and the teacher's added."""
-        outputs, updated = apply_training(model, variables, batch["image"], train=train, rngs=rngs)
-        losses = self.criterion(outputs.logits, batch["label"])
-        sums = classification_sums(outputs.logits, batch["label"], losses, jnp.ones(losses.shape, bool))
+        """The mean of the criterion, with the weighted means of the auxiliary heads' and the teacher's added.
+
+        Of a mixed image it is the criterion of both labels in their shares, which is that of a label in parts; accuracy
+        counts the label of the larger one.
+        """
+        images, label = batch["image"], batch["label"]
+        criterion = lambda logits: self.criterion(logits, batch["label"])  # noqa: E731
+        if self.mix and train:
+            images, other, share = mixed(self.mix, images, label, jax.random.fold_in(rngs["dropout"], MIX))
+            label = jnp.where(share >= 0.5, label, other)
+            criterion = lambda logits: (  # noqa: E731
+                share * self.criterion(logits, batch["label"]) + (1 - share) * self.criterion(logits, other)
+            )
+        outputs, updated = apply_training(model, variables, images, train=train, rngs=rngs)
+        losses = criterion(outputs.logits)
+        sums = classification_sums(outputs.logits, label, losses, jnp.ones(losses.shape, bool))
         total, aux = losses.mean(), outputs.aux
         if self.distillation is not None:
-            taught = self.distillation.teach(variables, batch["image"], outputs, train=train)
+            taught = self.distillation.teach(variables, images, outputs, train=train)
             total, aux = taught.added_to(total, taught.losses.mean()), taught.aux
             sums["soft_loss"] = taught.losses.sum()
         for logits in aux.values():
-            total += self.auxiliary_weight * self.criterion(logits, batch["label"]).mean()
+            total += self.auxiliary_weight * criterion(logits).mean()
         return total, updated, sums
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:

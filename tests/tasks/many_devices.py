@@ -3,7 +3,7 @@
 Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
 "steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps" and "localization_steps": the
 same of a detector and of a localizer, "region_steps": of Faster R-CNN that learns from all anchors and regions,
-"drawn_steps": from some that are drawn}}.
+"drawn_steps": from some that are drawn, "mixing_steps": of a classifier with Mixup and CutMix}}.
 """
 
 import json
@@ -23,14 +23,17 @@ from jaxcnn.models import GAP, VGG, create_model
 from jaxcnn.models.localizer import Localizer, RegressionHead
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.setup import initial_state
+from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.localization import Localization
+from jaxcnn.tasks.mixing import CutMix, Mixup
 from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.train.mesh import Parallel, make_mesh, split
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.state import TrainState
 from tests.compilation import quick
+from tests.nets import TinyNet
 from tests.tasks.segmenters import Given, Pixelwise
 
 CLASSES, BATCH, IMAGES = 5, 8, 19
@@ -97,6 +100,19 @@ def localization(accumulate: int) -> Experiment:
     return Experiment(model, Data((16, 24, 3), source), task=Localization(max_boxes=4), accumulate=accumulate)
 
 
+def labeled_batch(images: int = 16) -> dict[str, np.ndarray]:
+    """Images uint8 [16, 12, 12, 3] of four classes."""
+    rng = np.random.default_rng(3)
+    return {
+        "image": rng.integers(0, 256, (images, 12, 12, 3)).astype(np.uint8),
+        "label": rng.integers(0, 4, images).astype(np.int32),
+    }
+
+
+def mixing() -> Experiment:
+    return Experiment(TinyNet(), Data((12, 12, 3)), task=Classification(mix=(Mixup(), CutMix())))
+
+
 def regions(accumulate: int, drawn: bool) -> Experiment:
     """Faster R-CNN. Which anchors and regions are drawn depends on the microbatch, unless all are."""
     source = Synthetic(image_shape=(16, 24, 3), classes=3, parts=("boxes",))
@@ -160,6 +176,7 @@ def main(file: pathlib.Path) -> None:
                 n: one_step(regions(n, False), boxes_batch(), sharding, state, quick)
                 for n in REGION_MICROBATCHES[devices]
             },
+            "mixing_steps": {1: one_step(mixing(), labeled_batch(), sharding, jit=quick)},
             "drawn_steps": {
                 n: one_step(regions(n, True), boxes_batch(), sharding, state, quick)
                 for n in DRAWN_MICROBATCHES[devices]
