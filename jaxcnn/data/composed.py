@@ -191,7 +191,8 @@ class ComposedExamples:
         """Number of the folder, deformed cutout and place (left, top) of each object, the lowest first."""
         source = self.source
         height, width, _ = source.image_shape
-        size = tuple(share * min(height, width) for share in source.size)
+        side = min(height, width)
+        size = (source.size[0] * side, source.size[1] * side)
         count = int(rng.integers(source.objects[0], source.objects[1] + 1))
         boxes: list[tuple[int, int, int, int]] = []
         found = []

@@ -120,14 +120,18 @@ class ProposedExamples:
             return getattr(self.examples, name)
         raise AttributeError(name)
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """The source's, and 12 hex digits of what the proposals are."""
+        return f"{self.examples.version}+{self._digest}"
+
+    @functools.cached_property
+    def _digest(self) -> str:
         if self.source.file is None:
             told = repr(self.source.search).encode()
         else:
             told = b"".join(key.encode() + boxes.tobytes() for key, boxes in sorted(self.source._stored.items()))
-        return f"{self.examples.version}+{hashlib.sha256(told + str(self.source.most).encode()).hexdigest()[:12]}"
+        return hashlib.sha256(told + str(self.source.most).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -263,7 +267,7 @@ def _mat(path: str, ids: Sequence[str] | None) -> Iterator[tuple[str, np.ndarray
         )
     if len(names) != len(cells):
         raise ValueError(f"it has boxes of {len(cells)} images, and there are {len(names)} ids")
-    inclusive = [np.asarray(cell, np.float32)[:, [1, 0, 3, 2]] - np.float32([1, 1, 0, 0]) for cell in cells]
+    inclusive = [np.asarray(cell, np.float32)[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32) for cell in cells]
     return zip(names, inclusive, strict=True)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -61,14 +61,14 @@ def localize_split(net: Net, examples: Examples, stop: Callable[[], bool] = lamb
         raise TypeError(f"a Localization is needed, and not {type(task).__name__}")
 
     @jax.jit
-    def ask(variables: Any, images: np.ndarray) -> Any:
+    def ask(variables: Any, images: Any) -> Any:
         prepared = data.normalize(images)
         return model.apply(variables, prepared, train=False, method="outputs"), task.predict(model, variables, prepared)
 
     kept: list[dict[str, np.ndarray]] = []
     with jax.default_matmul_precision(net.experiment.precision):
         for batch, (outputs, located) in asked(net, examples, lambda images: ask(net.variables, images), stop):
-            records = task.records(outputs, batch) | {"answer": located.boxes, "index": batch["index"]}
+            records = task.records(outputs, cast(Any, batch)) | {"answer": located.boxes, "index": batch["index"]}
             kept.append({name: np.asarray(array)[batch["valid"]] for name, array in records.items()})
     records = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]} if kept else {}
     if not records or not (records["object"] >= 0).any():

@@ -96,7 +96,7 @@ class Net:
         return task.answer(there, image, self.classes, top)
 
     @functools.cached_property
-    def _predict(self) -> Callable[[Any, np.ndarray], Any]:
+    def _predict(self) -> Callable[..., Any]:
         task, model, normalize = self.experiment.task, self.experiment.model, self.data.normalize
         return jax.jit(lambda variables, images, inputs: task.predict(model, variables, normalize(images), **inputs))
 

@@ -80,8 +80,8 @@ def _variables(experiment: Experiment, restored: Any) -> Any:
     source = restored.state.average if given.averaged else restored.state
     if source is None:
         raise UserError(f"distillation.averaged: {given.run} keeps no average of its weights")
-    there = flatten_dict({"params": source.params, **source.stats})
-    wanted = flatten_dict(jax.eval_shape(lambda: given.init(experiment.data.image_shape)))
+    there: dict[Any, Any] = flatten_dict({"params": source.params, **source.stats})
+    wanted: dict[Any, Any] = flatten_dict(jax.eval_shape(lambda: given.init(experiment.data.image_shape)))
     for path, shape in wanted.items():
         found = there[path].shape if path in there else None
         if found != shape.shape:

@@ -226,13 +226,14 @@ def seer(model: Classifier, variables: Any, data: Data, source: WarpedRegions, l
     def look(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         kept = lambda module, method: module.name in layers and method == "__call__"  # noqa: E731
         prepared = data.normalize(images)
-        ends = model.apply(variables, prepared, train=False, method="features")
+        ends: Any = model.apply(variables, prepared, train=False, method="features")
         final = ends["final"]
-        logits, state = model.apply(
+        answered: Any = model.apply(
             variables, final, train=False, method="classify", capture_intermediates=kept, mutable=["intermediates"]
         )
+        logits, state = answered
         hidden = state.get("intermediates", {}).get("head", {})
-        activation = getattr(model.head, "activation", "relu")
+        activation: Any = getattr(model.head, "activation", "relu")
         found = {name: activate(each["__call__"][0], activation) for name, each in hidden.items()}
         every = {**{name: end.reshape(len(end), -1) for name, end in ends.items()}, **found}
         for name in layers - every.keys():

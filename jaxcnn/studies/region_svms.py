@@ -6,7 +6,7 @@ released code have them. Neither is trained by gradients on batches, so that bot
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def fit_svms(
                 C=cost,
                 loss="hinge",
                 class_weight={1: positive_weight},
-                intercept_scaling=bias_scale,
+                intercept_scaling=cast(int, bias_scale),  # the stub is wrong: a float
                 random_state=0,
                 max_iter=10_000,
             )

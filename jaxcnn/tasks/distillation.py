@@ -77,9 +77,8 @@ class Distillation:
         hints = jnp.float32(0)
         if self.hints and train:
             ends: Any = self.teacher.apply(variables, images, train=False, method="features")
-            hints = self.hint_weight * sum(
-                self._hint_loss(ours, theirs, student.aux, ends) for ours, theirs in self.hints
-            )
+            for ours, theirs in self.hints:
+                hints += self.hint_weight * self._hint_loss(ours, theirs, student.aux, ends)
         used = {ours for ours, _ in self.hints}
         aux = {name: out for name, out in student.aux.items() if name not in used}
         return Taught(self.weight, self.soft_losses(student.logits, logits), hints, aux)

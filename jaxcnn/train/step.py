@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def make_train_step(
         if state.plateau is not None:
             updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
             learning_rate *= state.plateau.scale
-        params = joined(optax.apply_updates(trained, updates), fixed)
+        params = joined(cast(Any, optax.apply_updates(trained, updates)), fixed)
         average = None if state.average is None else ema.update(state.average, params, stats, groups)
         grad_norm = optax.tree.norm(grads)
         now = state.step + 1
