@@ -256,8 +256,8 @@ def changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 def _with_new_parts(stored: Any) -> Any:
     """A config with the parts that its classes did not have when it was stored, such as a source's rules for boxes,
-    as they are by default: a run of before goes on. Of single values only None and () are taken for what was not
-    there."""
+    as they are by default: a run of before goes on. Of single values only those that are off, None, (), 0 and False,
+    are taken for what was not there."""
     if isinstance(stored, list):
         return [_with_new_parts(item) for item in stored]
     if not isinstance(stored, dict):
@@ -269,7 +269,7 @@ def _with_new_parts(stored: Any) -> Any:
         for field in dataclasses.fields(_find(stored["class"])):
             default: Any = field.default
             part = dataclasses.is_dataclass(default) and not isinstance(default, type)
-            if field.name not in filled and (part or default == ()):
+            if field.name not in filled and (part or default in ((), 0)):
                 filled[field.name] = encode(default)
     return filled
 

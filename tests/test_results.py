@@ -115,8 +115,13 @@ def test_trained_convolutions_beat_random_ones():
     assert float(trained[1]) > float(random[1]) and "--start" in trained[0] and "--start" not in random[0]
 
 
-def test_every_number_of_detection_comes_from_its_stored_run():
-    (row, layout) = DETECTED
+def test_two_detectors_are_stored():
+    assert [row[6] for row in DETECTED] == ["yolo_bccd", "faster_rcnn_bccd", "mean_layout.json"]
+
+
+@pytest.mark.parametrize("row", DETECTED[:-1], ids=[row[6] for row in DETECTED[:-1]])
+def test_every_number_of_detection_comes_from_its_stored_run(row):
+    layout = DETECTED[-1]
     folder = ROOT / "docs" / row[7]
     stored = json.loads((folder / "result.json").read_text())
     names = ("voc07_map", *(f"voc07_ap_{name}" for name in ("RBC", "WBC", "Platelets")))
@@ -135,8 +140,24 @@ def test_every_number_of_detection_comes_from_its_stored_run():
     blind = json.loads((ROOT / "docs" / layout[7]).read_text())["test"]
     assert [f"{blind[name]:.4f}" for name in names] == [*layout[1:5]] and blind["count"] == int(layout[5])
     page = (ROOT / "docs" / "detection.md").read_text()
-    assert f"mAP of {stored['test']['voc07_map']:.3f}" in page and f"has {blind['voc07_map']:.3f}" in page
+    assert f"mAP of {stored['test']['voc07_map']:.3f} on the" in page and f"has {blind['voc07_map']:.3f}" in page
     assert all(stored["test"][name] > 2 * blind[name] for name in names)  # it sees something
+
+
+def test_the_localizer_is_above_what_costs_nothing():
+    """Its box is right more often than the whole image is, and than a box in the middle."""
+    (row,) = re.findall(r"^\| `localize_tiny_imagenet.py` \| (.+) \| \[.*\]\((\S+)\) \|$", RESULTS, re.M)
+    folder = ROOT / "docs" / row[1]
+    stored = json.loads((folder / "result.json").read_text())["validation"]
+    names = ("top1_localization", "gt_known_localization", "accuracy", "mean_box_iou")
+    names += ("whole_image_localization", "center_box_localization")
+    assert row[0].split(" | ") == [f"{stored[name]:.3f}" for name in names] and stored["count"] == 1000
+    assert stored["gt_known_localization"] > max(stored[name] for name in names[4:])
+    config = upgraded(json.loads((folder / "config.json").read_text()))
+    assert changes(config, encode(parse(ROOT / "experiments" / "localize_tiny_imagenet.py", []).experiment)) == {}
+    assert not json.loads((folder / "environment.json").read_text())["git"]["dirty"]
+    losses = [line["loss"] for line in metrics(folder) if line["split"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_mean_layout_finds_what_is_always_there():
