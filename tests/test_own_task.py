@@ -30,7 +30,7 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(file):
     path = file.parent / "run"
-    finish(file, "--workdir", path)
+    finish(file, "--workdir", path, optimized=False)  # as this process evaluates it, to the bit
     return path
 
 

@@ -27,7 +27,7 @@ def start(*arguments, module="jaxcnn.launch", devices=1, report=False, optimized
     """A command of the project in a process of its own, on `devices` fake devices.
 
     A run writes its page only with `report`: that takes as long as a short run. Runs of everyone have `optimized`
-    machine code (tests/compilation.py).
+    machine code (tests/compilation.py); one whose figures a test computes again, to the bit, has the test's.
     """
     if module == "jaxcnn.launch" and not report and is_experiment(arguments):
         arguments = (*arguments, "--no-report")
