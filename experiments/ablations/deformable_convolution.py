@@ -152,7 +152,10 @@ def on_signs(quick: bool) -> jc.Experiment:
 def in_composed_images(quick: bool) -> jc.Experiment:
     side, train, test = (48, 1500, 300) if quick else (256, 20_000, 2000)
     source = jc.ComposedCutouts(
-        *("cutouts", (side, side, 3), (1, 3), (0.3, 0.6)),
+        "cutouts",
+        (side, side, 3),
+        objects=(1, 3),
+        size=(0.3, 0.6),
         rotation=30,
         deformation=0.1,
         shared_cutouts=True,

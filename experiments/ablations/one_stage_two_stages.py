@@ -95,7 +95,7 @@ def on_composed_images(quick: bool) -> jc.Experiment:
     base = on_blood_cells(quick)
     size, train, test = ((144, 144), 1200, 200) if quick else ((256, 256), 20_000, 2000)
     source = jc.ComposedCutouts(
-        *("cutouts", (*size, 3), (1, 4), (0.2, 0.5)), rotation=30, deformation=0.05, train=train, test=test
+        "cutouts", (*size, 3), objects=(1, 4), size=(0.2, 0.5), rotation=30, deformation=0.05, train=train, test=test
     )
     data = dataclasses.replace(
         base.data,

@@ -227,7 +227,8 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
         if not set(names) - (known | example).keys():
             return {name: (known | example)[name] for name in names}
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
-    hint = "; WithProposals adds proposals to a source" * ("proposals" in names and "proposals" not in example)
+    lacking = "proposals" in names and not (isinstance(example, dict) and "proposals" in example)
+    hint = "; WithProposals adds proposals to a source" if lacking else ""
     raise UserError(
         f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}{hint}"
     )

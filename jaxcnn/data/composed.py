@@ -143,11 +143,12 @@ class ComposedExamples:
 
     @functools.cached_property
     def _digest(self) -> str:
-        def entry(i: int) -> tuple[str, str]:
-            file = (self._listed + self._grounds)[i]
-            return "/".join(file.split(os.sep)[-2:]), file
+        files = self._listed + self._grounds
 
-        return f"{FORM}-{digest_of_files(len(self._listed) + len(self._grounds), entry)}"
+        def entry(i: int) -> tuple[str, str]:
+            return "/".join(files[i].split(os.sep)[-2:]), files[i]
+
+        return f"{FORM}-{digest_of_files(len(files), entry)}"
 
     def __len__(self) -> int:
         return self.source.train if self.split == "train" else self.source.test

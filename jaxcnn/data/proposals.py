@@ -183,7 +183,7 @@ def read_proposals(file: str | os.PathLike, ids: Sequence[str] | None = None) ->
         found = dict(_READERS[ending](path, ids))
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile) as cause:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile) as cause:
         told = f"it has no {cause}" if isinstance(cause, KeyError) else str(cause)
         raise UserError(f"the proposals of {path} cannot be read: {told}") from cause
     for name, boxes in found.items():
@@ -256,8 +256,12 @@ def _json(path: str, ids: Sequence[str] | None) -> Iterator[tuple[str, np.ndarra
 
 def _mat(path: str, ids: Sequence[str] | None) -> Iterator[tuple[str, np.ndarray]]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    stored = loadmat(path)
+    try:
+        stored = loadmat(path)
+    except MatReadError as error:
+        raise ValueError(str(error)) from error
     cells = stored["boxes"].ravel()
     names = [str(np.squeeze(cell)) for cell in stored["images"].ravel()] if ids is None and "images" in stored else ids
     if names is None:
@@ -267,7 +271,8 @@ def _mat(path: str, ids: Sequence[str] | None) -> Iterator[tuple[str, np.ndarray
         )
     if len(names) != len(cells):
         raise ValueError(f"it has boxes of {len(cells)} images, and there are {len(names)} ids")
-    inclusive = [np.asarray(cell, np.float32)[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32) for cell in cells]
+    filled = [np.asarray(cell if np.size(cell) else np.zeros((0, 4)), np.float32) for cell in cells]
+    inclusive = [boxes[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32) for boxes in filled]
     return zip(names, inclusive, strict=True)
 
 

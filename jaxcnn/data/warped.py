@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
+from jaxcnn.data.proposals import without_proposals
 from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.parts import SOURCE, check_part
@@ -105,7 +106,8 @@ class WarpedRegions:
 
     def open(self, split: str, data_dir: str | None = None) -> Examples:
         """The regions of a split of the photos, or of a part of it."""
-        return RegionExamples(open_split(self.source, split, data_dir), self)
+        pictures = open_split(without_proposals(self.source), split, data_dir)  # an image needs no second search
+        return RegionExamples(open_split(self.source, split, data_dir), pictures, self)
 
     def warp(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Regions [P, 4] of a photo, uint8 [H, W, C] -> uint8 [P, size, size, C]."""
@@ -116,12 +118,12 @@ class WarpedRegions:
 class RegionExamples:
     """The regions of photos, photo by photo."""
 
-    def __init__(self, photos: Examples, source: WarpedRegions):
+    def __init__(self, photos: Examples, pictures: Examples, source: WarpedRegions):
         self.name, self.split = photos.name, photos.split
         self.classes = (BACKGROUND, *photos.classes)
-        self.photos, self.source = photos, source
+        self.photos, self.pictures, self.source = photos, pictures, source
         self._kept: dict[int, np.ndarray] = {}
-        counted = [regions_of(photos, i) for i in range(len(photos))]
+        counted = [regions_of(photos, photos[i]) for i in range(len(photos))]
         boxes = [np.zeros((0, 4), np.float32)] + [each.boxes for each in counted]
         labels = np.concatenate([np.zeros(0, np.int64)] + [each.labels(source.iou) for each in counted])
         photo = np.repeat(np.arange(len(photos)), [len(each.boxes) for each in counted])
@@ -150,7 +152,7 @@ class RegionExamples:
         """A photo, of which the newest few are kept: read in order, the regions of one come one after another."""
         image = self._kept.get(photo)
         if image is None:
-            image = self.photos[photo]["image"]
+            image = self.pictures[photo]["image"]
             self._kept = dict([*self._kept.items()][1 - KEPT :]) | {photo: image}  # a new one, since threads read it
         return image
 
@@ -183,9 +185,8 @@ class PhotoRegions:
         return np.where(self.overlaps.max(1) >= iou, 1 + self.classes[self.overlaps.argmax(1)], 0).astype(np.int64)
 
 
-def regions_of(photos: Examples, i: int) -> PhotoRegions:
-    """The regions of photo `i`. Raises UserError if it has no boxes or no proposals."""
-    example = photos[i]
+def regions_of(photos: Examples, example: Example) -> PhotoRegions:
+    """The regions of one of the photos. Raises UserError if it has no boxes or no proposals."""
     for part, remedy in (("boxes", "a source of boxes"), ("proposals", "WithProposals")):
         if part not in example:
             raise UserError(f"{photos.name}/{photos.split} has no {part}, of which regions are; give {remedy}")

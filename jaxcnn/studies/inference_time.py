@@ -14,6 +14,7 @@ from jaxcnn.data.preparation import read
 from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.prediction import Net
 from jaxcnn.runs.restore import RestoredRun
 
 
@@ -49,12 +50,12 @@ class InferenceTime:
         fields, draws = with_image(data.shape(evaluated=True), {}), Draws(EVALUATION)
         count = min(self.images, len(examples))
         images = [read(examples, i, data.preprocess, draws.at(i), fields)["image"][None] for i in range(count)]
-        shape = jax.ShapeDtypeStruct((1, *images[0].shape[1:]), np.float32)
         own = {"params": run.state.params, **run.state.stats}
         drawn = jax.jit(lambda key, zeros: self.beside.model.init(key, zeros, train=False))
-        other = drawn(jax.random.key(0), np.zeros(shape.shape, np.float32))
-        answers = [_answering(experiment, data, own), _answering(self.beside, data, other)]
-        return figures(*in_turn(answers, images, self.rounds))
+        other = drawn(jax.random.key(0), np.zeros(images[0].shape, np.float32))
+        beside = dataclasses.replace(self.beside, data=data)
+        nets = [Net(of, (), jax.device_put(each), 0) for of, each in ((experiment, own), (beside, other))]
+        return figures(*in_turn([net.predict for net in nets], images, self.rounds))
 
 
 def in_turn(
@@ -79,11 +80,3 @@ def figures(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """InferenceTime's metrics of seconds of both nets, pair by pair."""
     values = (1000 * float(np.median(own)), float(np.median(own / other)))
     return dict(zip(InferenceTime.metrics, values, strict=True))
-
-
-def _answering(experiment: Experiment, data: Any, variables: Any) -> Callable[[np.ndarray], Any]:
-    """Asks a net about an image, uint8 [1, H, W, C], and waits for the answer."""
-    task, model = experiment.task, experiment.model
-    predict = jax.jit(lambda variables, image: task.predict(model, variables, data.normalize(image)))
-    kept = jax.device_put(variables)
-    return lambda image: jax.device_get(predict(kept, image))

@@ -126,9 +126,10 @@ class RCNNDetector:
         scores = self.svms.scores(self.scale * seen[self.settings.layer])
         moved = np.repeat(boxes[:, None].astype(np.float64), scores.shape[1], 1)
         limits = np.array([size[1], size[0]] * 2)
+        features = self.box_scale * seen[self.settings.box_layer]
         for kind, regressor in enumerate(self.boxes):
             if regressor is not None:
-                offsets = regressor.offsets(self.box_scale * seen[self.settings.box_layer])
+                offsets = regressor.offsets(features)
                 moved[:, kind] = np.clip(CODER.decode(offsets.astype(np.float32), boxes), 0, limits)
         still = np.repeat(boxes[:, None], scores.shape[1], 1)
         ways = ((scores, moved), (scores, still), (seen[SOFTMAX][:, 1:], still))
@@ -169,8 +170,9 @@ def fit(settings: RCNN, see: See, photos: Examples) -> RCNNDetector:
     classes = len(photos.classes)
     every, kinds, inputs, targets, norms = [], [], [], [], []
     for i in range(len(photos)):
-        regions = regions_of(photos, i)
-        seen = see(photos[i]["image"], regions.boxes)
+        photo = photos[i]
+        regions = regions_of(photos, photo)
+        seen = see(photo["image"], regions.boxes)
         every.append(RegionFeatures(seen[settings.layer], by_class(regions, classes), own_classes(regions)))
         if i < SAMPLE:
             norms.append(seen[settings.box_layer][:SAMPLE])

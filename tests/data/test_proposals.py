@@ -79,11 +79,11 @@ def test_the_version_is_that_of_images_and_proposals(file, tmp_path):
     assert len({version(), version(file=str(other)), version(most=3), *searched}) == 5
 
 
-@pytest.mark.parametrize("ids", [None, ("000005", "7")])
-def test_selective_searchs_own_files(ids, tmp_path):
-    """Fast R-CNN's cells: (ymin, xmin, ymax, xmax), counted from 1, the last pixel included."""
+@pytest.mark.parametrize("ids, none", [(None, (0, 4)), (("000005", "7"), (0, 4)), (None, (0, 0))])
+def test_selective_searchs_own_files(ids, none, tmp_path):
+    """Fast R-CNN's cells: (ymin, xmin, ymax, xmax), counted from 1, the last pixel included; [] is 0 x 0 in MATLAB."""
     boxes, images = np.empty((2, 1), object), np.empty((2, 1), object)
-    boxes[:, 0] = [np.array([[1, 1, 24, 32], [3, 5, 3, 9]], np.uint16), np.zeros((0, 4), np.uint16)]
+    boxes[:, 0] = [np.array([[1, 1, 24, 32], [3, 5, 3, 9]], np.uint16), np.zeros(none, np.uint16)]
     images[:, 0] = ["000005", "7"]
     scipy.io.savemat(tmp_path / "trainval.mat", {"boxes": boxes} | ({} if ids else {"images": images}))
     found = jc.read_proposals(tmp_path / "trainval.mat", ids)
@@ -107,6 +107,9 @@ def test_wrong_files_are_named(tmp_path, file):
     refused("missing.npz", "missing.npz cannot be read")
     refused("boxes.txt", r"end in .npz, .json, .mat, not .*boxes.txt", "1 2 3 4")
     refused("broken.json", "cannot be read", "{")
+    (tmp_path / "empty.npz").touch()
+    refused("empty.npz", "empty.npz cannot be read")
+    refused("cut.mat", "cut.mat cannot be read", "MATLAB 5.0 MAT-file")
     refused("list.json", "it is no object", "[[1, 2, 3, 4]]")
     refused("three.json", r"of 'a' are \[1, 3\], but proposals are finite numbers \[P, 4\]", '{"a": [[1, 2, 3]]}')
     refused("endless.json", "of 'a' are .* finite", '{"a": [[1, 2, 3, Infinity]]}')

@@ -160,7 +160,7 @@ def test_mistakes_are_named():
     ):
         jc.WarpedRegions(without).open("train")
     with pytest.raises(jc.UserError, match="has no boxes, of which regions are"):
-        regions_of(jc.Synthetic().open("test"), 0)
+        regions_of(digits := jc.Synthetic().open("test"), digits[0])
     with pytest.raises(jc.UserError, match="padding is 16, on both sides of a size of 32"):
         jc.WarpedRegions(SCENES, size=32)
     with pytest.raises(jc.UserError, match="foreground is 0"):

@@ -152,7 +152,7 @@ def test_each_way_has_its_own_scores_and_boxes():
 
 
 def test_objects_come_before_proposals_and_every_class_has_its_overlap():
-    regions = regions_of(SCENES.open("train"), 1)
+    regions = regions_of(scenes := SCENES.open("train"), scenes[1])
     scene = SCENES.open("train")[1]
     count = len(scene["boxes"])
     assert regions.objects == count and own_classes(regions)[:count].tolist() == scene["classes"].tolist()
