@@ -96,5 +96,12 @@ def check_parts(field: str, parts: Any, members: Mapping[str, str]) -> None:
         check_part(f"{field}.{number}", part, members)
 
 
+def check_pairs(field: str, value: Any, named: str) -> None:
+    """Raises UserError unless the value is pairs, `named` such as "(there, here)"."""
+    for pair in value:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise UserError(f"{field} is pairs {named}, and {pair!r} is none")
+
+
 def _called(kind: str) -> str:
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

@@ -49,7 +49,6 @@ def evaluate(
     examples: Examples,
     put: Callable[[dict[str, np.ndarray]], Any],
     *,
-    frozen: Any = MappingProxyType({}),
     stop: Callable[[], bool] = lambda: False,
     on_broken: Callable[[np.ndarray], None] = lambda indices: None,
 ) -> list[Measured]:
@@ -63,7 +62,6 @@ def evaluate(
       batches: of this split, from its start to its end.
       examples: the split, for its length.
       put: a batch -> the same on the devices.
-      frozen: variables that training does not change.
       stop: asked after every batch.
       on_broken: called with the indices of examples that could not be read.
 
@@ -81,7 +79,7 @@ def evaluate(
             broken += int(batch["broken"].sum())
             on_broken(batch["index"][batch["broken"]])
         placed = put(batch)
-        now = [step(params, stats, dict(frozen), placed) for params, stats in weights]
+        now = [step(params, stats, {}, placed) for params, stats in weights]
         # The host may be one batch ahead of the device and no more, or batches would pile up in its memory.
         _gather(found, waiting)
         waiting = now

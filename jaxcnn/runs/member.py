@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,11 +63,7 @@ class Member:
 
     def resume(self, note: Mapping[str, Any], step: int) -> None:
         """Goes back to what a checkpoint notes. Raises UserError if the teacher's weights are others now."""
-        if note.get("teacher") != self.teacher:
-            raise UserError(
-                f"{self.directory.path}: the teacher's weights are not those that the run began with; put them back, "
-                "or begin anew in another --workdir"
-            )
+        check_same_teacher(self.directory.path, note, self.teacher)
         self.evaluations = note["evaluations"]
         self.best = best_of(self.plan.experiment, note.get("best", []))
         self.directory.cut_metrics(note["metrics_size"])
@@ -143,6 +140,15 @@ class Member:
             for name, value in line.items():
                 if name not in ("step", "split") and value is not None:
                     self.board.add_scalar(f"{line_name(line)}/{name}", value, line["step"])
+
+
+def check_same_teacher(path: pathlib.Path, note: Mapping[str, Any], digest: str | None) -> None:
+    """Raises UserError unless a checkpoint of the run in `path` notes the teacher that has this digest."""
+    if note.get("teacher") != digest:
+        raise UserError(
+            f"{path}: the teacher's weights are not those that the run began with; put them back, or begin anew in "
+            "another --workdir"
+        )
 
 
 def training_line(

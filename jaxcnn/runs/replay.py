@@ -9,7 +9,7 @@ import jax
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.evaluation import placed
-from jaxcnn.runs.member import train_batches
+from jaxcnn.runs.member import check_same_teacher, train_batches
 from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import is_training, open_run
@@ -33,7 +33,8 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
       "recorded": the loss that the run noted for this step, as text, or None}.
 
     Raises:
-      UserError: this is no run, it has no such step, or a run with init_from has no checkpoint before the step.
+      UserError: this is no run, it has no such step, or a run with init_from has no checkpoint before the step, or
+        its teacher is another one now.
     """
     directory = open_run(path)
     experiment = load_experiment(directory)
@@ -60,7 +61,10 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
         create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
         state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
     first = before[-1] if before else 0
-    frozen = stepper_for([plan]).put_frozen(load_frozen(plan)[0])
+    frozen, digest = load_frozen(plan)
+    if before:
+        check_same_teacher(path, note, digest)
+    frozen = stepper_for([plan]).put_frozen(frozen)
     batches = train_batches(plan, plan.train, experiment.data.augment)
     metrics: dict[str, Any] = {}
     for number in range(first, step):

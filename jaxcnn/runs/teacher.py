@@ -13,16 +13,16 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs import checkpoint as checkpoints
 from jaxcnn.runs.member import Member
-from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.restore import load_experiment, load_run
 from jaxcnn.runs.run_directory import open_run
-from jaxcnn.runs.setup import Plan
+from jaxcnn.runs.setup import Plan, abstract_state
 from jaxcnn.runs.stepper import Stepper
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.task import TEACHER
 
 
 def check_teacher(plan: Plan) -> None:
-    """Reads what a run needs of its teacher before anything is compiled; nothing if it has none.
+    """Checks, before anything is compiled, that a run can learn from its teacher; of weights it reads shapes alone.
 
     Raises:
       UserError: there is no such run or checkpoint, its net is another one, or it was trained with other classes or on
@@ -33,30 +33,32 @@ def check_teacher(plan: Plan) -> None:
         return
     directory = open_run(pathlib.Path(given.run))
     if not checkpoints.steps(directory.checkpoints):
-        raise UserError(f"distillation: {given.run} has no checkpoint yet")
-    restored = load_run(given.run, given.checkpoint)
-    here, there = plan.experiment.data.normalize, restored.experiment.data.normalize
+        raise UserError(f"distillation: the teacher's run {given.run} has no checkpoint yet")
+    experiment = load_experiment(directory)
+    here, there = plan.experiment.data.normalize, experiment.data.normalize
     if here != there:
         raise UserError(
             f"distillation: the teacher of {given.run} was trained with data.normalize {there}, and the student reads "
             f"the same images with {here}; give both the teacher's"
         )
-    ours, theirs = plan.classes, restored.classes
-    # Made-up data (--debug) has other names altogether; of the same names another order is a mistake.
+    ours, theirs = plan.classes, tuple(directory.environment()["dataset"]["classes"])
+    # Weights of others may have names of their own (import-weights); of the same names another order is a mistake.
     if set(ours) & set(theirs) and ours != theirs:
         raise UserError(f"distillation: the teacher of {given.run} has other classes, or another order, than the data")
-    _variables(plan.experiment, restored)
+    _variables(plan.experiment, abstract_state(experiment, plan.mesh))
 
 
 def load_frozen(plan: Plan) -> tuple[Any, str | None]:
-    """What the train step takes as `frozen`, on the host, and a digest of it; ({}, None) for most runs."""
+    """What the train step takes as `frozen`, on the host, and a digest of it; ({}, None) for most runs.
+
+    Random weights have none: the experiment says what they are, and on another machine they may differ in the last bit.
+    """
     given = distillation_of(plan.experiment.task)
     if given is None:
         return {}, None
     if given.run is None:
-        variables = jax.jit(given.init, static_argnums=0)(plan.experiment.data.image_shape)
-    else:
-        variables = _variables(plan.experiment, load_run(given.run, given.checkpoint))
+        return {TEACHER: jax.jit(given.init, static_argnums=0)(plan.experiment.data.image_shape)}, None
+    variables = _variables(plan.experiment, load_run(given.run, given.checkpoint).state)
     variables = jax.tree.map(np.asarray, variables)
     digest = hashlib.sha256()
     for path, array in sorted(flatten_dict(variables, sep="/").items()):
@@ -73,11 +75,11 @@ def frozen_for(members: Sequence[Member], stepper: Stepper) -> Any:
     return stepper.put_frozen(frozen)
 
 
-def _variables(experiment: Experiment, restored: Any) -> Any:
-    """The teacher's variables among those of its run. Raises UserError if they are those of another net."""
+def _variables(experiment: Experiment, state: Any) -> Any:
+    """The teacher's variables, or their shapes, among those of its run. Raises UserError if they are of another net."""
     given = distillation_of(experiment.task)
     assert given is not None
-    source = restored.state.average if given.averaged else restored.state
+    source = state.average if given.averaged else state
     if source is None:
         raise UserError(f"distillation.averaged: {given.run} keeps no average of its weights")
     there: dict[Any, Any] = flatten_dict({"params": source.params, **source.stats})

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 from jaxcnn.models.classifier import Outputs
+from jaxcnn.parts import check_pairs
 from jaxcnn.tasks.task import TEACHER, Variables
 
 
@@ -52,13 +53,14 @@ class Distillation:
             raise UserError(f"distillation.temperature is {self.temperature}; it must be positive, and finite")
         if not 0 <= self.weight <= 1:
             raise UserError(f"distillation.weight is {self.weight}; it must be in [0, 1]")
+        check_pairs("distillation.hints", self.hints, "(head of the student, endpoint of the teacher)")
         if not 0 <= self.hint_weight < math.inf:
             raise UserError(f"distillation.hint_weight is {self.hint_weight}; it must be at least 0, and finite")
 
-    def init(self, image_shape: tuple[int, int, int], key: jax.Array | None = None) -> Variables:
+    def init(self, image_shape: tuple[int, int, int]) -> Variables:
         """Variables of the teacher, random, for images of (height, width, channels)."""
         images = jnp.zeros((1, *image_shape), jnp.float32)
-        return self.teacher.init(jax.random.key(0) if key is None else key, images, train=False)
+        return self.teacher.init(jax.random.key(0), images, train=False)
 
     def teach(self, variables: Variables, images: jax.Array, student: Outputs, *, train: bool) -> "Taught":
         """What the student has to learn of normalised images [B, H, W, C] for which it gave these outputs; the

@@ -93,6 +93,8 @@ def check_groups(params: Params, groups: Sequence[Group]) -> None:
 
 def group_lines(params: Params, groups: Sequence[Group]) -> list[str]:
     """What each group holds and how it is trained, and what is left; nothing without groups."""
+    if not groups:
+        return []
     numbers, flat = members(params, groups), _flat(params)
     lines = []
     for number, group in (*enumerate(groups), (None, None)):
@@ -105,7 +107,7 @@ def group_lines(params: Params, groups: Sequence[Group]) -> list[str]:
         name = "the other parameters" if group is None else f"group {group.match}"
         how = how or ["as the optimizer says"]
         lines.append(f"{name}: {len(arrays)} arrays, {sum(x.size for x in arrays):,} values, {', '.join(how)}")
-    return lines if groups else []
+    return lines
 
 
 def _patterns(paths: Mapping[str, Any]) -> set[str]:

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.models.layers import is_same_layer
+from jaxcnn.parts import check_pairs
 from jaxcnn.train.state import Average, TrainState
 
 
@@ -38,9 +39,7 @@ class InitFrom:
     of one `there` it fills all of them. Other names stay; `include` and `exclude` see the new ones."""
 
     def __post_init__(self):
-        for pair in self.rename:
-            if not (isinstance(pair, tuple | list) and len(pair) == 2):
-                raise UserError(f"init_from.rename is pairs (there, here), and {pair!r} is none")
+        check_pairs("init_from.rename", self.rename, "(there, here)")
 
     def takes(self, path: str) -> bool:
         matches = lambda patterns: any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)  # noqa: E731
@@ -50,7 +49,7 @@ class InitFrom:
         """The saved arrays, by path, under their names here.
 
         Raises:
-          UserError: nothing is under a name that is to be another.
+          UserError: nothing is under a name that is to be another, or two arrays would have one name.
         """
         under = lambda path, folder: path == folder or path.startswith(f"{folder}/")  # noqa: E731
         for there, _ in self.rename:
@@ -61,7 +60,10 @@ class InitFrom:
         named = {}
         for path, array in arrays.items():
             targets = [here + path[len(there) :] for there, here in self.rename if under(path, there)]
-            named |= dict.fromkeys(targets or [path], array)
+            for target in targets or [path]:
+                if target in named:
+                    raise UserError(f"init_from.rename: two arrays of {self.run} would be {target!r} here")
+                named[target] = array
         return named
 
 

@@ -168,8 +168,10 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with_alone(tmp_path, teach
     train([tmp_path / "run"], [made], lambda: next(asked))
     shutil.rmtree(lent)
     train([lent], [quiet(model=TinyNet(norm=False), seed=7)])
-    with pytest.raises(UserError, match="the teacher's weights are not those that the run began with"):
-        train([tmp_path / "run"], [made])
+    for begun in (lambda: train([tmp_path / "run"], [made]), lambda: replay(tmp_path / "run", 7)):
+        with pytest.raises(UserError, match="the teacher's weights are not those that the run began with"):
+            begun()
+    assert load_frozen(make_plan(quiet(task=taught_by(TinyNet()))))[1] is None  # other machines draw other last bits
 
 
 def test_what_does_not_fit_a_teacher_is_one_sentence(tmp_path, teacher):
@@ -192,6 +194,7 @@ def test_what_does_not_fit_a_teacher_is_one_sentence(tmp_path, teacher):
         ({"temperature": 0.0}, "temperature is 0.0; it must be positive"),
         ({"weight": 1.5}, r"weight is 1.5; it must be in \[0, 1\]"),
         ({"hint_weight": -1.0}, "hint_weight is -1.0"),
+        ({"hints": ("stage1", "stage1")}, "distillation.hints is pairs .*, and 'stage1' is none"),
     ):
         with pytest.raises(UserError, match=message):
             jc.Distillation(TinyNet(), **fields)
