@@ -43,7 +43,7 @@ def test_the_readmes_first_command_reaches_its_accuracy(tmp_path):
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR not set: real-data test not run")
 def test_lenet5_learns_fashion_mnist(tmp_path):
-    """One epoch of a third of the images; with five of all it reaches PyTorch's figure, below. To guess is 0.1."""
+    """One epoch of a third of the images, 0.807 when this was written; five of all reach PyTorch's figure, below."""
     short = ("--duration", "1epochs", "--data.train-split", "train[:20000]")
     finish(ROOT / "experiments" / "lenet_fashion_mnist.py", "--workdir", tmp_path, *short)
     result = read(tmp_path, "result.json")["test"]

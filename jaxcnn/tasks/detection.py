@@ -26,7 +26,7 @@ from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.rpn import Proposals
 from jaxcnn.ops import boxes as box_ops
 from jaxcnn.tasks.drawn_boxes import corners, draw_boxes, draw_true_boxes
-from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, given_proposals
+from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss, FastRCNNLoss, RPNLoss, given_proposals
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, check_classes
 from jaxcnn.tasks.yolo_loss import YOLOLoss
 
@@ -99,7 +99,7 @@ class Detection:
         scores: dict[str, Direction] = dict.fromkeys(METRICS[self.protocol], "higher")
         losses: dict[str, Direction] = dict.fromkeys(("loss", *self.criterion.parts), "lower")
         classes: dict[str, Direction] = dict.fromkeys(map(self._of_class, self.classes), "higher")
-        looks = isinstance(self.criterion, FastRCNNLoss | FasterRCNNLoss)
+        looks = isinstance(self.criterion, FastRCNNLoss | FasterRCNNLoss | RPNLoss)
         recalls: dict[str, Direction] = dict.fromkeys(map(recall_name, THRESHOLDS if looks else ()), "higher")
         return scores | losses | classes | recalls
 

@@ -15,7 +15,7 @@ from tests.ops.random_boxes import random_boxes
 from tests.torchvision_ops import torch, torchvision_ops
 
 CASES = 10_000
-# Single cases as one program each; the random ones are optimised as in a net.
+# Single cases as one program each.
 nms, class_nms = quick(ops_nms.nms, static_argnums=3), quick(ops_nms.class_nms, static_argnums=4)
 
 

@@ -17,7 +17,7 @@ BINS = (3, 4)
 GOLDEN = jnp.arange(64.0).reshape(1, 8, 8, 1), jnp.array([[[1.3, 1.7, 6.2, 5.9]]])
 """x and the box of the goldens that torchvision gave."""
 
-# Single cases as one program each; the random ones are optimised as in a net.
+# Single cases as one program each.
 pool_of = quick(roi.roi_pool, static_argnums=(2, 3))
 align_of = quick(roi.roi_align, static_argnums=(2, 3, 4, 5))
 

@@ -173,6 +173,7 @@ def test_the_recall_is_that_of_the_metric():
     losses = {"loss": 1.0, "class_loss": 1.0, "box_loss": 1.0, "count": 5}
     found = jc.Detection(jc.FastRCNNLoss()).metrics(losses | {name: np.asarray(s) for name, s in sums.items()}, {})
     assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert [*jc.Detection(jc.RPNLoss()).directions][-2:] == [*expected]
     assert [*jc.Detection(jc.FasterRCNNLoss()).directions][-2:] == [*expected] and not {*expected} & {
         *jc.Detection().directions
     }

@@ -95,3 +95,13 @@ def test_fine_tuning_through_the_front_door(tmp_path):
     assert read(second, "config.json")["init_from"]["run"] == str(first)
     done = call(TINY, "--workdir", tmp_path / "third", "--init-from.run", tmp_path / "none")
     assert done.returncode == 2 and "none does not exist" in done.stderr and not (tmp_path / "third").exists()
+
+
+def test_two_arrays_never_get_one_name():
+    arrays = {"params/old/kernel": 1, "params/new/kernel": 2}
+    both = InitFrom(run="there", rename=(("params/old", "params/new"),))
+    for order in (arrays, dict(reversed(arrays.items()))):
+        with pytest.raises(UserError, match="two arrays of there would be 'params/new/kernel' here"):
+            both.renamed(order)
+    moved = InitFrom(run="there", rename=(("params/old", "params/new"), ("params/new", "params/old")))
+    assert moved.renamed(arrays) == {"params/new/kernel": 1, "params/old/kernel": 2}
