@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "data": {"errors", "files", "parts", "ops"},
     "models": {"errors", "files", "ops"},
     "metrics": {"errors", "ops"},
-    "train": {"errors", *PARTS},
+    "train": {"errors", "parts", *PARTS},
     "tasks": {"errors", "parts", *PARTS, "train"},
     "summary": {"errors", "files", "text", "models", "ops"},
     "explain": {"errors", "models", "ops", "summary"},
