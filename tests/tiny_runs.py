@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from tests.compilation import UNOPTIMIZED
+from tests.forked import Forked, import_variables, server
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / "tests" / "experiments" / "tiny.py"
@@ -20,11 +21,13 @@ sys.modules["jaxcnn"] = types.ModuleType("jaxcnn")
 sys.modules["jaxcnn"].__path__ = ["jaxcnn"]
 """
 """The begin of code that imports parts of the package that need no JAX, without the seconds that JAX takes."""
+Process = subprocess.Popen | Forked
 TIMES = ("examples_per_second", "data_wait")
 
 
-def start(*arguments, module="jaxcnn.launch", devices=1, report=False, optimized=True, **options) -> subprocess.Popen:
-    """A command of the project in a process of its own, on `devices` fake devices.
+def start(*arguments, module="jaxcnn.launch", devices=1, report=False, optimized=True, **options) -> Process:
+    """A command of the project in a process of its own, on `devices` fake devices: forked, or with `options` of
+    subprocess.Popen in a new interpreter.
 
     A run writes its page only with `report`: that takes as long as a short run. Runs of everyone have `optimized`
     machine code (tests/compilation.py); one whose figures a test computes again, to the bit, has the test's.
@@ -36,6 +39,8 @@ def start(*arguments, module="jaxcnn.launch", devices=1, report=False, optimized
             [f"--xla_force_host_platform_device_count={devices}", *([] if optimized else [UNOPTIMIZED])]
         )
     }
+    if not options and import_variables(environment) == server()[1]:
+        return Forked(module, list(map(str, arguments)), environment)
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
         command,
@@ -66,7 +71,7 @@ def finish(*arguments, **options) -> subprocess.CompletedProcess:
     return done
 
 
-def wait_until(ready, process: subprocess.Popen) -> None:
+def wait_until(ready, process: Process) -> None:
     """Returns as soon as `ready()` is true. Fails where the process ends before."""
     deadline = time.monotonic() + 300
     while not ready():
@@ -75,7 +80,7 @@ def wait_until(ready, process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
-def kill_when(process: subprocess.Popen, ready, number: int = signal.SIGKILL) -> int:
+def kill_when(process: Process, ready, number: int = signal.SIGKILL) -> int:
     """Sends a signal as soon as `ready()` is true; returns the exit code."""
     wait_until(ready, process)
     process.send_signal(number)

@@ -17,7 +17,16 @@ from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.pretrained import REFERENCES, Reference, from_torch
-from tests.models.parity import check_evaluation, check_training, close, photo, randomize, torch, torchvision
+from tests.models.parity import (
+    PARITY_SIZES,
+    check_evaluation,
+    check_training,
+    close,
+    photo,
+    randomize,
+    torch,
+    torchvision,
+)
 
 
 @pytest.fixture
@@ -74,9 +83,7 @@ def test_one_weird_trick_equals_torchvisions():
     net.classifier[1], net.classifier[4] = torch.nn.Linear(9216, 64), torch.nn.Linear(64, 64)
     net.classifier[6] = torch.nn.Linear(64, 1000)
     net = randomize(net)
-    check_evaluation(
-        "alexnet_owt", net, [(224, 224), (193, 225)], features=lambda net, x: net.features(x), widths=(64, 64)
-    )
+    check_evaluation("alexnet_owt", net, PARITY_SIZES, features=lambda net, x: net.features(x), widths=(64, 64))
     check_training("alexnet_owt", net, (97, 113), widths=(64, 64), dropout=0.0)
 
 

@@ -14,6 +14,7 @@ from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
 from tests.compilation import quick
 from tests.models.parity import (
+    PARITY_SIZES,
     calibrate,
     check_evaluation,
     check_training,
@@ -44,7 +45,7 @@ def last_map(net, images):
 
 def test_densenet121_equals_torchvisions():
     net = reference("densenet121")
-    check_evaluation("densenet121", net, [(224, 224), (193, 225)], features=last_map, compiled=True)
+    check_evaluation("densenet121", net, PARITY_SIZES, features=last_map, compiled=True)
 
 
 def test_training_equals_torchvisions():
@@ -62,7 +63,7 @@ def test_densenet161_equals_torchvisions_at_a_small_size():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_densenet_equals_torchvisions(name):
     net = reference(name)
-    check_evaluation(name, net, [(224, 224), (193, 225)], features=last_map, compiled=True)
+    check_evaluation(name, net, PARITY_SIZES, features=last_map, compiled=True)
     check_training(name, net, (97, 113), compiled=True)
 
 

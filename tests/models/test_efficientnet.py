@@ -28,6 +28,7 @@ from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import open_run
 from tests.compilation import quick
 from tests.models.parity import (
+    PARITY_SIZES,
     calibrate,
     check_evaluation,
     check_training,
@@ -70,7 +71,7 @@ def timm_last_map(net, images):
 
 def test_efficientnet_b0_equals_torchvisions():
     net = reference("efficientnet_b0")
-    check_evaluation("efficientnet_b0", net, [(224, 224), (193, 225)], features=last_map, compiled=True)
+    check_evaluation("efficientnet_b0", net, PARITY_SIZES, features=last_map, compiled=True)
 
 
 def test_training_equals_torchvisions():
@@ -216,7 +217,7 @@ def keys_of_tensors(given):
 
 def test_lite0_equals_timms():
     net = timm_reference("tf_efficientnet_lite0")
-    check_evaluation("efficientnet_lite0", net, [(224, 224), (193, 225)], features=timm_last_map, compiled=True, **TF)
+    check_evaluation("efficientnet_lite0", net, PARITY_SIZES, features=timm_last_map, compiled=True, **TF)
 
 
 @slow

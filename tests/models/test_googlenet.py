@@ -15,7 +15,17 @@ from jaxcnn.models import create_model
 from jaxcnn.models.googlenet import TABLE_1, GoogLeNetAuxiliaryHead, branches
 from jaxcnn.models.inception import ConvNorm, Inception
 from jaxcnn.models.pretrained import leaves
-from tests.models.parity import check_evaluation, check_training, close, photo, randomize, to_torch, torch, torchvision
+from tests.models.parity import (
+    PARITY_SIZES,
+    check_evaluation,
+    check_training,
+    close,
+    photo,
+    randomize,
+    to_torch,
+    torch,
+    torchvision,
+)
 
 functional = torch.nn.functional
 
@@ -175,7 +185,7 @@ def last_map(net, images):
 
 def test_torchvisions_form_equals_torchvisions():
     net = randomize(torchvision().googlenet(weights=None, init_weights=False, aux_logits=True))
-    check_evaluation("googlenet_bn", net, [(224, 224), (193, 225)], features=last_map, compiled=True)
+    check_evaluation("googlenet_bn", net, PARITY_SIZES, features=last_map, compiled=True)
 
     def outputs(out):
         return out.logits, {"inception4a": out.aux_logits1, "inception4d": out.aux_logits2}

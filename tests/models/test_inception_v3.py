@@ -11,7 +11,17 @@ import pytest
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch, leaves
-from tests.models.parity import check_evaluation, check_training, close, photo, randomize, to_torch, torch, torchvision
+from tests.models.parity import (
+    PARITY_SIZES,
+    check_evaluation,
+    check_training,
+    close,
+    photo,
+    randomize,
+    to_torch,
+    torch,
+    torchvision,
+)
 
 SLOW = pytest.mark.skipif(
     os.environ.get("JAXCNN_SLOW_TESTS") != "1", reason="takes minutes: JAXCNN_SLOW_TESTS=1 pytest runs it"
@@ -51,7 +61,7 @@ def test_smallest_input_is_75_with_the_auxiliary_head_too():
 
 
 def test_evaluation_equals_torchvisions():
-    check_evaluation("inception_v3", theirs(aux=True), [(299, 299), (193, 225)], features=last_map)
+    check_evaluation("inception_v3", theirs(aux=True), PARITY_SIZES, features=last_map)
 
 
 def test_auxiliary_head_equals_torchvisions():

@@ -8,7 +8,17 @@ import pytest
 
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
-from tests.models.parity import check_evaluation, check_training, close, photo, randomize, to_torch, torch, torchvision
+from tests.models.parity import (
+    PARITY_SIZES,
+    check_evaluation,
+    check_training,
+    close,
+    photo,
+    randomize,
+    to_torch,
+    torch,
+    torchvision,
+)
 
 SLOW = pytest.mark.skipif(
     "JAXCNN_SLOW_TESTS" not in os.environ, reason="takes long: set JAXCNN_SLOW_TESTS=1 to run it, too"
@@ -41,7 +51,7 @@ DEEP = slow("resnet34", "wide_resnet50_2", "resnet101", "resnet152", "resnet101_
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d", *DEEP])
 def test_equals_torchvisions(name):
-    check_evaluation(name, reference(name), [(224, 224), (193, 225)], features=last_map)
+    check_evaluation(name, reference(name), PARITY_SIZES, features=last_map)
 
 
 @pytest.mark.parametrize("name", slow("resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d") + DEEP)
@@ -63,7 +73,7 @@ def test_shallow_forms_train_as_torchvisions(name, kind, fields):
     net = resnet.ResNet(getattr(resnet, kind), (2, 1, 1, 1), num_classes=10, **fields)
     net.fc = torch.nn.Linear(net.layer3[0].conv1.in_channels, 10)
     net.layer3 = net.layer4 = torch.nn.Identity()
-    check_training(name, randomize(net), (97, 113), depth=(2, 1), classes=10)
+    check_training(name, randomize(net), (49, 65), depth=(2, 1), classes=10, compiled=True)
 
 
 class Basic(torch.nn.Module):
@@ -155,7 +165,7 @@ def test_plain_nets_equal_the_papers(name, depth):
 
 def test_plain_net_trains_as_the_papers():
     net = randomize(Basic((2, 1), "none", False, 10))
-    check_training("plain18", net, (97, 113), depth=(2, 1), classes=10)
+    check_training("plain18", net, (49, 65), depth=(2, 1), classes=10, compiled=True)
 
 
 def test_average_pooling_counts_no_padding():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.models.pretrained import from_torch
-from tests.models.parity import check_evaluation, check_training, randomize, timm, torch, torchvision
+from tests.models.parity import PARITY_SIZES, check_evaluation, check_training, randomize, timm, torch, torchvision
 
 NAMES = ["vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"]
 
@@ -21,8 +21,8 @@ def narrow(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_vgg_equals_torchvisions(name):
     net = narrow(name)
-    check_evaluation(name, net, [(224, 224), (193, 225)], features=lambda net, x: net.features(x), widths=(64, 64))
-    check_training(name, net, (97, 113), widths=(64, 64), dropout=0.0)
+    check_evaluation(name, net, PARITY_SIZES, features=lambda net, x: net.features(x), widths=(64, 64))
+    check_training(name, net, (65, 97), widths=(64, 64), dropout=0.0)
 
 
 def test_vgg_equals_timms():
