@@ -46,7 +46,7 @@ def test_fit_batch_finds_the_largest_batch_without_running(tmp_path):
         "fit-batch",
         TINY,
         "--memory",
-        "1MiB",
+        "200KiB",
         "--json",
         "--data.source.train",
         "100000",
@@ -55,6 +55,6 @@ def test_fit_batch_finds_the_largest_batch_without_running(tmp_path):
     ]
     found = json.loads(finish(*arguments, module="jaxcnn").stdout)
     size, needed = found["batch_size"], {int(size): need for size, need in found["needed"].items()}
-    assert size % 2 == 0 and needed[size] <= 2**20 < needed[size + 2]
+    assert size % 2 == 0 and needed[size] <= 200 * 2**10 < needed[size + 2]
     done = call("fit-batch", TINY, "--memory", "1KiB", module="jaxcnn")
     assert done.returncode == 1 and "not even a batch of 2 fits: it needs" in done.stderr and "1.0 KiB" in done.stderr
