@@ -37,7 +37,7 @@ def debug(experiment: Experiment) -> Experiment:
     large = experiment.data.image_shape[0] * experiment.data.image_shape[1] > 128 * 128
     data = _small(experiment)
     unit = experiment.accumulate * jax.device_count()
-    batch = unit * -(-(2 if large else 8) // unit)
+    batch = unit * -(-(1 if large else 8) // unit)
     fields = experiment.task.fields(data.image_shape)
     source = Synthetic(
         image_shape=_source_shape(data),
