@@ -144,6 +144,27 @@ def test_every_number_of_detection_comes_from_its_stored_run(row):
     assert all(stored["test"][name] > 2 * blind[name] for name in names)  # it sees something
 
 
+def test_every_number_of_rcnn_comes_from_its_stored_run():
+    rows = re.findall(r"^\| ([\w ]+) \| (0\.\d{4}) \| (0\.\d{4}) \| (0\.\d{4}) \| (0\.\d{4}) \|$", RESULTS, re.M)
+    folder = ROOT / "docs" / "results" / "rcnn_bccd"
+    stored = json.loads((folder / "rcnn.json").read_text())
+    classes = ("RBC", "WBC", "Platelets")
+    assert rows == [
+        (way, *(f"{value:.4f}" for value in (score, *(stored["classes"][way][name] for name in classes))))
+        for way, score in stored["voc07_map"].items()
+    ]
+    for way, score in stored["voc07_map"].items():
+        assert np.mean([*stored["classes"][way].values()]) == pytest.approx(score)
+    assert (stored["training photos"], stored["test photos"]) == (205, 72)
+    assert f"finds {stored['proposals']['recall_50']:.3f} of the test photos' objects" in RESULTS.replace("\n", " ")
+    page = (ROOT / "docs" / "detection.md").read_text()
+    assert f"it has a mAP of {stored['voc07_map']['SVMs and boxes']:.3f}" in page.replace("\n", " ")
+    config = upgraded(json.loads((folder / "config.json").read_text()))
+    assert changes(config, encode(parse(ROOT / "experiments" / "rcnn_bccd.py", []).experiment)) == {}
+    losses = [line["loss"] for line in metrics(folder) if line["split"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_the_localizer_is_above_what_costs_nothing():
     """Its box is right more often than the whole image is, and than a box in the middle."""
     (row,) = re.findall(r"^\| `localize_tiny_imagenet.py` \| (.+) \| \[.*\]\((\S+)\) \|$", RESULTS, re.M)
