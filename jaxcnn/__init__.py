@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.composed import ComposedCutouts as ComposedCutouts
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
+    from jaxcnn.data.few import Few as Few
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
@@ -165,6 +166,7 @@ _FROM = {
     "jaxcnn.data.colors": ("ColorJitter", "Noise"),
     "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
     "jaxcnn.data.composed": ("ComposedCutouts",),
+    "jaxcnn.data.few": ("Few",),
     "jaxcnn.data.digits": ("Digits",),
     "jaxcnn.data.examples": ("BrokenExample",),
     "jaxcnn.data.fields": ("Field",),

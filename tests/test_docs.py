@@ -87,15 +87,17 @@ def run_tests(words: tuple[str, ...]) -> None:
     assert words == ("pytest", "-n", "2")
 
 
-def run_training(words: tuple[str, ...]) -> None:
+def run_training(words: tuple[str, ...]) -> str | None:
     """With --debug. `FILE.py` stands for any experiment: its flags are read and its weights checked."""
     file, *given = words[3:]
     if "--help" in given:
         assert code_of(launch.main, file, *given) == 0
-        return
+        return None
     if file == "FILE.py":
         check_placeholder(given)
-        return
+        return None
+    if "--start" in given and not pathlib.Path(given[given.index("--start") + 1]).exists():
+        return "the weights to start from could not be made"
     if "--workdir" not in given and not is_study(file):
         given += ["--workdir", f"runs/{pathlib.Path(file).stem}"]
     share = []
@@ -111,6 +113,7 @@ def run_training(words: tuple[str, ...]) -> None:
         assert read(run, "status.json")["state"] == "done"
         losses = [line["loss"] for line in metrics(run)]
         assert losses and np.isfinite(losses).all()
+    return None
 
 
 def check_placeholder(given: list[str]) -> None:
@@ -336,7 +339,7 @@ def test_every_file_that_a_page_links_to_exists(page):
             assert (page.parent / link.split("#")[0]).exists(), link
 
 
-LARGE = ("_imagenet", "_voc", "_camvid", "_bccd")  # six steps take a minute: traced below
+LARGE = ("_imagenet", "_voc", "_camvid", "_bccd", "_photos")  # six steps take a minute: traced below
 SMALL = [file for file in EXPERIMENTS if not file.stem.endswith(LARGE) and file.stem != "vgg_cifar10"]
 
 

@@ -21,7 +21,8 @@ class InitFrom:
     Strict: what `include` and `exclude` leave must be the same arrays on both sides, but that a fully connected layer
     there may be the convolution here that computes the same on its map (fc6 and fc7 of VGG in FCN). Patterns are
     matched against paths such as "params/head/fc/kernel" and "batch_stats/backbone/bn1/mean"; "*" matches any
-    characters.
+    characters. Frozen batch norm keeps in "batch_stats" what batch norm has in "params": its scale and bias. They are
+    taken from the one as from the other, under the names that they have here.
     """
 
     run: str | None = None
@@ -73,7 +74,8 @@ def overlay(state: TrainState, saved: TrainState, init_from: InitFrom) -> tuple[
     Raises:
       UserError: as `chosen`.
     """
-    ours, theirs = _flat(state), init_from.renamed(_flat(_source(saved, init_from)))
+    ours = _flat(state)
+    theirs = _offered(ours, saved, init_from)
     loaded: dict[str, Any] = {}
     taken = set()
     for path in chosen(state, saved, init_from):
@@ -101,7 +103,8 @@ def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[st
       UserError: an array that is to be taken is missing on one side or has another shape, or a pattern matches
         nothing.
     """
-    ours, theirs = _flat(state), init_from.renamed(_flat(_source(saved, init_from)))
+    ours = _flat(state)
+    theirs = _offered(ours, saved, init_from)
     for pattern in (*init_from.include, *init_from.exclude):
         if not any(fnmatch.fnmatchcase(path, pattern) for path in ours.keys() | theirs.keys()):
             raise UserError(
@@ -124,6 +127,19 @@ def chosen(state: TrainState, saved: TrainState, init_from: InitFrom) -> list[st
             + "\nleave arrays out with --init-from.exclude, for instance 'params/head/*' for a new head"
         )
     return sorted(wanted)
+
+
+def _offered(ours: dict[str, Any], saved: TrainState, init_from: InitFrom) -> dict[str, Any]:
+    """The arrays of the saved state, by their paths here."""
+    named = init_from.renamed(_flat(_source(saved, init_from)))
+    return {_name_here(path, ours): array for path, array in named.items()}
+
+
+def _name_here(path: str, ours: dict[str, Any]) -> str:
+    """The path, or that in the other collection if the array of a batch norm, frozen there or here, is in that one."""
+    kind, _, rest = path.partition("/")
+    other = {"params": "batch_stats", "batch_stats": "params"}.get(kind, kind) + f"/{rest}"
+    return other if path not in ours and other in ours else path
 
 
 def _source(saved: TrainState, init_from: InitFrom) -> TrainState | Average:

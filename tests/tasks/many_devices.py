@@ -159,9 +159,7 @@ def main(file: pathlib.Path) -> None:
             "loss": float(value),
             "gradient": float(jnp.linalg.norm(gradient)),
             "gathers": evaluate.as_text().count("all-gather"),
-            "steps": {
-                n: one_step(segmentation(n), training_batch(), sharding) for n in MICROBATCHES.get(devices, ())
-            },
+            "steps": {n: one_step(segmentation(n), training_batch(), sharding) for n in MICROBATCHES.get(devices, ())},
             "detection_steps": {
                 n: one_step(detection(n), boxes_batch(), sharding) for n in MICROBATCHES.get(devices, ())
             },

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
@@ -105,3 +105,31 @@ def test_two_arrays_never_get_one_name():
             both.renamed(order)
     moved = InitFrom(run="there", rename=(("params/old", "params/new"), ("params/new", "params/old")))
     assert moved.renamed(arrays) == {"params/new/kernel": 1, "params/old/kernel": 2}
+
+
+@pytest.mark.parametrize("there, here", [("batch", "frozen_batch"), ("frozen_batch", "batch")])
+def test_a_frozen_batch_norm_takes_what_a_batch_norm_has(there, here):
+    """The features at step 0 are those of the net whose weights are taken, its scales and biases among them."""
+
+    def made(norm, seed, classes):
+        model = create_model("efficientnet_lite0", width=0.25, depth=0.3, norm=norm, classes=classes)
+        variables = model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)), train=False)
+        flat = flatten_dict(variables, sep="/")
+        shift = lambda path, array: array + 0.1 if path.endswith(("/scale", "/bias", "/mean", "/var")) else array  # noqa: E731
+        variables = unflatten_dict({path: shift(path, array) for path, array in flat.items()}, sep="/")
+        return model, create_state(variables, optax.identity(), False, None, {}, jax.random.key(0))
+
+    (theirs, saved), (ours, fresh) = made(there, 0, 4), made(here, 1, 3)
+    result, report = overlay(fresh, saved, InitFrom(run="there", exclude=("params/head/*",)))
+    images = jax.random.normal(jax.random.key(2), (2, 40, 48, 3))
+    features = lambda model, state: model.apply(  # noqa: E731
+        {"params": state.params, **state.stats}, images, train=False, method="features"
+    )["final"]
+    np.testing.assert_allclose(features(ours, result), features(theirs, saved), rtol=1e-5, atol=1e-6)
+    assert np.abs(features(ours, fresh) - features(theirs, saved)).max() > 0.01
+    name = "backbone/stem_bn/scale"
+    kinds = {"batch": "params", "frozen_batch": "batch_stats"}
+    np.testing.assert_array_equal(arrays(result)[f"{kinds[here]}/{name}"], arrays(saved)[f"{kinds[there]}/{name}"])
+    assert "fresh: 2 arrays" in report[2] and "head/fc" in report[2]
+    with pytest.raises(UserError, match=r"head/fc/kernel: \(\d+, 4\) there, \(\d+, 3\) here"):
+        chosen(fresh, saved, InitFrom(run="there"))

@@ -1,0 +1,96 @@
+"""Few: a part of another source for studies of small sets, some images of each of some classes."""
+
+from dataclasses import dataclass
+
+from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
+from jaxcnn.data.splits import labels_of
+from jaxcnn.errors import UserError
+
+
+@dataclass(frozen=True)
+class Few:
+    """The first `classes` classes of a classification source, and of its training split `each` images of each.
+
+    Other splits keep every image of these classes. Images are taken in the split's order, from number `first` of their
+    class on; labels stay as they are. An image that is broken counts for no class. The labels of a whole split are read
+    when it is opened, if its source does not know them: seconds for ten thousand small images.
+
+    Example: Few(Tfds("cifar10"), each=40, classes=10) is CIFAR-10 with 40 labels a class.
+    """
+
+    source: Source
+    each: int
+    """Images of each class of the split "train"."""
+    classes: int | None = None
+    """None: all of them."""
+    first: int = 0
+
+    def __post_init__(self):
+        least = {"each": 1, "classes": 1, "first": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise UserError(f"Few: {name} is {value}; it must be at least {bound}")
+
+    def open(self, split: str, data_dir: str | None = None) -> "FewExamples":
+        """The examples of a split.
+
+        Raises:
+          UserError: as the source; or it has fewer classes, or a class too few images.
+        """
+        whole = self.source.open(split, data_dir)
+        classes = len(whole.classes) if self.classes is None else self.classes
+        if classes > len(whole.classes):
+            raise UserError(f"Few: {whole.name} has {len(whole.classes)} classes, not {classes}")
+        labels = _labels(whole)
+        of: dict[int, list[int]] = {label: [] for label in range(classes)}
+        for row, label in enumerate(labels):
+            if label in of:
+                of[label].append(row)
+        if split == "train":
+            of = {label: rows[self.first : self.first + self.each] for label, rows in of.items()}
+            short = {whole.classes[label]: len(rows) for label, rows in of.items() if len(rows) < self.each}
+            if short:
+                name, count = min(short.items(), key=lambda item: item[1])
+                raise UserError(
+                    f"Few: {whole.name}/{split} has {count} images of {name!r} from number {self.first} on, and "
+                    f"{self.each} are asked for; {len(short)} of {classes} classes have too few"
+                )
+        rows = tuple(sorted(row for rows in of.values() for row in rows))
+        names = whole.classes[:classes]
+        return FewExamples(whole, rows, tuple(labels[row] for row in rows), whole.name, whole.version, split, names)
+
+
+@dataclass(frozen=True)
+class FewExamples:
+    """Some rows of a split."""
+
+    whole: Examples
+    rows: tuple[int, ...]
+    labels: tuple[int, ...]
+    name: str
+    version: str
+    split: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Example:
+        return self.whole[self.rows[check_index(i, len(self.rows))]]
+
+    def where(self, i: int) -> str:
+        return self.whole.where(self.rows[i])
+
+
+def _labels(examples: Examples) -> list[int]:
+    """The label of each example, -1 of a broken one."""
+    known = labels_of(examples)
+    return [_label(examples, row) for row in range(len(examples))] if known is None else known.tolist()
+
+
+def _label(examples: Examples, row: int) -> int:
+    try:
+        return int(examples[row]["label"])
+    except BrokenExample:
+        return -1
