@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jaxcnn.data.coco import COCODetection as COCODetection
     from jaxcnn.data.colors import ColorJitter as ColorJitter
     from jaxcnn.data.colors import Noise as Noise
+    from jaxcnn.data.colors import PCANoise as PCANoise
+    from jaxcnn.data.colors import RandomErasing as RandomErasing
     from jaxcnn.data.composed import ComposedCutouts as ComposedCutouts
     from jaxcnn.data.digits import Digits as Digits
     from jaxcnn.data.examples import BrokenExample as BrokenExample
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
+    from jaxcnn.data.policies import AugMix as AugMix
+    from jaxcnn.data.policies import AutoAugment as AutoAugment
+    from jaxcnn.data.policies import RandAugment as RandAugment
+    from jaxcnn.data.policies import TrivialAugment as TrivialAugment
     from jaxcnn.data.proposals import WithProposals as WithProposals
     from jaxcnn.data.proposals import read_proposals as read_proposals
     from jaxcnn.data.proposals import write_proposals as write_proposals
@@ -97,6 +103,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.rpn import Proposals as Proposals
     from jaxcnn.models.segmenter import Segmenter as Segmenter
     from jaxcnn.models.senet import SENet as SENet
+    from jaxcnn.models.to_torch import to_torch as to_torch
     from jaxcnn.models.vgg import VGG as VGG
     from jaxcnn.models.yolo import ConvGrid as ConvGrid
     from jaxcnn.models.yolo import Darknet as Darknet
@@ -104,6 +111,8 @@ if TYPE_CHECKING:
     from jaxcnn.models.zfnet import ZFNet as ZFNet
     from jaxcnn.ops.box_coding import BoxCoder as BoxCoder
     from jaxcnn.ops.matching import Matcher as Matcher
+    from jaxcnn.runs.export import export_run as export_run
+    from jaxcnn.runs.export import read_weights as read_weights
     from jaxcnn.runs.run import Run as Run
     from jaxcnn.runs.run import evaluate as evaluate
     from jaxcnn.runs.run import load_run as load_run
@@ -128,7 +137,9 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.distillation import Distillation as Distillation
     from jaxcnn.tasks.localization import BoxRegression as BoxRegression
     from jaxcnn.tasks.localization import Localization as Localization
+    from jaxcnn.tasks.losses import BinaryCrossEntropy as BinaryCrossEntropy
     from jaxcnn.tasks.losses import CrossEntropy as CrossEntropy
+    from jaxcnn.tasks.losses import FocalLoss as FocalLoss
     from jaxcnn.tasks.mixing import CutMix as CutMix
     from jaxcnn.tasks.mixing import Mixup as Mixup
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
@@ -157,13 +168,14 @@ if TYPE_CHECKING:
     from jaxcnn.train.schedules import Cosine as Cosine
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
     from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
     "jaxcnn.data.coco": ("COCODetection",),
-    "jaxcnn.data.colors": ("ColorJitter", "Noise"),
+    "jaxcnn.data.colors": ("ColorJitter", "Noise", "PCANoise", "RandomErasing"),
     "jaxcnn.data.jitter": ("EdgeJitter", "HSVJitter"),
     "jaxcnn.data.composed": ("ComposedCutouts",),
     "jaxcnn.data.few": ("Few",),
@@ -173,6 +185,7 @@ _FROM = {
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
+    "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
     "jaxcnn.data.selective_search": ("SelectiveSearch",),
     "jaxcnn.data.synthetic": ("Synthetic",),
@@ -261,11 +274,13 @@ _FROM = {
     "jaxcnn.models.rpn": ("RPN", "Proposals"),
     "jaxcnn.models.segmenter": ("Segmenter",),
     "jaxcnn.models.senet": ("SENet",),
+    "jaxcnn.models.to_torch": ("to_torch",),
     "jaxcnn.models.vgg": ("VGG",),
     "jaxcnn.models.yolo": ("ConvGrid", "Darknet", "FCGrid"),
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.ops.box_coding": ("BoxCoder",),
     "jaxcnn.ops.matching": ("Matcher",),
+    "jaxcnn.runs.export": ("export_run", "read_weights"),
     "jaxcnn.runs.run": (
         "Run",
         "evaluate",
@@ -296,7 +311,7 @@ _FROM = {
     "jaxcnn.tasks.detection": ("Detection",),
     "jaxcnn.tasks.distillation": ("Distillation",),
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
-    "jaxcnn.tasks.losses": ("CrossEntropy",),
+    "jaxcnn.tasks.losses": ("BinaryCrossEntropy", "CrossEntropy", "FocalLoss"),
     "jaxcnn.tasks.mixing": ("CutMix", "Mixup"),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
@@ -324,6 +339,7 @@ _FROM = {
         "Cosine",
         "OneCycle",
         "Plateau",
+        "Rising",
         "StepDecay",
     ),
     "jaxcnn.train.step": ("EMA",),

@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "kernels": images.kernels,
     "compare": runs.compare,
     "report": runs.report,
+    "export": runs.export,
     "import-weights": models.import_weights,
     "models": models.models,
     "summary": models.summary,
@@ -29,6 +30,7 @@ DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
 # Those that take an experiment's flags too, with the class that has their own.
 WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
+    ("lr-range",): (experiments.lr_range, experiments.LearningRates),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }

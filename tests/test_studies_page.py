@@ -154,6 +154,17 @@ def test_a_study_that_was_not_run_says_so_and_keep_stores_it(tmp_path):
     assert f"[{stored.parent.name}](results/studies/{stored.parent.name}/table.md)" in page(tmp_path)
 
 
+def test_what_is_kept_names_no_folder_of_the_machine(tmp_path):
+    name = "deformable_convolution"
+    run = shutil.copytree(ROOT / "docs" / "results" / "studies" / name, tmp_path / "work" / "runs" / f"{name}_quick")
+    text = (run / "study.json").read_text()
+    assert text.count('"cutouts"') >= 2
+    (run / "study.json").write_text(text.replace('"cutouts"', f'"{tmp_path}/work/cutouts"'))
+    keep(run, tmp_path)
+    kept = (tmp_path / "docs" / "results" / "studies" / name / "study.json").read_text()
+    assert kept == text and str(tmp_path) not in kept
+
+
 def test_judging_again_changes_nothing_but_what_is_judged(tmp_path):
     """From the old verdicts' place: a study file whose claim has another margin now, and a verdict that was edited."""
     name = "depth"

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn.commands.output import show
+from jaxcnn.commands.output import show, show_lines
 from jaxcnn.errors import UserError
 
 
@@ -44,6 +44,47 @@ def fit_batch(arguments: list[str]) -> None:
     if not chosen.json:
         why = f" (there are {found.examples:,} images)" if found.fits_all_examples else ""
         print(f"largest batch {found.batch_size:,}{why} on {found.devices} devices, as compiled for {found.platform}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates:
+    """Train for some steps while the learning rate rises, and draw the loss: where to look for a good rate.
+
+    All other flags are the experiment's.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    low: float = 1e-6
+    """The first rate."""
+    high: float = 10.0
+    """The last rate."""
+    steps: int = 100
+    """From the first to the last."""
+    out: pathlib.Path = pathlib.Path("lr_range.png")
+    """The picture."""
+    json: bool = False
+    """Print JSON."""
+
+
+def lr_range(arguments: list[str]) -> None:
+    """Runs `jaxcnn lr-range`."""
+    from jaxcnn.flags import parse, with_flags
+    from jaxcnn.runs.compare import check_plot, write_figure
+    from jaxcnn.runs.lr_range import draw
+    from jaxcnn.runs.lr_range import lr_range as test
+
+    chosen, flags = with_flags(LearningRates, "jaxcnn lr-range", arguments)
+    check_plot(chosen.out, "--out")
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = parse(chosen.file, flags).experiment
+        found = test(experiment, pathlib.Path(folder) / "run", chosen.low, chosen.high, chosen.steps)
+    write_figure(draw(found), chosen.out, "--out")
+    table = Table("", "learning rate")
+    table.add_row("the loss falls the fastest at", f"{found.steepest:.2g}")
+    table.add_row("it is the lowest at", f"{found.lowest:.2g}")
+    show(dataclasses.asdict(found), table, chosen.json)
+    show_lines(f"picture {chosen.out}", beside_json=chosen.json)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -205,6 +205,38 @@ def report(run: Run, /, split: str | None = None, data_dir: str | None = None, t
 
     _trust(run, trust)
     show_lines(f"page {write_report(run, split=split, data_dir=data_dir)}")
+
+
+def export(
+    run: Run,
+    /,
+    out: pathlib.Path,
+    format: Literal["safetensors", "npz", "jax"] | None = None,
+    names: str = "jaxcnn",
+    checkpoint: Checkpoint = "latest",
+    averaged: bool = False,
+    batch: int | None = None,
+    trust: Trust = False,
+) -> None:
+    """Write a run's net to one file: its weights, or the whole program.
+
+    Args:
+      run: A run directory.
+      out: The file. Its ending says the format.
+      format: safetensors and npz hold the weights, jax the program, for jax.export without this package.
+      names: Of the arrays: jaxcnn, or another library's whose net of this kind loads them, torchvision or timm.
+      averaged: The average of the weights.
+      batch: How many images a program takes; default any number.
+    """
+    from jaxcnn.runs.export import Format, export_run
+
+    chosen = format or next((kind for kind in get_args(Format) if out.suffix == f".{kind}"), None)
+    if chosen is None:
+        raise UserError(f"{out}: name it .safetensors, .npz or .jax, or give --format")
+    _trust(run, trust)
+    found = export_run(run, out, chosen, names=names, checkpoint=checkpoint, averaged=averaged, batch=batch)
+    what = f"{found.arrays} arrays by {found.names}'s names" if found.names else "a program"
+    show_lines(f"{found.file}: {what}, {found.parameters:,} parameters")
 
 
 def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> None:

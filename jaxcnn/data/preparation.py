@@ -111,6 +111,9 @@ def _with_its_parts(example: Example, transform: Transform, rng: np.random.Gener
             )
         return move(example, transform.draw(example["image"].shape, rng))
     before = example["image"]
+    if getattr(transform, "image_alone", False):
+        parts = " and ".join(sorted(MOVED & example.keys()))
+        raise TransformMistake(f"{transform} moves pixels of the image alone, and the example has {parts}")
     image = transform(before, rng)
     if np.shape(image)[:2] != before.shape[:2]:
         parts = " and ".join(sorted(MOVED & example.keys()))

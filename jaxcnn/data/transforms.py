@@ -4,10 +4,11 @@ data/colors.py). And `Normalize`, which runs on the device.
 A transform is a frozen dataclass, called as `transform(image, rng)`: uint8 [H, W, C] with C 1 or 3 in, uint8 [H', W',
 C] out; `rng` is a `np.random.Generator` of this one example, and the only randomness. A geometric one has `draw(shape,
 rng)` beside that, which returns a `Geometry`: where the pixels of an image of this shape go, and with them its mask,
-boxes and points (data/geometry.py). Every other one sees the image alone. Deterministic transforms ignore `rng`.
-UserError says why an image cannot be taken: the example then counts as broken. The input is never written to; the
-output may be a view of it. Sizes are in pixels, as (height, width). An augmentation such as the `RandomCrop` and
-`HorizontalFlip` of AlexNet (section 4.1) is a tuple of these.
+boxes and points (data/geometry.py). Every other one sees the image alone; if it moves pixels all the same, as policies
+do, the attribute `image_alone` says so, and it is refused beside masks, boxes and points. Deterministic transforms
+ignore `rng`. UserError says why an image cannot be taken: the example then counts as broken. The input is never written
+to; the output may be a view of it. Sizes are in pixels, as (height, width). An augmentation such as the `RandomCrop`
+and `HorizontalFlip` of AlexNet (section 4.1) is a tuple of these.
 """
 
 import math

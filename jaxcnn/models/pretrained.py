@@ -52,12 +52,14 @@ class Reference:
       fields: of our backbone, as the library's nets have them; others are as in our model of that name.
       nets: what its own names of the nets begin with, if another reference has the same keys.
       note: for the message when weights do not fit.
+      convolutions: patterns of its keys whose weights are those of convolutions, where we have dense layers.
     """
 
     naming: Naming
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nets: str = ""
     note: str = ""
+    convolutions: tuple[str, ...] = ()
 
 
 TORCH = {"padding": "torch", "epsilon": 1e-5}
@@ -73,10 +75,15 @@ REFERENCES: dict[type[nn.Module], dict[str, Reference]] = {
     resnet.ResNet: {"torchvision": Reference(resnet.torchvision_name)},
     senet.SENet: {
         "timm's legacy_seresnet50, legacy_senet154, ...": Reference(
-            senet.timm_name, note="timm's seresnet50 and senet154, without legacy_, are other nets"
+            senet.timm_name,
+            note="timm's seresnet50 and senet154, without legacy_, are other nets",
+            convolutions=("*.se_module.*.weight",),
         )
     },
-    vgg.VGG: {"torchvision": Reference(vgg.torchvision_name), "timm": Reference(vgg.timm_name)},
+    vgg.VGG: {
+        "torchvision": Reference(vgg.torchvision_name),
+        "timm": Reference(vgg.timm_name, convolutions=("pre_logits.*.weight",)),
+    },
     googlenet.GoogLeNet: {"torchvision": Reference(googlenet.torchvision_name)},
     inception_v3.InceptionV3: {"torchvision": Reference(inception_v3.torchvision_name)},
     inception_v4.InceptionV4: {"timm": Reference(inception_v4.timm_name)},
@@ -85,11 +92,19 @@ REFERENCES: dict[type[nn.Module], dict[str, Reference]] = {
         "torchvision's files": Reference(densenet.torchvision_file_name),
     },
     efficientnet.EfficientNet: {
-        "torchvision": Reference(efficientnet.torchvision_name, {"padding": "torch"}),
-        "timm's efficientnet_...": Reference(efficientnet.timm_name, TORCH, nets="efficientnet_"),
-        "timm's tf_efficientnet_...": Reference(efficientnet.timm_name, TENSORFLOW, nets="tf_efficientnet_"),
+        "torchvision": Reference(
+            efficientnet.torchvision_name, {"padding": "torch"}, convolutions=("*.fc[12].weight",)
+        ),
+        "timm's efficientnet_...": Reference(
+            efficientnet.timm_name, TORCH, nets="efficientnet_", convolutions=("*.se.*.weight",)
+        ),
+        "timm's tf_efficientnet_...": Reference(
+            efficientnet.timm_name, TENSORFLOW, nets="tf_efficientnet_", convolutions=("*.se.*.weight",)
+        ),
         # At the net's own image size: at others it pads as at that size.
-        "efficientnet_pytorch": Reference(efficientnet.efficientnet_pytorch_name, TENSORFLOW),
+        "efficientnet_pytorch": Reference(
+            efficientnet.efficientnet_pytorch_name, TENSORFLOW, convolutions=("*._se_*.weight",)
+        ),
     },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -121,8 +136,8 @@ def from_torch(name: str, weights: "Mapping[str, Any] | str | os.PathLike | Weig
     if other:
         here = {field: getattr(model.backbone, field) for field in other}
         raise UserError(
-            f"the nets that these weights are of have {_written(other)}, but {name!r} here has {_written(here)}: give "
-            f"{_written(other)} both to from_torch and to create_model"
+            f"the nets that these weights are of have {written(other)}, but {name!r} here has {written(here)}: give "
+            f"{written(other)} both to from_torch and to create_model"
         )
     given = weights.arrays
     names = _best_names(model, wanted, given.keys())
@@ -149,7 +164,7 @@ def fields_of(name: str, weights: "Weights", **fields: Any) -> dict[str, Any]:
     return _own_fields(fitting, weights, fields)
 
 
-def _has_names(model: Model) -> bool:
+def has_names(model: Model) -> bool:
     """Whether other libraries can have this net. torchvision's detector has a pyramid; those on VGG-16 start from the
     classifier's weights (InitFrom)."""
     return not isinstance(model, rcnn.RegionDetector) or isinstance(model.backbone, fpn.ResNetFPN)
@@ -158,7 +173,7 @@ def _has_names(model: Model) -> bool:
 def _fitting(name: str, model: Model, given: Set[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, Reference]]:
     """The shapes of our leaves, and the references by whose naming these are exactly the keys of `model`."""
     known = REFERENCES.get(type(model.backbone), {})
-    if not known or not _has_names(model):
+    if not known or not has_names(model):
         raise UserError(f"no other library's weights are known for {name!r}")
     wanted = leaves(model, CATALOGUE[name].input_shape)
     fitting = {
@@ -189,16 +204,16 @@ def _own_fields(fitting: dict[str, Reference], weights: "Weights", fields: dict[
         fitting = told or fitting
     agreeing = {label: each for label, each in fitting.items() if not _contradicted(each, fields)}
     if not agreeing:
-        told = " or ".join(f"{label} ({_written(each.fields)})" for label, each in fitting.items())
+        told = " or ".join(f"{label} ({written(each.fields)})" for label, each in fitting.items())
         given = {field: value for each in fitting.values() for field, value in _contradicted(each, fields).items()}
         raise UserError(
-            f"these keys are those of {told}, and {_written(given)} was given, with which the net computes something "
+            f"these keys are those of {told}, and {written(given)} was given, with which the net computes something "
             "else; leave it out, or give the whole backbone=... if the weights are of such a net"
         )
     own = {label: each.fields for label, each in agreeing.items()}
     first, *others = own.values()
     if any(first != other for other in others):
-        forms = " or ".join(f"{label} ({_written(each)})" for label, each in own.items())
+        forms = " or ".join(f"{label} ({written(each)})" for label, each in own.items())
         say = " ".join(f"{field}={value}" for field, value in others[-1].items())
         raise UserError(
             f"these keys are those of {forms}, which compute different things: give these fields "
@@ -212,14 +227,14 @@ def _contradicted(reference: Reference, fields: Mapping[str, Any]) -> dict[str, 
     return {f: fields[f] for f, value in reference.fields.items() if fields.get(f, value) != value}
 
 
-def _written(fields: Mapping[str, Any]) -> str:
+def written(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{field}={value!r}" for field, value in fields.items())
 
 
 def _choices(model: Model, wanted: Iterable[str], naming: Naming) -> list[dict[str, str]]:
     """{our leaf: the reference's key} with auxiliary heads and without them."""
     main = [path for path in wanted if not path.split("/")[1].startswith("aux_")]
-    return [{path: _torch_key(model, path, naming) for path in paths} for paths in (wanted, main)]
+    return [{path: torch_key(model, path, naming) for path in paths} for paths in (wanted, main)]
 
 
 def _best_names(model: Model, wanted: Iterable[str], given: Set[str]) -> dict[str, str]:
@@ -236,7 +251,7 @@ def _whose(model: Model, given: Set[str]) -> str:
     """A hint for a message: the models of the same family that have exactly these keys."""
     fitting = []
     for name, other in MODELS.items():
-        if type(other.backbone) is type(model.backbone) and _has_names(other):
+        if type(other.backbone) is type(model.backbone) and has_names(other):
             wanted = leaves(other, CATALOGUE[name].input_shape)
             if set(_best_names(other, wanted, given).values()) == given:
                 fitting.append(repr(name))
@@ -318,7 +333,7 @@ def _read_file(file: pathlib.Path) -> Any:
         raise UserError(f"{file} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
-def _torch_key(model: Model, path: str, naming: Naming) -> str:
+def torch_key(model: Model, path: str, naming: Naming) -> str:
     """The reference's key of one of our leaves."""
     _, layer = path.split("/", 1)
     layer, leaf = layer.rsplit("/", 1)
@@ -331,7 +346,7 @@ def _convert(model: Model, path: str, array: np.ndarray, shape: tuple[int, ...])
         array = array.transpose(2, 3, 1, 0)
     elif len(shape) == 2:
         array = array.reshape(array.shape[0], -1)  # a 1x1 convolution is a dense layer
-        grid = _flattened_grid(model, path)
+        grid = flattened_grid(model, path)
         if grid is not None:
             array = array.reshape(len(array), -1, *grid).transpose(0, 2, 3, 1).reshape(len(array), -1)
         array = array.T
@@ -340,7 +355,7 @@ def _convert(model: Model, path: str, array: np.ndarray, shape: tuple[int, ...])
     return np.array(array, order="C", copy=True)  # torch trains on in the memory that it gave
 
 
-def _flattened_grid(model: Model, path: str) -> tuple[int, int] | None:
+def flattened_grid(model: Model, path: str) -> tuple[int, int] | None:
     """(height, width) that was flattened into this layer's inputs, where it is the first of an FC head."""
     part, layer = path.split("/")[1:3]
     head = model.head if part == "head" else model.aux.get(part.removeprefix("aux_"))

@@ -69,28 +69,32 @@ def _starts(directory: RunDirectory) -> dict[str, str | None]:
     }
 
 
-def check_plot(file: pathlib.Path) -> None:
+def check_plot(file: pathlib.Path, flag: str = "--plot") -> None:
     """Raises UserError if a plot cannot be written to this file, before any run is read."""
     kinds, kind = Figure().canvas.get_supported_filetypes(), file.suffix.removeprefix(".").lower()
     if kind not in kinds:
         hint = did_you_mean(kind, kinds) or f"; it can be {', '.join(f'.{one}' for one in sorted(kinds))}"
-        raise UserError(f"--plot {file}: {file.suffix or 'no suffix'} is not a kind of picture{hint}")
+        raise UserError(f"{flag} {file}: {file.suffix or 'no suffix'} is not a kind of picture{hint}")
     if not file.parent.is_dir():
-        raise UserError(f"--plot {file}: there is no folder {file.parent}; make it first")
+        raise UserError(f"{flag} {file}: there is no folder {file.parent}; make it first")
     if file.is_dir():
-        raise UserError(f"--plot {file} is a folder; name a file in it")
+        raise UserError(f"{flag} {file} is a folder; name a file in it")
 
 
 def plot_runs(paths: Sequence[pathlib.Path], file: pathlib.Path) -> None:
     """Draws the learning curves of runs into a file. Raises UserError if it cannot be written."""
     check_plot(file)
-    figure = curves(dict(zip(labels(paths), (open_run(path).metrics() for path in paths), strict=True)))
+    write_figure(curves(dict(zip(labels(paths), (open_run(path).metrics() for path in paths), strict=True))), file)
+
+
+def write_figure(figure: Figure, file: pathlib.Path, flag: str = "--plot") -> None:
+    """Writes a picture of the kind that the file's name says. Raises UserError if it cannot be written."""
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format=file.suffix.removeprefix(".").lower())
     try:
         files.write_bytes(file, picture.getvalue())
     except OSError as error:
-        raise UserError(f"--plot {file} cannot be written: {error}") from error
+        raise UserError(f"{flag} {file} cannot be written: {error}") from error
 
 
 def labels(paths: Sequence[pathlib.Path]) -> list[str]:

@@ -147,13 +147,15 @@ def run(name: str, results: Results) -> str:
 
 
 def keep(directory: pathlib.Path, root: pathlib.Path = ROOT) -> None:
-    """Copies what is stored of a study's directory, such as runs/depth_quick."""
+    """Copies what is stored of a study's directory, such as runs/depth_quick; data beside `runs` keeps no more of its
+    path than that, since where it lies on a machine is nobody's business."""
     command = json.loads((directory / "study.json").read_text())["command"]
     name = re.findall(r"(\w+)\.py", command)[0]
     target = root / "docs" / "results" / "studies" / name
     target.mkdir(parents=True, exist_ok=True)
+    here = f"{directory.absolute().parent.parent}/"
     for file in KEPT:
-        files.write_bytes(target / file, (directory / file).read_bytes())
+        files.write_text(target / file, (directory / file).read_text().replace(here, ""))
 
 
 def judge_again(name: str, root: pathlib.Path = ROOT) -> None:

@@ -27,14 +27,58 @@ class CrossEntropy:
     """The share of the target spread evenly over all classes, in [0, 1)."""
 
     def __post_init__(self):
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
+        _check_smoothing(self.label_smoothing)
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits [..., K] of any float type and integer labels [...] -> losses [...], float32."""
         logits = logits.astype(jnp.float32)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Each class is a yes or no of its own, as in ResNet strikes back (Wightman et al. 2021, section 3.1).
+
+    An image that Mixup or CutMix mixed has both labels in their shares. Departure: that paper's code can make every
+    share above a threshold a whole yes.
+    """
+
+    label_smoothing: float = 0.0
+    """The share of the target spread evenly over all classes, in [0, 1)."""
+    sum_classes: bool = False
+    """Sum the classes' losses and not their mean: the gradient is that many times as large."""
+
+    def __post_init__(self):
+        _check_smoothing(self.label_smoothing)
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits [..., K] of any float type and integer labels [...] -> losses [...], float32."""
+        logits = logits.astype(jnp.float32)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.label_smoothing)
+        losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+        return losses.sum(-1) if self.sum_classes else losses.mean(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FocalLoss:
+    """The cross-entropy times (1 - p)^gamma, p the label's probability: what is easy counts less (Lin et al. 2017)."""
+
+    gamma: float = 2.0
+
+    def __post_init__(self):
+        if self.gamma != 0 and not 1 <= self.gamma < float("inf"):  # between them the gradient of p = 1 is infinite
+            raise UserError(f"gamma is {self.gamma}; it must be 0, which is the cross-entropy, or at least 1")
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits [..., K] of any float type and integer labels [...] -> losses [...], float32."""
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+        return loss if self.gamma == 0 else (-jnp.expm1(-loss)) ** self.gamma * loss
+
+
+def _check_smoothing(share: float) -> None:
+    if not 0 <= share < 1:
+        raise UserError(f"label_smoothing is {share}; it must be at least 0 and below 1")
 
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:

@@ -101,6 +101,20 @@ class OneCycle:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rising:
+    """From `start` times the peak up to the peak, by the same factor at each step: a range test (Smith 2017).
+
+    `jaxcnn lr-range` uses it.
+    """
+
+    start: float = 1e-6
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.start < 1, "start", self.start, "above 0 and below 1")
+        return lambda step: jnp.float32(self.start) ** (1 - step / max(total - 1, 1))
+
+
+@dataclasses.dataclass(frozen=True)
 class Plateau:
     """The rate times `factor` when the watched validation figure stops improving (VGG section 3.1).
 

@@ -11,7 +11,7 @@ import skimage.color
 from PIL import Image, ImageEnhance
 
 from jaxcnn.data import transforms as T
-from jaxcnn.data.colors import ColorJitter, Noise
+from jaxcnn.data.colors import ColorJitter, Noise, PCANoise, RandomErasing
 from jaxcnn.errors import UserError
 from tests.data.pictures import NOISE, RNG, SMOOTH, rng
 
@@ -124,3 +124,48 @@ def test_normalize_constants():
 def test_normalize_does_not_broadcast_channels(channels):
     with pytest.raises(UserError, match="mean has 3 numbers"):
         T.IMAGENET(np.zeros((2, 4, 4, channels), np.uint8))
+
+
+def test_pca_noise_has_the_covariance_that_it_is_drawn_from():
+    """AlexNet, section 4.1: an image is shifted as a whole, by P diag(v) a, so with the covariance P diag(v)^2 P^T."""
+    noise, generator = PCANoise(std=0.5), rng()
+    grey = np.full((2, 3, 3), 128, np.uint8)
+    out = np.array([noise(grey, generator) for _ in range(8000)], float)
+    assert (out == out[:, :1, :1]).all()
+    axes = np.array(noise.vectors) * noise.values
+    np.testing.assert_allclose(np.cov(out[:, 0, 0].T), 0.25 * axes @ axes.T, rtol=0.06, atol=2)
+    np.testing.assert_allclose(np.array(noise.vectors).T @ noise.vectors, np.eye(3), atol=1e-3)
+    assert abs(out.mean() - 128) < 0.5
+    np.testing.assert_array_equal(PCANoise(std=0)(NOISE, rng()), NOISE)
+    with pytest.raises(UserError, match="the image has 1 channels"):
+        noise(grey[..., :1], rng())
+
+
+def test_random_erasing_overwrites_a_rectangle_of_the_drawn_area_and_ratio():
+    erasing, generator = RandomErasing(probability=1.0, value=(1, 2, 3)), rng()
+    image = np.full((100, 80, 3), 200, np.uint8)
+    areas, ratios, tops = [], [], []
+    for _ in range(2000):
+        out = erasing(image, generator)
+        changed = (out != image).any(-1)
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        part = out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (part == (1, 2, 3)).all() and changed.sum() == part[..., 0].size
+        areas.append(changed.mean())
+        ratios.append(part.shape[0] / part.shape[1])
+        tops.append(rows[0] / (100 - len(rows)))
+    assert 0.015 < min(areas) < 0.03 and 0.3 < max(areas) < 0.34 and abs(np.mean(tops) - 0.5) < 0.03
+    assert 0.27 < min(ratios) < 0.4 and 2.5 < max(ratios) < 3.7 and abs(np.log(ratios).mean()) < 0.1
+    assert (image == 200).all()
+
+
+def test_random_erasing_erases_as_often_as_it_says_and_random_levels_are_uniform():
+    generator = rng()
+    image = np.zeros((32, 32, 3), np.uint8)
+    often = [RandomErasing(probability=0.25)(image, generator) is not image for _ in range(2000)]
+    assert abs(np.mean(often) - 0.25) < 0.03
+    whole = RandomErasing(probability=1.0, scale=(0.9, 0.9), ratio=(1.0, 1.0))(image, generator)
+    levels = whole[whole > 0]
+    assert abs(levels.mean() - 128) < 4 and abs(levels.std() - 74) < 3
+    same = RandomErasing(probability=1.0, scale=(1.0, 1.0), ratio=(0.3, 0.3))(image, generator)
+    assert same is image  # none of ten draws fits

@@ -1,0 +1,173 @@
+"""Export: a run's net as one file that other programs read, and weights in such a file as our variables again."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxcnn import config
+from jaxcnn.errors import UserError
+from jaxcnn.files import check_regular, write_bytes
+from jaxcnn.models.to_torch import to_torch
+from jaxcnn.runs.prediction import Net, load_net
+from jaxcnn.tasks.task import inputs_of
+
+Format = Literal["safetensors", "npz", "jax"]
+OURS = "jaxcnn"
+PLATFORMS = ("cpu", "cuda", "tpu")
+ABOUT = "jaxcnn"
+"""Of the notes in a file: {"classes", "image_shape", "preprocess", "normalize", "names", "step"}, as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    file: pathlib.Path
+    arrays: int
+    parameters: int
+    names: str
+    """Whose names the arrays have: "jaxcnn" or another library's; "" in a program."""
+
+
+def export_run(
+    path: str | pathlib.Path,
+    out: str | pathlib.Path,
+    format: Format,
+    *,
+    names: str = OURS,
+    checkpoint: str = "latest",
+    averaged: bool = False,
+    batch: int | None = None,
+) -> Exported:
+    """Writes the net of a run's checkpoint to a file. What is there already is replaced.
+
+    "safetensors" and "npz" hold the weights, float32, by our paths ("params/backbone/conv1/kernel") or by the names of
+    another library, with which its own net of that kind loads them. "jax" holds the whole program, weights included:
+    from prepared images, uint8 [B, H, W, C], to what the run's task predicts, as `jax.export` reads it without this
+    package. Each has notes beside: classes in label order, and how images are prepared.
+
+    Args:
+      path: a run directory.
+      out: the file.
+      format: what it holds.
+      names: "jaxcnn", or what the name of another library begins with (to_torch).
+      checkpoint: latest, best or a step.
+      averaged: the average of the weights.
+      batch: of a "jax" program, the number of images that it takes; None: any.
+
+    Raises:
+      UserError: as load_net and to_torch; a program was asked for with another library's names, or the net reads
+        more than images; safetensors is not installed.
+
+    Example: export_run("runs/lenet_digits", "lenet.npz", "npz")
+    """
+    out = pathlib.Path(out)
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}; make it first")
+    net = load_net(path, checkpoint, averaged=averaged)
+    about = {
+        "classes": list(net.classes),
+        "image_shape": list(net.data.shape(evaluated=True)),
+        "preprocess": config.encode(net.data.preprocess),
+        "normalize": config.encode(net.data.normalize),
+        "names": names,
+        "step": net.step,
+    }
+    count = sum(leaf.size for leaf in jax.tree.leaves(net.variables["params"]))
+    if format == "jax":
+        if names != OURS:
+            raise UserError(f"a program has no names of {names!r}; those are of the arrays in safetensors and npz")
+        write_bytes(out, _program(net, batch))
+        write_bytes(notes_beside(out), json.dumps(about, indent=2).encode())
+        return Exported(out, len(jax.tree.leaves(net.variables)), count, "")
+    arrays = _flat(net.variables) if names == OURS else to_torch(net.experiment.model, net.variables, names)
+    write_bytes(out, _safetensors(arrays, about) if format == "safetensors" else _npz(arrays, about))
+    return Exported(out, len(arrays), count, names)
+
+
+def read_weights(file: str | os.PathLike) -> dict[str, Any]:
+    """The variables in a file that export_run wrote with our names, equal to the bit.
+
+    Returns:
+      {"params": ..., "batch_stats": ... if any}, float32 NumPy arrays.
+
+    Raises:
+      UserError: the file cannot be read, or its names are another library's (jc.from_torch reads those).
+
+    Example: model.apply(read_weights("lenet.npz"), images, train=False)
+    """
+    file = pathlib.Path(file)
+    try:
+        check_regular(file)
+        if file.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            arrays = load_file(file)
+        else:
+            with np.load(file, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files if name != ABOUT}
+    except ModuleNotFoundError:
+        raise UserError(f"reading {file} needs safetensors: pip install safetensors") from None
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except Exception as error:  # both raise many types on damaged files
+        raise UserError(f"{file} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    if not any(name.startswith("params/") for name in arrays):
+        raise UserError(f"{file} has no names such as params/head/fc/kernel; jc.from_torch reads other libraries'")
+    return unflatten_dict(arrays, sep="/")
+
+
+def notes_beside(file: pathlib.Path) -> pathlib.Path:
+    """The notes of a program, which has no place for them."""
+    return file.with_name(f"{file.name}.json")
+
+
+def _flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep="/").items()}
+
+
+def _safetensors(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+    try:
+        from safetensors.numpy import save
+    except ModuleNotFoundError:
+        raise UserError("writing safetensors needs the package: pip install safetensors; npz needs none") from None
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return save(arrays, metadata={"format": "pt" if about["names"] != OURS else "np", ABOUT: json.dumps(about)})
+
+
+def _npz(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    named: dict[str, Any] = {ABOUT: np.array(json.dumps(about)), **arrays}
+    np.savez(file, **named)
+    return file.getvalue()
+
+
+def _program(net: Net, batch: int | None) -> bytes:
+    """The prediction as StableHLO for every platform, its weights as constants."""
+    from jax import export
+
+    task, model, normalize = net.experiment.task, net.experiment.model, net.data.normalize
+    if needed := inputs_of(task):
+        raise UserError(f"this run's net reads {' and '.join(needed)} beside an image; export its weights instead")
+    variables = jax.device_get(net.variables)
+    size = (batch,) if batch is not None else export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((*size, *net.data.shape(evaluated=True)), np.uint8)
+    predict = jax.jit(lambda images: task.predict(model, variables, normalize(images)))
+    with jax.default_matmul_precision(net.experiment.precision):
+        try:
+            return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
+        except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError) as error:
+            if batch is not None:
+                raise
+            why = str(error).splitlines()[0]
+            raise UserError(
+                f"this net's program cannot be written for any number of images ({why}); say how many with --batch"
+            ) from error
