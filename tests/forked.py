@@ -1,7 +1,8 @@
 """Commands in processes that are forked from one which has imported everything: importing takes longer than a tiny run.
 
-What runs is what `python -m MODULE` runs, in a process of its own with its own environment, arguments and output. The
-pages' own commands, signals during imports and what the environment says to an import are tested in new interpreters.
+What runs is what `python -m MODULE` runs, in a process of its own with its own environment, arguments and output. With
+options of subprocess.Popen (tiny_runs.start), or other variables that an import reads, it is a new interpreter's; and
+tests of what an import does start one themselves (tests/test_launch.py).
 """
 
 import atexit

@@ -165,6 +165,17 @@ def test_every_number_of_rcnn_comes_from_its_stored_run():
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_the_number_of_the_page_about_photos_comes_from_its_stored_run():
+    folder = ROOT / "docs" / "results" / "finetune_photos"
+    result = json.loads((folder / "result.json").read_text())["train[85%:]"]
+    (last,) = [line for line in metrics(folder) if line["split"] == "train[85%:]"]  # read once
+    assert last["accuracy"] == result["accuracy"] and result["count"] == 32
+    page = (ROOT / "docs" / "photos.md").read_text().replace("\n", " ")
+    assert f"an accuracy of {result['accuracy']:.4f} on 32 test photos after {last['step']} steps" in page
+    losses = [line["loss"] for line in metrics(folder) if line["split"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_the_localizer_is_above_what_costs_nothing():
     """Its box is right more often than the whole image is, and than a box in the middle."""
     (row,) = re.findall(r"^\| `localize_tiny_imagenet.py` \| (.+) \| \[.*\]\((\S+)\) \|$", RESULTS, re.M)
