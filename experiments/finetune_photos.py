@@ -46,7 +46,7 @@ def experiment(
         ),
         optimizer=jc.Adam(learning_rate=2e-3),
         schedule=jc.Cosine(warmup=jc.epochs(1)),
-        groups=() if start is None else (slow,),
+        groups=(slow,) if start is not None or train == "head" else (),
         init_from=jc.InitFrom(run=start, exclude=("params/head/*",) if start else ()),
         duration=jc.epochs(20),
         log_every=jc.epochs(1),

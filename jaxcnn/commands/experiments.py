@@ -84,6 +84,8 @@ def lr_range(arguments: list[str]) -> None:
     table.add_row("the loss falls the fastest at", f"{found.steepest:.2g}")
     table.add_row("it is the lowest at", f"{found.lowest:.2g}")
     show(dataclasses.asdict(found), table, chosen.json)
+    if found.falling:
+        show_lines(f"it still falls at {found.rates[-1]:g}: try a higher --high", beside_json=chosen.json)
     show_lines(f"picture {chosen.out}", beside_json=chosen.json)
 
 

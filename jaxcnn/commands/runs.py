@@ -228,7 +228,7 @@ def export(
       averaged: The average of the weights.
       batch: How many images a program takes; default any number.
     """
-    from jaxcnn.runs.export import Format, export_run
+    from jaxcnn.runs.export import Format, export_run, notes_beside
 
     chosen = format or next((kind for kind in get_args(Format) if out.suffix == f".{kind}"), None)
     if chosen is None:
@@ -236,7 +236,8 @@ def export(
     _trust(run, trust)
     found = export_run(run, out, chosen, names=names, checkpoint=checkpoint, averaged=averaged, batch=batch)
     what = f"{found.arrays} arrays by {found.names}'s names" if found.names else "a program"
-    show_lines(f"{found.file}: {what}, {found.parameters:,} parameters")
+    notes = "" if found.names else f"; notes in {notes_beside(found.file)}"
+    show_lines(f"{found.file}: {what}, {found.parameters:,} parameters{notes}")
 
 
 def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> None:

@@ -44,8 +44,16 @@ def check_range(
         raise UserError(f"{transform}: {field} must be {limits}, a range in the order (low, high)")
 
 
+def check_number(transform, field: str, least: float, most: float, whole: bool = False, open_low: bool = False) -> None:
+    value = getattr(transform, field)
+    number = isinstance(value, int) if whole else isinstance(value, int | float)
+    if not number or isinstance(value, bool) or not least <= value <= most or (open_low and value == least):
+        limits = f"{'above' if open_low else 'at least'} {least:g} and at most {most:g}"
+        raise UserError(f"{transform}: {field} must be a {'whole ' * whole}number, {limits}")
+
+
 def check_levels(transform, field: str, given: int | tuple[int, ...]) -> None:
-    values = (given,) if isinstance(given, int) else given
+    values = given if isinstance(given, tuple | list) else (given,)
     if not values or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
         raise UserError(f"{transform}: {field} must be a level in 0..255, or one per channel")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcnn.data.arguments import check_levels, check_range, levels
+from jaxcnn.data.arguments import check_levels, check_number, check_range, levels
 from jaxcnn.data.images import brightness, contrast, hue, saturation
 from jaxcnn.errors import UserError
 
@@ -83,7 +83,7 @@ class PCANoise:
     """A row for each of red, green and blue."""
 
     def __post_init__(self):
-        check_range(self, "std", (self.std, self.std), 0, math.inf)
+        check_number(self, "std", 0, 1e6)
         if np.shape(self.values) != (3,) or np.shape(self.vectors) != (3, 3):
             raise UserError("PCANoise: values are three numbers, and vectors three rows of three")
 
@@ -111,9 +111,9 @@ class RandomErasing:
     """The level, or one per channel; None: random levels, a pixel at a time, which the paper found the best."""
 
     def __post_init__(self):
-        check_range(self, "probability", (self.probability, self.probability), 0, 1)
+        check_number(self, "probability", 0, 1)
         check_range(self, "scale", self.scale, 0, 1)
-        check_range(self, "ratio", self.ratio, 0, math.inf, open_low=True)
+        check_range(self, "ratio", self.ratio, 0, 1e6, open_low=True)
         if self.value is not None:
             check_levels(self, "value", self.value)
 

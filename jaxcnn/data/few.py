@@ -29,8 +29,8 @@ class Few:
         least = {"each": 1, "classes": 1, "first": 0}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UserError(f"Few: {name} is {value}; it must be at least {bound}")
+            if value is not None and (type(value) is not int or value < bound):
+                raise UserError(f"Few: {name} is {value!r}; it must be a whole number, at least {bound}")
 
     def open(self, split: str, data_dir: str | None = None) -> "FewExamples":
         """The examples of a split.
@@ -94,3 +94,7 @@ def _label(examples: Examples, row: int) -> int:
         return int(examples[row]["label"])
     except BrokenExample:
         return -1
+    except KeyError:
+        raise UserError(
+            f"Few: images of {examples.name} have no label of their own, which classes are told by"
+        ) from None

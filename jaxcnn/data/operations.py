@@ -43,6 +43,8 @@ def operate(image: np.ndarray, name: str, magnitude: float, method: Sampling = "
 
     Example: operate(image, "Rotate", 15.0)
     """
+    if image.shape[-1] not in (1, 3):
+        raise UserError(f"{name}: the image has {image.shape[-1]} channels; policies take 1 or 3")
     if name == "Identity":
         return image
     if name not in OPERATIONS:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from jaxcnn.data.arguments import check_levels, check_range
+from jaxcnn.data.arguments import check_levels, check_number
 from jaxcnn.data.auto_augment import SUBPOLICIES
 from jaxcnn.data.operations import SIGNED, Fill, Sampling, operate
 from jaxcnn.errors import UserError, did_you_mean
@@ -61,8 +61,8 @@ class RandAugment:
 
     def __post_init__(self):
         _check(self)
-        check_range(self, "number", (self.number, self.number), 0, 100)
-        check_range(self, "level", (self.level, self.level), 0, LEVELS - 1)
+        check_number(self, "number", 0, 100, whole=True)
+        check_number(self, "level", 0, LEVELS - 1, whole=True)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         space = of_rand_augment(image.shape)
@@ -106,7 +106,7 @@ class AutoAugment:
         _check(self)
         known = get_args(Learned)
         if self.policy not in known:
-            raise UserError(f"{self}: policy is one of {', '.join(known)}{did_you_mean(self.policy, known)}")
+            raise UserError(f"{self}: policy is one of {', '.join(known)}{did_you_mean(str(self.policy), known)}")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         space = of_auto_augment(image.shape)
@@ -137,10 +137,10 @@ class AugMix:
 
     def __post_init__(self):
         _check(self)
-        check_range(self, "severity", (self.severity, self.severity), 1, 10)
-        check_range(self, "width", (self.width, self.width), 1, 100)
-        check_range(self, "depth", (self.depth, self.depth), 0, 100)
-        check_range(self, "alpha", (self.alpha, self.alpha), 0, float("inf"), open_low=True)
+        check_number(self, "severity", 1, 10, whole=True)
+        check_number(self, "width", 1, 100, whole=True)
+        check_number(self, "depth", 0, 100, whole=True)
+        check_number(self, "alpha", 0, 1e6, open_low=True)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         space = of_aug_mix(image.shape)

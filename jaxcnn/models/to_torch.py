@@ -1,5 +1,6 @@
 """Our variables as another library's state dict: the reverse of from_torch, by the same names."""
 
+import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.models import Model
+from jaxcnn.models import MODELS, Model
 from jaxcnn.models.pretrained import REFERENCES, Reference, flattened_grid, has_names, torch_key, written
 
 
@@ -51,12 +52,32 @@ def _reference(model: nn.Module, library: str | None) -> Reference:
     if not named:
         hint = did_you_mean(library or "", known) or "; there is"
         raise UserError(f"no names of {library!r} are known for this net{hint} {' and '.join(map(repr, known))}")
+    if not _is_theirs(model, backbone):
+        raise UserError("this net has fields that the nets of that name in other libraries do not have; npz takes any")
     for reference in named.values():
         if all(getattr(backbone, field) == value for field, value in reference.fields.items()):
             return reference
     told = " or ".join(f"{label} ({written(each.fields)})" for label, each in named.items())
     here = {field: getattr(backbone, field) for each in named.values() for field in each.fields}
     raise UserError(f"this net has {written(here)}, and the nets of {told} compute something else")
+
+
+OURS_ALONE = ("plain*", "*_cifar", "*_v1", "alexnet", "alexnet_single", "googlenet", "fcn[0-9]*")
+"""Models of ours whose layers have names in another library, and whose nets it has not."""
+HARMLESS = {"parent", "name", "dtype", "kernel_init", "drop_path", "norm", "padding", "epsilon", "decay"}
+"""Fields that change no answer, or that the reference's own fields check (the norm is in the parameters' names)."""
+
+
+def _is_theirs(model: nn.Module, backbone: Any) -> bool:
+    """Whether the backbone is that of a model which is another library's too, but for harmless fields."""
+    fields = {field.name for field in dataclasses.fields(backbone)} - HARMLESS
+    return getattr(backbone, "norm", "batch") in ("batch", "frozen_batch", "none") and any(
+        type(other) is type(model)
+        and type(other.backbone) is type(backbone)
+        and all(getattr(other.backbone, field) == getattr(backbone, field) for field in fields)
+        for name, other in MODELS.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in OURS_ALONE)
+    )
 
 
 def _converted(model: Model, path: str, key: str, array: np.ndarray, reference: Reference) -> np.ndarray:

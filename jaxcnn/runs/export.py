@@ -5,15 +5,16 @@ import io
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn import config
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.files import check_regular, write_bytes
 from jaxcnn.models.to_torch import to_torch
 from jaxcnn.runs.prediction import Net, load_net
@@ -52,7 +53,8 @@ def export_run(
     "safetensors" and "npz" hold the weights, float32, by our paths ("params/backbone/conv1/kernel") or by the names of
     another library, with which its own net of that kind loads them. "jax" holds the whole program, weights included:
     from prepared images, uint8 [B, H, W, C], to what the run's task predicts, as `jax.export` reads it without this
-    package. Each has notes beside: classes in label order, and how images are prepared.
+    package: an array, or of a detector a dict of them. Each has notes: classes in label order, and how images are
+    prepared.
 
     Args:
       path: a run directory.
@@ -70,8 +72,16 @@ def export_run(
     Example: export_run("runs/lenet_digits", "lenet.npz", "npz")
     """
     out = pathlib.Path(out)
+    if format not in get_args(Format):
+        raise UserError(
+            f"no format {format!r}{did_you_mean(format, get_args(Format)) or ';'} there is {get_args(Format)}"
+        )
+    if batch is not None and (format != "jax" or batch < 1):
+        raise UserError(f"batch is {batch}; it is of a program (jax), and at least 1")
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}; make it first")
+    if out.resolve().is_relative_to(pathlib.Path(path).resolve()):
+        raise UserError(f"{out} lies in the run directory, whose files are the run's; name another place")
     net = load_net(path, checkpoint, averaged=averaged)
     about = {
         "classes": list(net.classes),
@@ -111,6 +121,8 @@ def read_weights(file: str | os.PathLike) -> dict[str, Any]:
             from safetensors.numpy import load_file
 
             arrays = load_file(file)
+        elif not zipfile.is_zipfile(file):
+            raise ValueError("it is no npz and no safetensors file; a program is read by jax.export")
         else:
             with np.load(file, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files if name != ABOUT}
@@ -160,14 +172,20 @@ def _program(net: Net, batch: int | None) -> bytes:
     variables = jax.device_get(net.variables)
     size = (batch,) if batch is not None else export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((*size, *net.data.shape(evaluated=True)), np.uint8)
-    predict = jax.jit(lambda images: task.predict(model, variables, normalize(images)))
+    predict = jax.jit(lambda images: _plain(task.predict(model, variables, normalize(images))))
     with jax.default_matmul_precision(net.experiment.precision):
         try:
             return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
         except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError) as error:
-            if batch is not None:
-                raise
             why = str(error).splitlines()[0]
-            raise UserError(
-                f"this net's program cannot be written for any number of images ({why}); say how many with --batch"
-            ) from error
+            hint = "; say for how many images with --batch" if batch is None else ""
+            raise UserError(f"this net's program cannot be written ({why}){hint}") from error
+
+
+def _plain(predicted: Any) -> Any:
+    """Containers that a reader without this package knows."""
+    if isinstance(predicted, tuple) and hasattr(predicted, "_asdict"):
+        return predicted._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+    if dataclasses.is_dataclass(predicted):
+        return {field.name: getattr(predicted, field.name) for field in dataclasses.fields(predicted)}
+    return predicted

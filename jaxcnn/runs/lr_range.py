@@ -35,7 +35,12 @@ class Tested:
     """The rate at which the smoothed loss falls the fastest for a relative change of the rate: a usual choice of the
     peak."""
     lowest: float
-    """The rate at which it is the lowest: above the highest rate of use."""
+    """The rate at which it is the lowest: above the highest rate of use, unless it is the last one."""
+
+    @property
+    def falling(self) -> bool:
+        """Whether the loss still falls at the last rate, so that higher ones are of interest."""
+        return self.lowest == self.rates[-1]
 
 
 def lr_range(
@@ -52,7 +57,7 @@ def lr_range(
 
     Raises:
       UserError: the optimizer is an optax transformation; the rates are not 0 < low < high; the loss was not
-        finite from the start.
+        finite from the start, or does not fall.
     """
     if isinstance(experiment.optimizer, Optax):
         raise UserError(
@@ -76,8 +81,9 @@ def lr_range(
     )
     try:
         train(tried, folder, quiet=True)
-    except UserError:  # at a rate far too high the loss is not finite, and the run says so: what was before it counts
-        if not (folder / "metrics.jsonl").exists():
+    except UserError:
+        # At a rate far too high the loss is not finite, and the run says so: what was before it counts.
+        if not folder.exists() or RunDirectory(folder).status().get("state") != "diverged":
             raise
     lines = [line for line in RunDirectory(folder).metrics() if line["split"] == "train" and line["loss"] is not None]
     if len(lines) < 5:
@@ -86,11 +92,13 @@ def lr_range(
 
 
 def judge(rates: list[float], losses: list[float]) -> Tested:
-    """Where the loss falls the fastest before it is the lowest."""
+    """Where the loss falls the fastest before it is the lowest. Raises UserError if it does not fall."""
     capped = np.minimum(losses, WORSE * np.median(losses[:5]))
     smoothed = gaussian_filter1d(capped, max(1.0, WIDTH * len(losses)), mode="nearest")
     lowest = int(np.argmin(smoothed))
     slopes = np.gradient(smoothed, np.log(rates))[: lowest + 1]
+    if slopes.min() >= 0:
+        raise UserError(f"the loss does not fall at any rate from {rates[0]:g} on: begin lower, or take more steps")
     return Tested(rates, losses, smoothed.tolist(), float(rates[int(np.argmin(slopes))]), float(rates[lowest]))
 
 

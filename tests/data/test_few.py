@@ -63,7 +63,8 @@ def test_a_broken_image_counts_for_no_class():
 @pytest.mark.parametrize(
     "fields, told",
     [
-        ({"each": 0}, "each is 0; it must be at least 1"),
+        ({"each": 0}, "each is 0; it must be a whole number, at least 1"),
+        ({"each": 2.5}, "each is 2.5; it must be a whole number"),
         ({"each": 2, "classes": 5}, r"has 4 classes, not 5"),
         ({"each": 50}, r"has \d+ images of '.+' from number 0 on, and 50 are asked for; 4 of 4 classes have too few"),
     ],

@@ -147,11 +147,15 @@ def test_parts_that_would_not_move_are_refused():
 @pytest.mark.parametrize(
     "make, told",
     [
-        (lambda: RandAugment(level=31), "level must be at least 0 and at most 30"),
+        (lambda: RandAugment(level=31), "level must be a whole number, at least 0 and at most 30"),
         (lambda: RandAugment(method="lanczos"), "method is one of nearest, bilinear, bicubic"),
         (lambda: AutoAugment("imagenett"), "did you mean 'imagenet'"),
-        (lambda: AugMix(severity=0), "severity must be at least 1"),
+        (lambda: AugMix(severity=0), "severity must be a whole number, at least 1"),
         (lambda: TrivialAugment(fill=300), "fill must be a level in 0..255"),
+        (lambda: RandAugment(number=1.5), "number must be a whole number"),
+        (lambda: AugMix(alpha=float("inf")), "alpha must be a number, above 0"),
+        (lambda: RandAugment(fill=0.5), "fill must be a level in 0..255"),
+        (lambda: RandAugment()(np.zeros((8, 8, 4), np.uint8), rng()), "the image has 4 channels; policies take 1 or 3"),
         (lambda: operate(NOISE, "Rotated", 1.0), "no operation 'Rotated'"),
         (lambda: operate(NOISE, "Rotate", 1.0, fill=(1, 2)), "fill has 2 levels, but the image has 3 channels"),
     ],

@@ -16,9 +16,10 @@ from jaxcnn.models.catalogue import CATALOGUE
 from jaxcnn.models.pretrained import leaves
 from jaxcnn.runs.export import export_run, notes_beside, read_weights
 from jaxcnn.runs.prediction import load_net
-from tests.tiny_runs import TINY, call, finish
+from tests.tiny_runs import ROOT, TINY, call, finish
 
 NARROW = {"widths": (8, 8)}
+DETECT = ROOT / "tests" / "experiments" / "detect.py"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,23 @@ def test_their_net_loads_it_and_gives_our_logits(name, library):
     close(ours, expected, 1e-4)
 
 
+def test_a_detectors_program_answers_with_plain_arrays(tmp_path):
+    from jax import export
+
+    run = tmp_path / "run"
+    finish(DETECT, "--workdir", run, "--duration", "2steps")
+    done = call("export", run, "--out", tmp_path / "net.jax", module="jaxcnn")
+    if done.returncode:  # what sorts boxes may want to know how many images there are
+        assert "say for how many images with --batch" in " ".join(done.stderr.split())
+        finish("export", run, "--out", tmp_path / "net.jax", "--batch", "2", module="jaxcnn")
+    program, net = export.deserialize(bytearray((tmp_path / "net.jax").read_bytes())), load_net(run)
+    images = np.random.default_rng(0).integers(0, 256, (2, *net.data.image_shape), np.uint8)
+    found, expected = program.call(images), net.predict(images)
+    assert type(found) is dict and {"boxes", "scores"} <= set(found)
+    for name, array in found.items():
+        np.testing.assert_allclose(array, getattr(expected, name), atol=1e-4, err_msg=name)
+
+
 def test_what_cannot_be_exported_is_told(run, tmp_path):
     for words, told in (
         (("--out", tmp_path / "net.onnx"), "name it .safetensors, .npz or .jax"),
@@ -140,11 +158,16 @@ def test_what_cannot_be_exported_is_told(run, tmp_path):
         (("--out", tmp_path / "net.jax", "--names", "timm"), "a program has no names of 'timm'"),
         (("--out", tmp_path / "net.npz", "--checkpoint", "7"), "7"),
         (("--out", tmp_path / "none" / "net.npz"), "there is no folder"),
+        (("--out", tmp_path / "net.npz", "--batch", "3"), "batch is 3; it is of a program (jax), and at least 1"),
+        (("--out", tmp_path / "net.jax", "--batch", "0"), "batch is 0; it is of a program (jax), and at least 1"),
+        (("--out", run / "config.json", "--format", "npz"), "lies in the run directory"),
     ):
         done = call("export", run, *words, module="jaxcnn")
         errors = " ".join(done.stderr.split())
         assert done.returncode == 1 and told in errors and "Traceback" not in errors, errors
     assert not [*tmp_path.iterdir()]
+    with pytest.raises(UserError, match="no format 'onnx'"):
+        export_run(run, tmp_path / "net.onnx", "onnx")
 
 
 def test_names_that_do_not_compute_the_same_are_refused():
@@ -156,9 +179,29 @@ def test_names_that_do_not_compute_the_same_are_refused():
         jc.to_torch(model, variables, "torchvison")
 
 
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("resnet18", {"activation": "gelu"}),
+        ("resnet18", {"norm": "group"}),
+        ("resnet50_v1", {}),
+        ("vgg16", {"width": 0.5}),
+        ("fcn8s_resnet50", {}),
+        ("plain18", {}),
+    ],
+)
+def test_nets_that_the_library_does_not_have_are_refused(name, fields):
+    with pytest.raises(UserError, match="fields that the nets of that name in other libraries do not have"):
+        jc.to_torch(jc.create_model(name, **fields), {"params": {}}, "torchvision")
+
+
 def test_a_file_that_holds_no_weights_of_ours_is_told(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"no archive")
     np.savez(tmp_path / "others.npz", **{"features.0.weight": np.zeros(3)})
-    for name, told in (("none.npz", "no such file"), ("broken.npz", "cannot be read"), ("others.npz", "jc.from_torch")):
+    for name, told in (
+        ("none.npz", "no such file"),
+        ("broken.npz", "it is no npz and no safetensors file"),
+        ("others.npz", "jc.from_torch"),
+    ):
         with pytest.raises(UserError, match=told):
             read_weights(tmp_path / name)

@@ -44,6 +44,29 @@ def test_a_run_of_rising_rate_is_read_to_where_it_is_not_finite(tmp_path):
     assert found.rates[0] <= found.steepest <= found.lowest < 1e4 and min(found.losses) < found.losses[0]
 
 
+def test_a_loss_that_does_not_fall_or_falls_throughout_is_told():
+    rates = np.geomspace(1e-5, 10, 50).tolist()
+    for losses in (np.linspace(1, 5, 50), np.full(50, 2.0)):
+        with pytest.raises(UserError, match="the loss does not fall at any rate from 1e-05 on"):
+            judge(rates, losses.tolist())
+    assert judge(rates, np.linspace(5, 1, 50).tolist()).falling
+    assert not judge(rates, np.abs(np.linspace(-1, 0.5, 50)).tolist()).falling
+
+
+def test_another_mistake_than_a_loss_that_is_not_finite_is_raised(tmp_path):
+    """A broken image in the middle of the test ends it."""
+    folder = tmp_path / "photos"
+    for number in range(12):
+        file = folder / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(file)
+    file.write_bytes(b"no image")
+    data = jc.Data((8, 8, 1), jc.Folder(str(folder), channels=1), train_split="train", batch_size=1)
+    made = jc.Experiment(jc.create_model("linear", classes=2), data, optimizer=jc.SGD(0.1))
+    with pytest.raises(UserError, match=r"11\.png"):
+        lr_range(made, tmp_path / "run", low=1e-6, high=1e-5, length=30)
+
+
 def test_the_command_draws_and_says_it(tmp_path):
     picture = tmp_path / "range.png"
     words = (TINY, "--low", "1e-4", "--high", "3", "--steps", "30", "--out", picture, "--optimizer.momentum", "0.5")
