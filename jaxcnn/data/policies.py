@@ -50,7 +50,7 @@ def magnitudes(
 class RandAugment:
     """`number` operations in a row, each drawn at random from 14, all at one level (Cubuk et al. 2020).
 
-    The level is of 31, from 0: 9 is torchvision's default. The paper's own M of 10 levels is three times this one.
+    The level is of 31, from 0: 9 is torchvision's default. A magnitude M on the paper's scale of 10 is level 3 M.
     """
 
     image_alone: ClassVar[bool] = True

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import os
 import pathlib
 import zipfile
@@ -15,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.files import check_regular, write_bytes
+from jaxcnn.files import check_regular, to_json, write_bytes, write_json
 from jaxcnn.models.to_torch import to_torch
 from jaxcnn.runs.prediction import Net, load_net
 from jaxcnn.tasks.task import inputs_of
@@ -96,7 +95,7 @@ def export_run(
         if names != OURS:
             raise UserError(f"a program has no names of {names!r}; those are of the arrays in safetensors and npz")
         write_bytes(out, _program(net, batch))
-        write_bytes(notes_beside(out), json.dumps(about, indent=2).encode())
+        write_json(notes_beside(out), about)
         return Exported(out, len(jax.tree.leaves(net.variables)), count, "")
     arrays = _flat(net.variables) if names == OURS else to_torch(net.experiment.model, net.variables, names)
     write_bytes(out, _safetensors(arrays, about) if format == "safetensors" else _npz(arrays, about))
@@ -152,12 +151,12 @@ def _safetensors(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     except ModuleNotFoundError:
         raise UserError("writing safetensors needs the package: pip install safetensors; npz needs none") from None
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return save(arrays, metadata={"format": "pt" if about["names"] != OURS else "np", ABOUT: json.dumps(about)})
+    return save(arrays, metadata={"format": "pt" if about["names"] != OURS else "np", ABOUT: to_json(about)})
 
 
 def _npz(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     file = io.BytesIO()
-    named: dict[str, Any] = {ABOUT: np.array(json.dumps(about)), **arrays}
+    named: dict[str, Any] = {ABOUT: np.array(to_json(about)), **arrays}
     np.savez(file, **named)
     return file.getvalue()
 
