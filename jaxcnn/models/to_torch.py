@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, cast
 
 import numpy as np
@@ -52,29 +52,34 @@ def _reference(model: nn.Module, library: str | None) -> Reference:
     if not named:
         hint = did_you_mean(library or "", known) or "; there is"
         raise UserError(f"no names of {library!r} are known for this net{hint} {' and '.join(map(repr, known))}")
-    if not _is_theirs(model, backbone):
+    checked = {field for each in named.values() for field in each.fields}
+    if not _is_theirs(model, backbone, checked):
         raise UserError("this net has fields that the nets of that name in other libraries do not have; npz takes any")
     for reference in named.values():
         if all(getattr(backbone, field) == value for field, value in reference.fields.items()):
             return reference
     told = " or ".join(f"{label} ({written(each.fields)})" for label, each in named.items())
-    here = {field: getattr(backbone, field) for each in named.values() for field in each.fields}
+    here = {field: getattr(backbone, field) for field in sorted(checked, reverse=True)}
     raise UserError(f"this net has {written(here)}, and the nets of {told} compute something else")
 
 
 OURS_ALONE = ("plain*", "*_cifar", "*_v1", "alexnet", "alexnet_single", "googlenet", "fcn[0-9]*")
 """Models of ours whose layers have names in another library, and whose nets it has not."""
-HARMLESS = {"parent", "name", "dtype", "kernel_init", "drop_path", "norm", "padding", "epsilon", "decay"}
-"""Fields that change no answer, or that the reference's own fields check (the norm is in the parameters' names)."""
+HARMLESS = {"parent", "name", "dtype", "kernel_init", "drop_path", "decay"}
+"""Fields that change no answer."""
 
 
-def _is_theirs(model: nn.Module, backbone: Any) -> bool:
-    """Whether the backbone is that of a model which is another library's too, but for harmless fields."""
-    fields = {field.name for field in dataclasses.fields(backbone)} - HARMLESS
-    return getattr(backbone, "norm", "batch") in ("batch", "frozen_batch", "none") and any(
-        type(other) is type(model)
-        and type(other.backbone) is type(backbone)
-        and all(getattr(other.backbone, field) == getattr(backbone, field) for field in fields)
+def _is_theirs(model: nn.Module, backbone: Any, checked: Set[str]) -> bool:
+    """Whether the backbone is that of a model which is another library's too, but for harmless fields and `checked`."""
+
+    def fields(of: Any) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(of)} - HARMLESS - checked
+        values = {name: getattr(of, name) for name in names}
+        return {name: "batch" if value == "frozen_batch" else value for name, value in values.items()}
+
+    own = fields(backbone)
+    return any(
+        type(other) is type(model) and type(other.backbone) is type(backbone) and fields(other.backbone) == own
         for name, other in MODELS.items()
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in OURS_ALONE)
     )

@@ -184,6 +184,7 @@ def test_names_that_do_not_compute_the_same_are_refused():
     [
         ("resnet18", {"activation": "gelu"}),
         ("resnet18", {"norm": "group"}),
+        ("resnet18", {"norm": "none"}),
         ("resnet50_v1", {}),
         ("vgg16", {"width": 0.5}),
         ("fcn8s_resnet50", {}),
