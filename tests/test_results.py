@@ -14,9 +14,9 @@ from jaxcnn.config import changes, encode, upgraded
 from jaxcnn.data.digits import Digits
 from jaxcnn.flags import parse
 from jaxcnn.metrics.average_precision import measure
+from tests.slow import slow
 from tests.tiny_runs import ROOT, finish, metrics, read
 
-slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes a minute: set JAXCNN_SLOW_TESTS=1")
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
 ROWS = re.findall(

@@ -12,13 +12,11 @@ import pytest
 
 from tests.cluster.kills import kill_at
 from tests.cluster.several import ended, free_port, start_all
+from tests.slow import slow
 from tests.test_resume import saved, step_of
 from tests.tiny_runs import ROOT, TINY, assert_same_run, finish, metrics, read, start, truncate_checkpoint, wait_until
 
 SLOW = ROOT / "tests" / "experiments" / "slow.py"
-slow = pytest.mark.skipif(
-    not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes half a minute: set JAXCNN_SLOW_TESTS=1"
-)
 DAMAGED = ROOT / "tests" / "experiments" / "damaged.py"
 SHORT = ("--duration", "40steps", "--log-every", "4steps")
 DEADLINE = 8

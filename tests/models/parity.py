@@ -7,7 +7,6 @@ all have different shapes, each operation is compiled anyway: `compiled=True` th
 import functools
 import importlib
 import importlib.util
-import os
 import pathlib
 
 import jax
@@ -20,11 +19,12 @@ from flax.traverse_util import flatten_dict
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
 from tests.compilation import quick
+from tests.slow import WANTED
 from tests.torchvision_ops import MISSING, empty_cuda
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -e '.[parity]'): not run")
 
-PARITY_SIZES = [(193, 225), *([(224, 224)] if os.environ.get("JAXCNN_SLOW_TESTS") else [])]
+PARITY_SIZES = [(193, 225), *([(224, 224)] if WANTED else [])]
 """(height, width) at which nets are compared: odd and unequal ones; with the slow tests the papers' too."""
 
 

@@ -1,7 +1,6 @@
 """DenseNet against torchvision's, and the CIFAR forms against the paper written with torch's functions."""
 
 import functools
-import os
 import re
 
 import jax
@@ -25,8 +24,8 @@ from tests.models.parity import (
     torch,
     torchvision,
 )
+from tests.slow import slow
 
-slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes minutes: set JAXCNN_SLOW_TESTS=1")
 NAMES = ["densenet121", "densenet161", "densenet169", "densenet201", "densenet264"]
 
 

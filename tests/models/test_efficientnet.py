@@ -3,7 +3,6 @@
 import functools
 import importlib
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +40,8 @@ from tests.models.parity import (
     torchvision,
     trained_lite0,
 )
+from tests.slow import slow
 
-slow = pytest.mark.skipif(not os.environ.get("JAXCNN_SLOW_TESTS"), reason="takes minutes: set JAXCNN_SLOW_TESTS=1")
 SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 TF = {"padding": "tf", "epsilon": 1e-3}
 TORCH = {"padding": "torch", "epsilon": 1e-5}

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from jaxcnn.summary.summary import endpoints, summarize
 from jaxcnn.train.init_from import InitFrom, chosen
 from jaxcnn.train.state import create_state
 from tests.compilation import quick
+from tests.slow import slow
 
 NAMES = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
 NARROW = {"width": 1 / 32, "classes": 5}
@@ -327,12 +327,7 @@ def torchvisions(name, **fields):
     return calibrate(net, (33, 33))
 
 
-SLOW = pytest.mark.skipif(
-    "JAXCNN_SLOW_TESTS" not in os.environ, reason="takes long: set JAXCNN_SLOW_TESTS=1 to run it, too"
-)
-
-
-@pytest.mark.parametrize("name", ["fcn_resnet50", pytest.param("fcn_resnet101", marks=SLOW)])
+@pytest.mark.parametrize("name", ["fcn_resnet50", pytest.param("fcn_resnet101", marks=slow)])
 def test_equals_torchvisions(name):
     """In evaluation at two sizes, and in training with the auxiliary head: within 1e-4, of values up to 20.
 

@@ -1,7 +1,6 @@
 """Inception-v3 against torchvision's, with random weights."""
 
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,7 @@ from tests.models.parity import (
     torch,
     torchvision,
 )
-
-SLOW = pytest.mark.skipif(
-    os.environ.get("JAXCNN_SLOW_TESTS") != "1", reason="takes minutes: JAXCNN_SLOW_TESTS=1 pytest runs it"
-)
+from tests.slow import slow
 
 
 def theirs(aux):
@@ -86,12 +82,12 @@ def test_auxiliary_head_equals_torchvisions():
     close(gradient / np.abs(expected).max(), expected / np.abs(expected).max(), 1e-4)
 
 
-@SLOW
+@slow
 def test_training_equals_torchvisions():
     check_training("inception_v3", theirs(aux=False), (107, 123), aux={}, dropout=0.0)
 
 
-@SLOW
+@slow
 def test_training_with_the_auxiliary_head_equals_torchvisions():
     """At 299, the smallest size at which torchvision's auxiliary head works."""
     net = theirs(aux=True)

@@ -1,7 +1,5 @@
 """Inception-v4 against timm's, with random weights."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,10 +7,7 @@ import pytest
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from tests.models.parity import check_evaluation, check_training, randomize, timm
-
-SLOW = pytest.mark.skipif(
-    os.environ.get("JAXCNN_SLOW_TESTS") != "1", reason="takes minutes: JAXCNN_SLOW_TESTS=1 pytest runs it"
-)
+from tests.slow import slow
 
 
 def test_smallest_input_is_75():
@@ -35,6 +30,6 @@ def test_evaluation_equals_timms():
     check_evaluation("inception_v4", theirs(), [(299, 299)], features=lambda net, images: net.forward_features(images))
 
 
-@SLOW
+@slow
 def test_training_equals_timms():
     check_training("inception_v4", theirs(), (107, 123), dropout=0.0)

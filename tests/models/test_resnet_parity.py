@@ -1,7 +1,5 @@
 """ResNets against torchvision's, and the forms that it lacks against a small net written from the paper."""
 
-import os
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,10 +17,7 @@ from tests.models.parity import (
     torch,
     torchvision,
 )
-
-SLOW = pytest.mark.skipif(
-    "JAXCNN_SLOW_TESTS" not in os.environ, reason="takes long: set JAXCNN_SLOW_TESTS=1 to run it, too"
-)
+from tests.slow import slow
 
 
 def last_map(net, x):
@@ -42,11 +37,11 @@ def reference(name):
     return randomize(net)
 
 
-def slow(*values):
-    return [pytest.param(value, marks=SLOW) for value in values]
+def when_slow(*values):
+    return [pytest.param(value, marks=slow) for value in values]
 
 
-DEEP = slow("resnet34", "wide_resnet50_2", "resnet101", "resnet152", "resnet101_v1", "resnet152_v1")
+DEEP = when_slow("resnet34", "wide_resnet50_2", "resnet101", "resnet152", "resnet101_v1", "resnet152_v1")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d", *DEEP])
@@ -54,7 +49,7 @@ def test_equals_torchvisions(name):
     check_evaluation(name, reference(name), PARITY_SIZES, features=last_map)
 
 
-@pytest.mark.parametrize("name", slow("resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d") + DEEP)
+@pytest.mark.parametrize("name", when_slow("resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d") + DEEP)
 def test_trains_as_torchvisions(name):
     check_training(name, reference(name), (97, 113))
 
@@ -141,7 +136,7 @@ def basic_map(net, x):
     return net.features(x)
 
 
-@pytest.mark.parametrize("depth", [20, *slow(32, 44, 56), 110])
+@pytest.mark.parametrize("depth", [20, *when_slow(32, 44, 56), 110])
 def test_cifar_nets_equal_the_papers(depth):
     name = f"resnet{depth}_cifar"
     sizes = [(32, 32), (29, 35)] if depth == 20 else [(29, 35)]

@@ -1,7 +1,5 @@
 """Squeeze-and-excitation nets against timm's ports of the authors' nets."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,10 +8,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
 from jaxcnn.models.pretrained import from_torch
 from tests.models.parity import PARITY_SIZES, check_evaluation, check_training, randomize, timm, torch
+from tests.slow import slow
 
-SLOW = pytest.mark.skipif(
-    "JAXCNN_SLOW_TESTS" not in os.environ, reason="takes long: set JAXCNN_SLOW_TESTS=1 to run it, too"
-)
 NAMES = ["se_resnet50", "se_resnet101", "se_resnet152", "senet154"]
 
 
@@ -47,12 +43,12 @@ def last_map(net, x):
     return net.forward_features(x)
 
 
-@pytest.mark.parametrize("name", [name if name == "se_resnet50" else pytest.param(name, marks=SLOW) for name in NAMES])
+@pytest.mark.parametrize("name", [name if name == "se_resnet50" else pytest.param(name, marks=slow) for name in NAMES])
 def test_equals_timms(name):
     check_evaluation(name, reference(name), PARITY_SIZES, features=last_map)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name in NAMES])
 def test_trains_as_timms(name):
     check_training(name, reference(name), (97, 113), dropout=0.0)
 
