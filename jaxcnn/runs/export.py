@@ -16,6 +16,7 @@ from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.files import check_regular, to_json, write_bytes, write_json
 from jaxcnn.models.to_torch import to_torch
+from jaxcnn.ops.convolution import plain_convolutions
 from jaxcnn.runs.prediction import Net, load_net
 from jaxcnn.tasks.task import inputs_of
 
@@ -172,7 +173,7 @@ def _program(net: Net, batch: int | None) -> bytes:
     size = (batch,) if batch is not None else export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((*size, *net.data.shape(evaluated=True)), np.uint8)
     predict = jax.jit(lambda images: _plain(task.predict(model, variables, normalize(images))))
-    with jax.default_matmul_precision(net.experiment.precision):
+    with jax.default_matmul_precision(net.experiment.precision), plain_convolutions():  # for every platform
         try:
             return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
         except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError) as error:
