@@ -151,6 +151,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
+    from jaxcnn.train.averages import EMA as EMA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -170,7 +171,6 @@ if TYPE_CHECKING:
     from jaxcnn.train.schedules import Plateau as Plateau
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
-    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
@@ -342,7 +342,7 @@ _FROM = {
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.step": ("EMA",),
+    "jaxcnn.train.averages": ("EMA",),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 
