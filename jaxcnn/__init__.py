@@ -166,8 +166,10 @@ if TYPE_CHECKING:
     from jaxcnn.train.optimizers import RMSProp as RMSProp
     from jaxcnn.train.schedules import Constant as Constant
     from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import Exponential as Exponential
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Polynomial as Polynomial
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
     from jaxcnn.train.step import EMA as EMA
@@ -337,8 +339,10 @@ _FROM = {
     "jaxcnn.train.schedules": (
         "Constant",
         "Cosine",
+        "Exponential",
         "OneCycle",
         "Plateau",
+        "Polynomial",
         "Rising",
         "StepDecay",
     ),
