@@ -150,6 +150,9 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
+    from jaxcnn.tasks.views import Dense as Dense
+    from jaxcnn.tasks.views import Flips as Flips
+    from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
@@ -318,6 +321,7 @@ _FROM = {
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
+    "jaxcnn.tasks.views": ("Dense", "Flips", "TenCrop"),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
     "jaxcnn.train.duration": (
         "Duration",
