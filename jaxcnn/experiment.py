@@ -51,6 +51,9 @@ class Data:
     """From uint8 to what the model reads; runs on the device, inside the step."""
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
+    repeats: int = 0
+    """How often each image is in its batch, augmented anew each time (repeated augmentation, Hoffer et al. 2020; 3 in
+    ResNet strikes back); 0 and 1: once. An epoch is as many steps as ever, so that it sees one image of so many."""
     evaluation_batch_size: int = 512
     """Over all devices; influences speed, memory and rounding only."""
     evaluation_shape: tuple[int, int, int] | None = None
@@ -83,7 +86,7 @@ class Data:
         for field in ("batch_size", "evaluation_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
-        for field in ("workers", "tolerate_broken", "memory_limit"):
+        for field in ("workers", "tolerate_broken", "memory_limit", "repeats"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
         for field in ("evaluation_splits", "test_splits"):

@@ -26,6 +26,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
+from jaxcnn.tasks.views import views_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration, in_steps
@@ -384,17 +385,23 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     try:
         state = abstract_state(experiment, mesh)
         check_groups(state.params, experiment.groups)
-        if data.evaluation_shape not in (None, data.image_shape):
+        views = views_of(experiment.task)
+        if data.evaluation_shape not in (None, data.image_shape) or views is not None:
             field = "evaluation_shape"
-            images = jax.ShapeDtypeStruct((1, *data.evaluation_shape), jnp.float32)
+            images = jax.ShapeDtypeStruct((1, *data.shape(evaluated=True)), jnp.float32)
             variables = {"params": state.params, **state.stats}
-            jax.eval_shape(functools.partial(experiment.model.apply, train=False), variables, images)
+            if views is not None:
+                jax.eval_shape(functools.partial(views.log_probabilities, experiment.model), variables, images)
+            else:
+                jax.eval_shape(functools.partial(experiment.model.apply, train=False), variables, images)
     except UserError as error:
         if field == "image_shape":
             raise
-        raise UserError(f"the model does not take images of data.{field} {data.evaluation_shape}: {error}") from error
+        shape = data.shape(evaluated=True)
+        raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
     except (TypeError, ValueError, FlaxError) as error:
-        raise UserError(f"the model does not take images of data.{field} {getattr(data, field)}: {error}") from error
+        shape = data.shape(evaluated=field == "evaluation_shape")
+        raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
 
 
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:
