@@ -150,7 +150,11 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
+    from jaxcnn.tasks.views import Dense as Dense
+    from jaxcnn.tasks.views import Flips as Flips
+    from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
+    from jaxcnn.train.averages import EMA as EMA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -166,11 +170,12 @@ if TYPE_CHECKING:
     from jaxcnn.train.optimizers import RMSProp as RMSProp
     from jaxcnn.train.schedules import Constant as Constant
     from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import Exponential as Exponential
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Polynomial as Polynomial
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
-    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
@@ -316,6 +321,7 @@ _FROM = {
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
+    "jaxcnn.tasks.views": ("Dense", "Flips", "TenCrop"),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
     "jaxcnn.train.duration": (
         "Duration",
@@ -337,12 +343,14 @@ _FROM = {
     "jaxcnn.train.schedules": (
         "Constant",
         "Cosine",
+        "Exponential",
         "OneCycle",
         "Plateau",
+        "Polynomial",
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.step": ("EMA",),
+    "jaxcnn.train.averages": ("EMA",),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

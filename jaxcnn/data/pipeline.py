@@ -59,6 +59,9 @@ class TrainBatches:
     augmentation is drawn from (seed, its position in the stream), whatever process or worker computes it.
     A broken example is replaced by the next good one of the split and marked in "broken"; BrokenExample is raised
     where it is more than `tolerate_broken` examples away.
+
+    With `repeats` R, each example of the stream is there R times, augmented by draws of its own each time. In a batch
+    its copies lie about B / R rows apart, so that what mixes neighbors (tasks/mixing.py) mixes different images.
     """
 
     examples: Examples
@@ -69,6 +72,7 @@ class TrainBatches:
     tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
+    repeats: int = 1
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -81,7 +85,11 @@ class TrainBatches:
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
-        return shuffled_indices(self.seed, len(self.examples), step * self.batch_size, (step + 1) * self.batch_size)
+        rows = np.arange(self.batch_size)
+        apart = np.argsort(rows % self.repeats, kind="stable")
+        places = (step * self.batch_size + apart) // self.repeats
+        stream = shuffled_indices(self.seed, len(self.examples), places.min(), places.max() + 1)
+        return stream[places - places.min()]
 
     def __getitem__(self, step: int) -> Batch:
         part = self.batch_size // self.processes

@@ -18,6 +18,7 @@ from jaxcnn.tasks.distillation import Distillation
 from jaxcnn.tasks.losses import CrossEntropy, Loss
 from jaxcnn.tasks.mixing import Mixing, mixed
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes, means
+from jaxcnn.tasks.views import Views
 
 MIX = 0x6D6978
 """Keeps what mixing draws apart from dropout's."""
@@ -35,6 +36,9 @@ class Classification:
     """A teacher whose answers are learned beside the labels."""
     mix: tuple[Mixing, ...] = ()
     """Mixup(), CutMix(): each training image is mixed by one of them at random."""
+    views: Views | None = None
+    """TenCrop(224), Flips(), Dense(): evaluation and prediction average the probabilities of several views of an image;
+    None: one view, the image."""
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -48,6 +52,8 @@ class Classification:
     def __post_init__(self):
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
         parts.check_parts("task.mix", self.mix, parts.MIXING)
+        if self.views is not None:
+            parts.check_part("task.views", self.views, parts.VIEWS)
         if not 0 <= self.auxiliary_weight < float("inf"):
             raise UserError(f"task.auxiliary_weight is {self.auxiliary_weight}; it must be at least 0, and finite")
 
@@ -87,8 +93,9 @@ class Classification:
         return total, updated, sums
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
-        """Sums by the plain cross-entropy, without label smoothing or auxiliary heads."""
-        logits = cast(jax.Array, model.apply(variables, batch["image"], train=False))
+        """Sums by the plain cross-entropy, without label smoothing or auxiliary heads; with `views` that of the mean
+        probability."""
+        logits = self._scores(model, variables, batch["image"])
         losses = CrossEntropy()(logits, batch["label"])
         return classification_sums(logits, batch["label"], losses, batch["valid"]), {}
 
@@ -98,7 +105,13 @@ class Classification:
 
     def predict(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Probabilities [B, classes]."""
-        return jax.nn.softmax(cast(jax.Array, model.apply(variables, images, train=False)))
+        return jax.nn.softmax(self._scores(model, variables, images))
+
+    def _scores(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+        """[B, classes], of which the softmax is what counts: logits, or with `views` logarithms of probabilities."""
+        if self.views is not None:
+            return self.views.log_probabilities(model, variables, images)
+        return cast(jax.Array, model.apply(variables, images, train=False))
 
     def answer(self, predicted: Any, image: np.ndarray, classes: tuple[str, ...], top: int = 5) -> Answer:
         """The `top` most probable classes, the most probable first; WordNet ids with what they mean."""
