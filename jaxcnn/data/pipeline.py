@@ -22,6 +22,7 @@ from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.preparation import read
+from jaxcnn.data.sampling import BalancedOrder
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 
@@ -69,6 +70,8 @@ class TrainBatches:
     tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
+    order: BalancedOrder | None = None
+    """Of the stream, in the place of shuffled epochs."""
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -81,7 +84,10 @@ class TrainBatches:
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
-        return shuffled_indices(self.seed, len(self.examples), step * self.batch_size, (step + 1) * self.batch_size)
+        start, stop = step * self.batch_size, (step + 1) * self.batch_size
+        if self.order is not None:
+            return self.order.indices(self.seed, start, stop)
+        return shuffled_indices(self.seed, len(self.examples), start, stop)
 
     def __getitem__(self, step: int) -> Batch:
         part = self.batch_size // self.processes

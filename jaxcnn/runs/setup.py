@@ -18,7 +18,8 @@ from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
 from jaxcnn.data.preparation import read
-from jaxcnn.data.splits import classes_without_images, open_split, shared
+from jaxcnn.data.sampling import BalancedOrder
+from jaxcnn.data.splits import classes_without_images, known_labels, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
@@ -54,6 +55,8 @@ class Plan:
     checkpoint_every: int
     rate: optax.Schedule
     optimizer: optax.GradientTransformation
+    order: BalancedOrder | None = None
+    """Of the training examples, if it is not that of shuffled epochs."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -279,6 +282,12 @@ def make_plan(experiment: Experiment) -> Plan:
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
 
+    order = None
+    if data.sampling is not None:
+        if "label" not in batch_fields(experiment):
+            raise UserError(f"data.sampling goes by labels, and {type(experiment.task).__name__} reads none")
+        order = data.sampling.order(known_labels(train, "data.sampling"), train.classes)
+
     mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
     experiment = fitted_evaluation(experiment, mesh, [len(each) for each in (evaluations | tests).values()])
@@ -303,6 +312,7 @@ def make_plan(experiment: Experiment) -> Plan:
         checkpoint_every=max(1, to_steps(experiment.checkpoints.every)),
         rate=rate,
         optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm, experiment.groups),
+        order=order,
     )
     _check_model(experiment, mesh)
     _check_metrics(experiment, mesh)

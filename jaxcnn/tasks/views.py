@@ -35,6 +35,10 @@ class Flips:
         """Normalised images [B, H, W, C] -> logarithms of probabilities [B, classes], float32."""
         return averaged(each_log_probabilities(_logits(model, variables), [images, mirrored(images)]))
 
+    def smaller(self, size: tuple[int, int]) -> "Flips":
+        """The views for a net whose training images shrink to `size`, in --debug."""
+        return self
+
 
 @dataclass(frozen=True)
 class TenCrop:
@@ -72,6 +76,10 @@ class TenCrop:
     def log_probabilities(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Normalised images [B, H, W, C] -> logarithms of probabilities [B, classes], float32."""
         return averaged(each_log_probabilities(_logits(model, variables), self.crops(images)))
+
+    def smaller(self, size: tuple[int, int]) -> "TenCrop":
+        """The views for a net whose training images shrink to `size`, in --debug."""
+        return TenCrop(size)
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,10 @@ class Dense:
             sized = resized(images, size)
             found.append(each_log_probabilities(logits, [sized, mirrored(sized)] if self.flips else [sized]))
         return averaged(jnp.concatenate(found))
+
+    def smaller(self, size: tuple[int, int]) -> Flips:
+        """The views for a net whose training images shrink to `size`, in --debug: its window may not fit any more."""
+        return Flips()
 
 
 def mirrored(images: jax.Array) -> jax.Array:
