@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.views import Flips as Flips
     from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
+    from jaxcnn.train.averages import EMA as EMA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -170,11 +171,12 @@ if TYPE_CHECKING:
     from jaxcnn.train.optimizers import RMSProp as RMSProp
     from jaxcnn.train.schedules import Constant as Constant
     from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import Exponential as Exponential
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Polynomial as Polynomial
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
-    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
@@ -343,12 +345,14 @@ _FROM = {
     "jaxcnn.train.schedules": (
         "Constant",
         "Cosine",
+        "Exponential",
         "OneCycle",
         "Plateau",
+        "Polynomial",
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.step": ("EMA",),
+    "jaxcnn.train.averages": ("EMA",),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

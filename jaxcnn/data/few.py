@@ -79,5 +79,10 @@ class FewExamples:
     def __getitem__(self, i: int) -> Example:
         return self.whole[self.rows[check_index(i, len(self.rows))]]
 
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
+        whole = self.whole
+        return getattr(whole, "encoded", whole.__getitem__)(self.rows[check_index(i, len(self.rows))])
+
     def where(self, i: int) -> str:
         return self.whole.where(self.rows[i])

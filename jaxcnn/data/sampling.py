@@ -8,6 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcnn.data.draws import philox_key
+from jaxcnn.data.examples import Examples
+from jaxcnn.data.fields import Fields
+from jaxcnn.data.splits import known_labels
 from jaxcnn.errors import UserError
 
 BALANCE = 0xA0761D6478BD642F  # keeps these keys apart from those of the shuffle and of the augmentation
@@ -101,6 +104,18 @@ class BalancedOrder:
             if span[1] > span[0]
         ]
         return np.concatenate(parts)[_permutation(seed, 0, block, self.block)]
+
+
+def order_of(sampling: Balanced | None, examples: Examples, fields: Fields) -> BalancedOrder | None:
+    """The order of a split's examples for batches of these fields; None: that of shuffled epochs.
+
+    Raises UserError as `Balanced.order`; or the batches hold no label, or the images have none.
+    """
+    if sampling is None:
+        return None
+    if "label" not in fields:
+        raise UserError("data.sampling goes by labels, and the task reads none")
+    return sampling.order(known_labels(examples, "data.sampling"), examples.classes)
 
 
 def _shuffled(seed: int, stream: int, n: int, start: int, stop: int) -> np.ndarray:

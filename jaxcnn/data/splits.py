@@ -110,6 +110,14 @@ class Sliced:
         except BrokenExample as error:
             raise BrokenExample(i, error.where, error.cause) from error
 
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
+        examples, index = self.locate(i)
+        try:
+            return getattr(examples, "encoded", examples.__getitem__)(index)
+        except BrokenExample as error:
+            raise BrokenExample(i, error.where, error.cause) from error
+
     def locate(self, i: int) -> tuple[Examples, int]:
         """The split that example `i` is of, and its index there."""
         i = check_index(i, len(self))

@@ -17,7 +17,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.views import Dense, Flips, TenCrop, views_of
-from jaxcnn.train.duration import steps
+from jaxcnn.train.duration import in_steps, steps
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
 LONGEST, SMALL = 256, 128
@@ -89,6 +89,7 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         task=task,
         schedule=schedule,
+        groups=in_steps(experiment.groups, lambda _: 3),
         duration=steps(6),
         evaluate_every=every,
         log_every=steps(2),

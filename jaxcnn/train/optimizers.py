@@ -6,7 +6,7 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -18,6 +18,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.train.groups import Group, members
+from jaxcnn.train.layer_decay import scale_by_layer
 
 Decay = Literal["kernels", "all"]
 Rate = optax.Schedule
@@ -266,11 +267,17 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 def build_optimizer(
-    optimizer: Optimizer, rate: Rate, clip_norm: float | None, groups: Sequence[Group] = ()
-) -> optax.GradientTransformation:
+    optimizer: Optimizer,
+    rate: Rate,
+    clip_norm: float | None,
+    groups: Sequence[Group] = (),
+    layer_rates: Mapping[str, float] = {},
+) -> optax.GradientTransformationExtraArgs:
     """The optax transformation, with the gradient's global norm clipped first if `clip_norm` is given.
 
-    It is of the parameters that no group freezes (groups.py), and each group has its own rate and weight decay.
+    It is of the parameters that no group freezes (groups.py), and each group has its own rate and weight decay; beside
+    that, `layer_rates` multiply the rates (layer_decay.py). Its `update` takes the run's step as `step`, by which a
+    group that is frozen until a step begins.
 
     Raises:
       UserError: a field has a value that cannot be meant (LIMITS), the clip norm is not positive and finite, or a group
@@ -283,7 +290,9 @@ def build_optimizer(
     if clip_norm is not None and not 0 < clip_norm <= LARGEST:
         raise UserError(f"clip_norm is {clip_norm}; it must be positive and finite, or None for no clipping")
     built = optimizer.build(rate) if all(g.freeze for g in groups) else _of_groups(optimizer, rate, groups)
-    return built if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), built)
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts += [built, scale_by_layer(layer_rates)] if layer_rates else [built]
+    return optax.with_extra_args_support(built if len(parts) == 1 else optax.chain(*parts))
 
 
 def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> optax.GradientTransformation:
@@ -297,7 +306,8 @@ def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> opt
                     f"groups: {group.match!r} has a weight decay, but {type(optimizer).__name__} has none to replace"
                 )
             changed = dataclasses.replace(cast(Any, optimizer), weight_decay=group.weight_decay)
-        return changed.build(lambda step: group.rate * rate(step))
+        built = changed.build(lambda step: group.rate * rate(step))
+        return built if group.freeze_until is None else _new_until_released(built, group)
 
     def labels(params: Any) -> Any:
         numbers = members(params, groups)
@@ -306,6 +316,19 @@ def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> opt
 
     transformations = {str(i): of_group(group) for i, group in enumerate(groups) if not group.freeze}
     return optax.partition({"rest": optimizer.build(rate), **transformations}, labels)
+
+
+def _new_until_released(
+    transformation: optax.GradientTransformation, group: Group
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation, whose state stays as at the start while the group is frozen."""
+    built = optax.with_extra_args_support(transformation)
+
+    def update(updates: Any, state: Any, params: Any = None, *, step: jax.Array, **more: Any) -> tuple[Any, Any]:
+        updates, after = built.update(updates, state, params, step=step, **more)
+        return updates, jax.tree.map(lambda new, old: jnp.where(step < group.release, old, new), after, state)
+
+    return optax.GradientTransformationExtraArgs(built.init, cast(Any, update))
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:

@@ -69,6 +69,55 @@ class Cosine:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exponential:
+    """The rate times `factor` every so often, for as long as the run is (GoogLeNet section 6, Inception-v3 section 8).
+
+    The decays count from the run's first step, as TensorFlow's exponential_decay does, not from the end of the warm-up.
+    `every` is rounded to whole steps.
+    """
+
+    factor: float = 0.97
+    every: Duration = epochs(2.4)
+    staircase: bool = True
+    """Constant between two decays; else the rate falls at every step, by the same factor in the same time."""
+    warmup: Duration = NO_WARMUP
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
+        first, every = to_steps(self.warmup), to_steps(self.every)
+        if every < 1:
+            raise UserError(f"schedule.every is {self.every}, which is no whole step of this run: make it longer")
+
+        def schedule(step: Any) -> jax.Array:
+            times = (step + first) // every if self.staircase else (step + first) / every
+            return jnp.float32(self.factor) ** times
+
+        return _warmed(schedule, first, total)
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial:
+    """final + (1 - final) (1 - s / n)^power of the peak, s of the n steps after the warm-up being done.
+
+    Power 1 is a straight line, 2 that of LARS in MLPerf, 0.5 that of Caffe's quick GoogLeNet. The first step after the
+    warm-up is at the peak; `final` would be reached by the step after the last, as in Caffe and TensorFlow.
+    """
+
+    power: float = 1.0
+    final: float = 0.0
+    """In units of the peak."""
+    warmup: Duration = NO_WARMUP
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.power < float("inf"), "power", self.power, "positive, and finite")
+        _check(0 <= self.final <= 1, "final", self.final, "at least 0 and at most 1")
+        first = to_steps(self.warmup)
+        span = max(total - first, 1)
+        left = lambda step: jnp.maximum(span - step, 0) / jnp.float32(span)  # noqa: E731
+        return _warmed(lambda step: self.final + (1 - self.final) * left(step) ** self.power, first, total)
+
+
+@dataclasses.dataclass(frozen=True)
 class OneCycle:
     """One cycle (Smith & Topin 2018) with cosine ends: peak/start_divisor -> peak -> peak/start_divisor/end_divisor.
 
@@ -156,7 +205,7 @@ class Plateau:
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, OneCycle, ..."""
+    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, ..."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
         """From the run's number of optimizer steps, and what turns a Duration into steps."""

@@ -123,7 +123,7 @@ def test_mistakes_are_one_sentence():
         (lambda: jc.Balanced((1, 1e-12, 1)).order(LABELS, CLASSES), r"a class has 5.0e-13 of the images"),
         (
             lambda: make_plan(experiment(jc.Balanced(), True, task=jc.Segmentation())),
-            "goes by labels, and Segmentation",
+            "data.sampling goes by labels, and the task reads none",
         ),
     ):
         with pytest.raises(UserError, match=message):
