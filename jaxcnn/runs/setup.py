@@ -27,7 +27,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
-from jaxcnn.tasks.views import views_of
+from jaxcnn.tasks.views import evaluated_with, views_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration, in_steps
@@ -390,15 +390,11 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     try:
         state = abstract_state(experiment, mesh)
         check_groups(state.params, experiment.groups)
-        views = views_of(experiment.task)
-        if data.evaluation_shape not in (None, data.image_shape) or views is not None:
+        if data.evaluation_shape not in (None, data.image_shape) or views_of(experiment.task) is not None:
             field = "evaluation_shape"
             images = jax.ShapeDtypeStruct((1, *data.shape(evaluated=True)), jnp.float32)
             variables = {"params": state.params, **state.stats}
-            look = functools.partial(experiment.model.apply, train=False)
-            if views is not None:
-                look = functools.partial(views.log_probabilities, experiment.model)
-            jax.eval_shape(look, variables, images)
+            jax.eval_shape(evaluated_with(experiment.task, experiment.model), variables, images)
     except UserError as error:
         if field == "image_shape":
             raise
