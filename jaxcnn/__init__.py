@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
     from jaxcnn.train.averages import EMA as EMA
+    from jaxcnn.train.averages import SWA as SWA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -350,7 +351,7 @@ _FROM = {
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.averages": ("EMA",),
+    "jaxcnn.train.averages": ("EMA", "SWA"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

@@ -81,6 +81,7 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         task=task,
         schedule=schedule,
+        ema=in_steps(experiment.ema, lambda _: 3),
         groups=in_steps(experiment.groups, lambda _: 3),
         duration=steps(6),
         evaluate_every=every,

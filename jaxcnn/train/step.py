@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from jaxcnn.train.averages import EMA
+from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.groups import Group, joined, split, while_frozen
 from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import TrainState
@@ -29,7 +29,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     normalizer: Callable[[Batch], jax.Array] = lambda batch: jnp.float32(1),
-    ema: EMA = EMA(),
+    ema: Averaging = EMA(),
     log_every: int = 1,
     skip: int = 0,
     groups: tuple[Group, ...] = (),
@@ -47,7 +47,7 @@ def make_train_step(
         the whole batch; batch statistics go through the microbatches in turn: batch norm normalises over one of them.
       normalizer: microbatch -> what the mean in its loss was divided by, such as the pixels that count; a multiple of
         it does as well. Default: the same for each.
-      ema: the moving average of the parameters.
+      ema: the average of the parameters.
       log_every: metric sums start anew after every multiple of it.
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
