@@ -165,6 +165,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
+    from jaxcnn.train.optimizers import SAM as SAM
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
     from jaxcnn.train.optimizers import Optax as Optax
@@ -340,6 +341,7 @@ _FROM = {
         "Adam",
         "Optax",
         "RMSProp",
+        "SAM",
     ),
     "jaxcnn.train.schedules": (
         "Constant",

@@ -16,6 +16,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.train.duration import in_steps, steps
+from jaxcnn.train.optimizers import with_learning_rate
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
 LONGEST, SMALL = 256, 128
@@ -68,12 +69,11 @@ def debug(experiment: Experiment) -> Experiment:
     if (taught := distillation_of(task)) is not None:  # a teacher's weights know nothing of made-up images
         task = dataclasses.replace(task, distillation=dataclasses.replace(taught, run=None))
     group = experiment.bn_group
-    optimizer: Any = experiment.optimizer
-    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    rate = experiment.optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
     every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
+        optimizer=with_learning_rate(experiment.optimizer, rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),

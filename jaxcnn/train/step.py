@@ -33,6 +33,7 @@ def make_train_step(
     log_every: int = 1,
     skip: int = 0,
     groups: tuple[Group, ...] = (),
+    rho: float = 0.0,
 ) -> TrainStep:
     """(state, frozen, batch) -> (next state, metrics).
 
@@ -52,6 +53,7 @@ def make_train_step(
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
       groups: of parameters; those that are frozen are in the state, and are handed to the loss as `frozen` are.
+      rho: how far from the parameters, along their gradient, the gradient is taken that moves them (SAM); 0: there.
 
     Metrics: the task's sums since the last multiple of `log_every`, over steps that were not skipped, under "sums";
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
@@ -63,8 +65,15 @@ def make_train_step(
         trained, fixed = split(state.params, groups)
         if fixed:
             frozen = {**frozen, "params": joined(frozen.get("params", {}), fixed)}
-        grads, stats, sums, loss = _gradients(loss_fn, trained, state.stats, frozen, batch, key, accumulate, normalizer)
-        grads = while_frozen(jax.tree.map(jnp.zeros_like, grads), grads, groups, state.step)
+
+        def gradients(params: Any) -> Any:
+            grads, *more = _gradients(loss_fn, params, state.stats, frozen, batch, key, accumulate, normalizer)
+            return while_frozen(jax.tree.map(jnp.zeros_like, grads), grads, groups, state.step), *more
+
+        grads, stats, sums, loss = gradients(trained)
+        if rho:
+            norm = optax.tree.norm(grads)
+            grads, *_ = gradients(optax.tree.add_scale(trained, jnp.where(norm > 0, rho / norm, norm), grads))
         updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), trained, step=state.step)
         learning_rate = rate(state.step)
         if state.plateau is not None:
