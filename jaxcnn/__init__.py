@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.proposals import WithProposals as WithProposals
     from jaxcnn.data.proposals import read_proposals as read_proposals
     from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.sampling import Balanced as Balanced
     from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
@@ -195,6 +196,7 @@ _FROM = {
     "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
     "jaxcnn.data.selective_search": ("SelectiveSearch",),
+    "jaxcnn.data.sampling": ("Balanced",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
+from jaxcnn.data.sampling import Balanced
 from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.tasks.classification import Classification
@@ -43,6 +44,8 @@ class Data:
     test_splits: tuple[str, ...] = ("test",)
     """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
     the user's own wish, is no test split any more."""
+    sampling: Balanced | None = None
+    """Balanced() trains on each class equally often, Balanced(weights) in these shares; None: on each image equally."""
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
     preprocess: tuple[Transform, ...] = ()

@@ -19,6 +19,7 @@ from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
 from jaxcnn.data.preparation import read
+from jaxcnn.data.sampling import BalancedOrder, order_of
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -26,7 +27,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
-from jaxcnn.tasks.views import views_of
+from jaxcnn.tasks.views import evaluated_with, views_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.batch_norm import check_group
@@ -57,6 +58,8 @@ class Plan:
     checkpoint_every: int
     rate: optax.Schedule
     optimizer: optax.GradientTransformationExtraArgs
+    order: BalancedOrder | None = None
+    """Of the training examples, if it is not that of shuffled epochs."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -323,6 +326,7 @@ def make_plan(experiment: Experiment) -> Plan:
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
 
+    order = order_of(data.sampling, train, batch_fields(experiment))
     mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
     experiment = fitted_evaluation(experiment, mesh, [len(each) for each in (evaluations | tests).values()])
@@ -349,6 +353,7 @@ def make_plan(experiment: Experiment) -> Plan:
         checkpoint_every=max(1, to_steps(experiment.checkpoints.every)),
         rate=rate,
         optimizer=optimizer_of(experiment, rate),
+        order=order,
     )
     _check_metrics(experiment, mesh)
     return plan
@@ -387,20 +392,17 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     try:
         state = abstract_state(experiment, mesh)
         check_groups(state.params, experiment.groups)
-        views = views_of(experiment.task)
-        if data.evaluation_shape not in (None, data.image_shape) or views is not None:
+        if data.evaluation_shape not in (None, data.image_shape) or views_of(experiment.task) is not None:
             field = "evaluation_shape"
             images = jax.ShapeDtypeStruct((1, *data.shape(evaluated=True)), jnp.float32)
             variables = {"params": state.params, **state.stats}
-            if views is not None:
-                jax.eval_shape(functools.partial(views.log_probabilities, experiment.model), variables, images)
-            else:
-                jax.eval_shape(functools.partial(experiment.model.apply, train=False), variables, images)
+            jax.eval_shape(evaluated_with(experiment.task, experiment.model), variables, images)
     except UserError as error:
         if field == "image_shape":
             raise
-        shape = data.shape(evaluated=True)
-        raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
+        raise UserError(
+            f"the model does not take images of data.{field} {data.shape(evaluated=True)}: {error}"
+        ) from error
     except (TypeError, ValueError, FlaxError) as error:
         shape = data.shape(evaluated=field == "evaluation_shape")
         raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
