@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.proposals import WithProposals as WithProposals
     from jaxcnn.data.proposals import read_proposals as read_proposals
     from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.sampling import Balanced as Balanced
     from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
@@ -150,7 +151,12 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
+    from jaxcnn.tasks.views import Dense as Dense
+    from jaxcnn.tasks.views import Flips as Flips
+    from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
+    from jaxcnn.train.averages import EMA as EMA
+    from jaxcnn.train.averages import SWA as SWA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -160,17 +166,19 @@ if TYPE_CHECKING:
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
+    from jaxcnn.train.optimizers import SAM as SAM
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
     from jaxcnn.train.optimizers import Optax as Optax
     from jaxcnn.train.optimizers import RMSProp as RMSProp
     from jaxcnn.train.schedules import Constant as Constant
     from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import Exponential as Exponential
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Polynomial as Polynomial
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
-    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
@@ -188,6 +196,7 @@ _FROM = {
     "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
     "jaxcnn.data.selective_search": ("SelectiveSearch",),
+    "jaxcnn.data.sampling": ("Balanced",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -316,6 +325,7 @@ _FROM = {
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
+    "jaxcnn.tasks.views": ("Dense", "Flips", "TenCrop"),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
     "jaxcnn.train.duration": (
         "Duration",
@@ -333,16 +343,19 @@ _FROM = {
         "Adam",
         "Optax",
         "RMSProp",
+        "SAM",
     ),
     "jaxcnn.train.schedules": (
         "Constant",
         "Cosine",
+        "Exponential",
         "OneCycle",
         "Plateau",
+        "Polynomial",
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.step": ("EMA",),
+    "jaxcnn.train.averages": ("EMA", "SWA"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.data.encoded import Encoded
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.errors import UserError
 
@@ -55,7 +56,9 @@ def check_example(examples: Examples, i: int, example: Any, names: Iterable[str]
     except (TypeError, KeyError, IndexError):
         checked = _with_known(examples, i, example, tuple(names))
     image = checked["image"]
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size):
+    if not isinstance(image, Encoded) and not (
+        isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size
+    ):
         raise UserError(f"{examples.where(i)}: the image is {described(image)}, but {image_wanted(image)}")
     for name, part in checked.items():
         if name == "label":
@@ -220,7 +223,7 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
     it came from. UserError for others."""
     if isinstance(example, dict):
         known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
-        if isinstance(image := example.get("image"), np.ndarray):
+        if isinstance(image := example.get("image"), np.ndarray | Encoded):
             known |= {name: of(image) for name, of in PLACED.items()}
         if isinstance(boxes := example.get("boxes"), np.ndarray) and boxes.shape[1:] == (4,):
             known["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1)

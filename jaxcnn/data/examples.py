@@ -48,7 +48,9 @@ class Examples(Protocol):
 
     Three attributes more are optional (splits.py reads them): `labels`, the label of each example, where they are known
     without reading an image, so that slices are stratified; `shuffled`, True where the order tells nothing of the
-    classes; and `files`, bytes [N], the path of each image, where splits can have images in common.
+    classes; and `files`, bytes [N], the path of each image, where splits can have images in common. And a method,
+    `encoded(i)`: example i with its image as `Encoded` (data/encoded.py) or decoded, so that a crop that comes first
+    need not decode all of it.
 
     A source that changes or leaves out what is not as it should be (data/box_rules.py) has `notes(i)`, what it did to
     example i; and if that is known without reading them, `noted`, the examples of which there is something to say,

@@ -211,6 +211,9 @@ class RandomResizedCrop(Geometric):
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     method: Method = "bilinear"
+    shrink_on_load: bool = False
+    """Decode JPEGs at 1/2, 1/4 or 1/8 of their size if the crop is then still `size` large: for photos of a thousand
+    pixels and more. It changes pixels a little. A split that is cropped so is not decoded into memory first."""
 
     def __post_init__(self):
         check_size(self, "size", self.size)
@@ -219,7 +222,8 @@ class RandomResizedCrop(Geometric):
         check_method(self)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Geometry:
-        return Geometry(window=self.box(shape[0], shape[1], rng), size=pair(self.size), method=self.method)
+        box = self.box(shape[0], shape[1], rng)
+        return Geometry(window=box, size=pair(self.size), method=self.method, shrink_on_load=self.shrink_on_load)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) of the crop in an image of height x width."""
