@@ -159,6 +159,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
     from jaxcnn.train.averages import EMA as EMA
+    from jaxcnn.train.averages import SWA as SWA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -168,6 +169,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
+    from jaxcnn.train.optimizers import SAM as SAM
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
     from jaxcnn.train.optimizers import Optax as Optax
@@ -347,6 +349,7 @@ _FROM = {
         "Adam",
         "Optax",
         "RMSProp",
+        "SAM",
     ),
     "jaxcnn.train.schedules": (
         "Constant",
@@ -358,7 +361,7 @@ _FROM = {
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.averages": ("EMA",),
+    "jaxcnn.train.averages": ("EMA", "SWA"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

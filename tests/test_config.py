@@ -34,7 +34,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
 from jaxcnn.tasks import classification, losses
-from jaxcnn.train import optimizers, schedules
+from jaxcnn.train import averages, optimizers, schedules
 from jaxcnn.train.schedules import StepDecay
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))
@@ -136,7 +136,7 @@ def test_every_class_that_a_config_can_name_has_a_public_name():
         assert {name for name in classes(encode(model)) if not name.startswith("jaxcnn:")} == set()
     for file in EXPERIMENTS:
         assert {name for name in classes(encode(parse(file, []).experiment)) if not name.startswith("jaxcnn:")} == set()
-    for module in (transforms, optimizers, schedules, losses, classification):
+    for module in (transforms, averages, optimizers, schedules, losses, classification):
         for name, value in vars(module).items():
             if (
                 isinstance(value, type)
