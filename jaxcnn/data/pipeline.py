@@ -22,6 +22,7 @@ from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.preparation import read
+from jaxcnn.data.sampling import BalancedOrder
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 
@@ -73,6 +74,8 @@ class TrainBatches:
     process: int = 0
     processes: int = 1
     repeats: int = 1
+    order: BalancedOrder | None = None
+    """Of the stream, in the place of shuffled epochs."""
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -88,8 +91,12 @@ class TrainBatches:
         rows = np.arange(self.batch_size)
         apart = np.argsort(rows % self.repeats, kind="stable")
         places = (step * self.batch_size + apart) // self.repeats
-        stream = shuffled_indices(self.seed, len(self.examples), places.min(), places.max() + 1)
-        return stream[places - places.min()]
+        start, stop = int(places.min()), int(places.max()) + 1
+        if self.order is not None:
+            stream = self.order.indices(self.seed, start, stop)
+        else:
+            stream = shuffled_indices(self.seed, len(self.examples), start, stop)
+        return stream[places - start]
 
     def __getitem__(self, step: int) -> Batch:
         part = self.batch_size // self.processes

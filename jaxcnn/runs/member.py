@@ -180,6 +180,7 @@ def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> Tra
         jax.process_index(),
         jax.process_count(),
         max(1, data.repeats),
+        plan.order,
     )
 
 

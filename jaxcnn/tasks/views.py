@@ -5,6 +5,7 @@ mean, -log(mean p), which is at most the mean of the views' losses. Views are cu
 device, after they are normalised. Training has none.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ class Flips:
     def log_probabilities(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Normalised images [B, H, W, C] -> logarithms of probabilities [B, classes], float32."""
         return averaged(each_log_probabilities(_logits(model, variables), [images, mirrored(images)]))
+
+    def smaller(self, size: tuple[int, int]) -> "Flips":
+        """The views for a net whose training images shrink to `size`, in --debug."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class TenCrop:
     def log_probabilities(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Normalised images [B, H, W, C] -> logarithms of probabilities [B, classes], float32."""
         return averaged(each_log_probabilities(_logits(model, variables), self.crops(images)))
+
+    def smaller(self, size: tuple[int, int]) -> "TenCrop":
+        """The views for a net whose training images shrink to `size`, in --debug."""
+        return TenCrop(size)
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,10 @@ class Dense:
             found.append(each_log_probabilities(logits, [sized, mirrored(sized)] if self.flips else [sized]))
         return averaged(jnp.concatenate(found))
 
+    def smaller(self, size: tuple[int, int]) -> Flips:
+        """The views for a net whose training images shrink to `size`, in --debug: its window may not fit any more."""
+        return Flips()
+
 
 def mirrored(images: jax.Array) -> jax.Array:
     """[B, H, W, C] with left and right exchanged."""
@@ -150,3 +163,11 @@ def _logits(model: nn.Module, variables: Variables) -> Callable[[jax.Array], jax
 def views_of(task: Any) -> Views | None:
     """How often the task looks at an image in evaluation, if more than once."""
     return getattr(task, "views", None)
+
+
+def evaluated_with(task: Any, model: nn.Module) -> Callable[[Variables, jax.Array], Any]:
+    """What is made of (variables, normalised images) in evaluation: by the task's views, or by the model alone."""
+    views = views_of(task)
+    if views is None:
+        return functools.partial(model.apply, train=False)
+    return functools.partial(views.log_probabilities, model)

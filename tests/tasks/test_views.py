@@ -8,6 +8,7 @@ import pytest
 import jaxcnn as jc
 from jaxcnn import UserError
 from jaxcnn.models import FC, GAP, VGG, Classifier, create_model
+from jaxcnn.runs.debug import debug
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.tasks.views import resized
 from tests.compilation import quick
@@ -192,3 +193,20 @@ def test_a_saved_run_is_evaluated_and_asked_with_views_that_it_was_not_trained_w
     assert command.main([*words, "--sides", "10,12"]) == 1
     assert "--views ten-crop looks at one size" in capsys.readouterr().err
     assert command.main(["evaluate", str(tmp_path / "run"), "--sides", "10"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("views", "smaller"),
+    [(jc.TenCrop(448), jc.TenCrop((128, 128))), (jc.Dense((512,)), jc.Flips()), (jc.Flips(), jc.Flips())],
+)
+def test_debug_shrinks_what_is_cut_out_with_the_images(views, smaller):
+    data = jc.Data(
+        (448, 448, 3),
+        jc.Synthetic((512, 512, 3), classes=7),
+        augment=(jc.RandomCrop(448),),
+        preprocess=(jc.CenterCrop(512),),
+        evaluation_shape=(512, 512, 3),
+    )
+    made = debug(jc.Experiment(TinyNet(classes=7), data, task=jc.Classification(views=views)))
+    assert made.task.views == smaller and made.data.evaluation_shape == (128, 128, 3)
+    make_plan(made)  # they fit
