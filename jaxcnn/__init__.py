@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.image_labels import ImageLabels as ImageLabels
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
+    from jaxcnn.data.label_table import LabelTable as LabelTable
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.policies import AugMix as AugMix
     from jaxcnn.data.policies import AutoAugment as AutoAugment
@@ -145,6 +147,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.losses import FocalLoss as FocalLoss
     from jaxcnn.tasks.mixing import CutMix as CutMix
     from jaxcnn.tasks.mixing import Mixup as Mixup
+    from jaxcnn.tasks.multi_label import MultiLabel as MultiLabel
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
     from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
@@ -158,6 +161,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
     from jaxcnn.train.averages import EMA as EMA
+    from jaxcnn.train.averages import SWA as SWA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -167,6 +171,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
+    from jaxcnn.train.optimizers import SAM as SAM
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
     from jaxcnn.train.optimizers import Optax as Optax
@@ -192,6 +197,8 @@ _FROM = {
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
+    "jaxcnn.data.image_labels": ("ImageLabels",),
+    "jaxcnn.data.label_table": ("LabelTable",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
     "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
@@ -323,6 +330,7 @@ _FROM = {
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("BinaryCrossEntropy", "CrossEntropy", "FocalLoss"),
     "jaxcnn.tasks.mixing": ("CutMix", "Mixup"),
+    "jaxcnn.tasks.multi_label": ("MultiLabel",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
@@ -344,6 +352,7 @@ _FROM = {
         "Adam",
         "Optax",
         "RMSProp",
+        "SAM",
     ),
     "jaxcnn.train.schedules": (
         "Constant",
@@ -355,7 +364,7 @@ _FROM = {
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.averages": ("EMA",),
+    "jaxcnn.train.averages": ("EMA", "SWA"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

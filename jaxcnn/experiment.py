@@ -19,7 +19,7 @@ from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Task, better, score_of
-from jaxcnn.train.averages import EMA
+from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.batch_norm import NormGroup
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.groups import Group
@@ -158,7 +158,9 @@ class Experiment:
     layer_decay: float | None = None
     """The rate of each layer as a part of that of the one behind it, such as 0.75; the head has the whole rate. For
     fine-tuning (train/layer_decay.py says what a layer is); None: one rate for all. It multiplies those of `groups`."""
-    ema: EMA = EMA()
+    ema: Averaging = EMA()
+    """Of the weights, evaluated beside the raw net: exponential, EMA(0.999), or equal, SWA(start=epochs(75)); off by
+    default."""
     init_from: InitFrom = InitFrom()
     """Another run's weights to start from, for fine-tuning."""
     seed: int = 0
@@ -185,6 +187,7 @@ class Experiment:
         parts.check_part("model", self.model, parts.MODEL)
         parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
+        parts.check_part("ema", self.ema, parts.AVERAGE)
         parts.check_part("task", self.task, parts.TASK)
         parts.check_parts("groups", self.groups, parts.GROUP)
         self._fill_metric("checkpoints")

@@ -18,6 +18,7 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.views import Dense, Flips, TenCrop, views_of
 from jaxcnn.train.duration import in_steps, steps
+from jaxcnn.train.optimizers import with_learning_rate
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
 LONGEST, SMALL = 256, 128
@@ -76,12 +77,11 @@ def debug(experiment: Experiment) -> Experiment:
         smaller = views.smaller(data.image_shape[:2]) if isinstance(views, Dense | Flips | TenCrop) else None
         task = dataclasses.replace(task, views=smaller)
     group = experiment.bn_group
-    optimizer: Any = experiment.optimizer
-    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    rate = experiment.optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
     every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
+        optimizer=with_learning_rate(experiment.optimizer, rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),
@@ -89,6 +89,7 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         task=task,
         schedule=schedule,
+        ema=in_steps(experiment.ema, lambda _: 3),
         groups=in_steps(experiment.groups, lambda _: 3),
         duration=steps(6),
         evaluate_every=every,

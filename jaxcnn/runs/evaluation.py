@@ -178,7 +178,7 @@ def evaluation_batches(
 
 
 def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
-    """{suffix of the split's name: (params, stats)}: the raw net and, with EMA, the averaged one."""
+    """{suffix of the split's name: (params, stats)}: the raw net and, with an average, the averaged one."""
     nets = {"": (state.params, state.stats)}
     if state.average is not None:
         nets["_ema"] = (state.average.params, state.average.stats)

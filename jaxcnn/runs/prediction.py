@@ -165,7 +165,7 @@ def load_net(
     restored = load_run(path, checkpoint, experiment)
     nets = nets_of(restored.state)
     if averaged and "_ema" not in nets:
-        raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
+        raise UserError(f"{path} keeps no average of its weights (its ema is off)")
     params, stats = nets["_ema" if averaged else ""]
     return Net(restored.experiment, restored.classes, {"params": params, **stats}, restored.step)
 

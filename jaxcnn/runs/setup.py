@@ -27,8 +27,9 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
-from jaxcnn.tasks.views import views_of
+from jaxcnn.tasks.views import evaluated_with, views_of
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.averages import SWA
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration, in_steps
 from jaxcnn.train.groups import check_groups, group_lines
@@ -92,6 +93,9 @@ class Plan:
             for group in self.experiment.groups
             if group.release >= self.total
         ]
+        ema = self.experiment.ema
+        if isinstance(ema, SWA) and ema.start.amount > self.total:
+            found.append(f"ema averages from step {ema.start.amount:,.0f} on, and the run ends at step {self.total:,}")
         for name, examples in (self.evaluations | self.tests).items():
             both = shared(self.train, examples)
             if both:
@@ -154,7 +158,7 @@ def zero_sums(experiment: Experiment) -> Any:
 
 def _state(experiment: Experiment, optimizer: Any, variables: Any, sums: Any, dropout: jax.Array) -> TrainState:
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
-    return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout, experiment.groups)
+    return create_state(variables, optimizer, experiment.ema.on, plateau, sums, dropout, experiment.groups)
 
 
 def _init(experiment: Experiment, key: jax.Array) -> Any:
@@ -231,7 +235,7 @@ def optimizer_of(experiment: Experiment, rate: optax.Schedule) -> optax.Gradient
 
 def resolved(experiment: Experiment, to_steps: Callable[[Duration], int]) -> Experiment:
     """The experiment with the durations that its train step reads in steps; the same object if it has none."""
-    now = {"groups": in_steps(experiment.groups, to_steps)}
+    now = {"groups": in_steps(experiment.groups, to_steps), "ema": in_steps(experiment.ema, to_steps)}
     changed = {name: part for name, part in now.items() if part is not getattr(experiment, name)}
     return dataclasses.replace(experiment, **changed) if changed else experiment
 
@@ -308,9 +312,7 @@ def make_plan(experiment: Experiment) -> Plan:
         evaluations = open_evaluations(experiment, data.evaluation_splits)
     with _named("data.test_splits"):
         tests = open_evaluations(experiment, data.tested)
-    results = [
-        name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.decay > 0)]
-    ]
+    results = [name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.on)]]
     if len(set(results)) < len(results):
         raise UserError(
             f"two splits would have one name in result.json, where the averaged net's is SPLIT_ema: {results}"
@@ -390,15 +392,11 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     try:
         state = abstract_state(experiment, mesh)
         check_groups(state.params, experiment.groups)
-        views = views_of(experiment.task)
-        if data.evaluation_shape not in (None, data.image_shape) or views is not None:
+        if data.evaluation_shape not in (None, data.image_shape) or views_of(experiment.task) is not None:
             field = "evaluation_shape"
             images = jax.ShapeDtypeStruct((1, *data.shape(evaluated=True)), jnp.float32)
             variables = {"params": state.params, **state.stats}
-            look = functools.partial(experiment.model.apply, train=False)
-            if views is not None:
-                look = functools.partial(views.log_probabilities, experiment.model)
-            jax.eval_shape(look, variables, images)
+            jax.eval_shape(evaluated_with(experiment.task, experiment.model), variables, images)
     except UserError as error:
         if field == "image_shape":
             raise

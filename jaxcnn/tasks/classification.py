@@ -91,32 +91,29 @@ class Classification:
                 share * self.criterion(logits, batch["label"]) + (1 - share) * self.criterion(logits, other)
             )
         outputs, updated = apply_training(model, variables, images, train=train, rngs=rngs)
-        weighted, mean = lambda losses: losses, jnp.mean
-        if self.class_weights is not None:
-            weights = jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
-            total_weight = weights.sum()
-            weighted = lambda losses: weights * losses  # noqa: E731
-            # A microbatch of nothing but classes without weight has the loss 0.
-            mean = lambda losses: losses.sum() / jnp.where(total_weight > 0, total_weight, 1)  # noqa: E731
-        losses = weighted(criterion(outputs.logits))
-        sums = classification_sums(outputs.logits, label, losses, jnp.ones(losses.shape, bool))
-        total, aux = mean(losses), outputs.aux
+        weights = self._weights(batch)
+        losses = criterion(outputs.logits)
+        sums = classification_sums(outputs.logits, label, weights * losses, jnp.ones(losses.shape, bool))
+        total, aux = mean(losses, weights), outputs.aux
         if self.distillation is not None:
             taught = self.distillation.teach(variables, images, outputs, train=train)
-            soft = weighted(taught.losses)
-            total, aux = taught.added_to(total, mean(soft)), taught.aux
-            sums["soft_loss"] = soft.sum()
+            total, aux = taught.added_to(total, mean(taught.losses, weights)), taught.aux
+            sums["soft_loss"] = (weights * taught.losses).sum()
         if self.class_weights is not None:
-            sums["weight"] = total_weight
+            sums["weight"] = weights.sum()
         for logits in aux.values():
-            total += self.auxiliary_weight * mean(weighted(criterion(logits)))
+            total += self.auxiliary_weight * mean(criterion(logits), weights)
         return total, updated, sums
 
     def normalizer(self, model: nn.Module, batch: Batch) -> jax.Array:
-        """The number of images, or the sum of their classes' weights."""
+        """The sum of the weights of the images: their number, without weights."""
+        return self._weights(batch).sum()
+
+    def _weights(self, batch: Batch) -> jax.Array:
+        """Of each image, float32 [B]."""
         if self.class_weights is None:
-            return jnp.float32(len(batch["label"]))
-        return jnp.asarray(self.class_weights, jnp.float32)[batch["label"]].sum()
+            return jnp.ones(len(batch["label"]), jnp.float32)
+        return jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without weights, label smoothing or auxiliary heads; of the mean probability
@@ -149,6 +146,12 @@ class Classification:
         found = most_probable(predicted, classes, top)
         rows = [(imagenet.described(name), f"{score:.4f}") for name, score in found]
         return Answer(("class", "probability"), rows, {"classes": found})
+
+
+def mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
+    """The weighted mean, [B] of both; of nothing but images without weight, as a microbatch may be, 0."""
+    total = weights.sum()
+    return (weights * losses).sum() / jnp.where(total > 0, total, 1)
 
 
 def most_probable(scores: np.ndarray, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:

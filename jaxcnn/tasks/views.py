@@ -5,6 +5,7 @@ mean, -log(mean p), which is at most the mean of the views' losses. Views are cu
 device, after they are normalised. Training has none.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -162,3 +163,11 @@ def _logits(model: nn.Module, variables: Variables) -> Callable[[jax.Array], jax
 def views_of(task: Any) -> Views | None:
     """How often the task looks at an image in evaluation, if more than once."""
     return getattr(task, "views", None)
+
+
+def evaluated_with(task: Any, model: nn.Module) -> Callable[[Variables, jax.Array], Any]:
+    """What is made of (variables, normalised images) in evaluation: by the task's views, or by the model alone."""
+    views = views_of(task)
+    if views is None:
+        return functools.partial(model.apply, train=False)
+    return functools.partial(views.log_probabilities, model)

@@ -199,6 +199,53 @@ class Optax:
         return optax.chain(self.transformation, optax.scale_by_schedule(rate))
 
 
+@dataclasses.dataclass(frozen=True)
+class SAM:
+    """Sharpness-aware minimization (Foret et al. 2021, Algorithm 1): an optimizer that is given the gradient at
+    w + rho g / |g|, g being the gradient at w. Two gradients a step, so that a step takes twice the time.
+
+    Both are of the whole (global) batch, with the same dropout, so that devices and microbatches change nothing. The
+    paper's Algorithm 1 is that as well; its experiments take one g for what each device holds ("m-sharpness", section
+    4.1). Running statistics, loss and metrics are those of the first pass, at w. What a group freezes is not moved to
+    look around, and the norm that is clipped and logged is of the second gradient. A gradient of 0 looks nowhere.
+
+    Example: Experiment(..., optimizer=SAM(SGD(0.1, weight_decay=5e-4), rho=0.05))
+    """
+
+    optimizer: "Optimizer" = SGD()
+    """What moves the weights, or any optax transformation."""
+    rho: float = 0.05
+    """The radius of the neighborhood, in units of the weights; the paper has 0.05 for CIFAR-10 and ImageNet."""
+
+    def __post_init__(self):
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            object.__setattr__(self, "optimizer", Optax.of(self.optimizer))
+        if not 0 < self.rho <= LARGEST:
+            raise UserError(f"optimizer.rho is {self.rho}; it must be positive, and finite")
+        if isinstance(self.optimizer, SAM):
+            raise UserError("optimizer: SAM holds another SAM; give it jc.SGD() or jc.Adam()")
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.learning_rate
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """What moves the weights; the step computes its gradient (step.py)."""
+        return self.optimizer.build(rate)
+
+
+def mover_of(optimizer: "Optimizer") -> "Optimizer":
+    """What moves the weights: within SAM its own optimizer."""
+    return optimizer.optimizer if isinstance(optimizer, SAM) else optimizer
+
+
+def with_learning_rate(optimizer: "Optimizer", rate: float) -> "Optimizer":
+    """The optimizer with another peak rate."""
+    if isinstance(optimizer, SAM):
+        return dataclasses.replace(optimizer, optimizer=with_learning_rate(optimizer.optimizer, rate))
+    return dataclasses.replace(cast(Any, optimizer), learning_rate=rate)
+
+
 def _meaning(code: CodeType) -> tuple[Any, ...]:
     """What a function does, without its lines and its file."""
     constants = [_meaning(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
@@ -283,6 +330,7 @@ def build_optimizer(
       UserError: a field has a value that cannot be meant (LIMITS), the clip norm is not positive and finite, or a group
         has a weight decay and the optimizer has none.
     """
+    optimizer = mover_of(optimizer)
     for field, (meant, must) in LIMITS.items():
         value = getattr(optimizer, field, None)
         if isinstance(value, int | float) and not meant(value):  # a user's own class may have other things of this name

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from jaxcnn.train.averages import EMA
+from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.groups import Group, joined, split, while_frozen
 from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import TrainState
@@ -29,10 +29,11 @@ def make_train_step(
     *,
     accumulate: int = 1,
     normalizer: Callable[[Batch], jax.Array] = lambda batch: jnp.float32(1),
-    ema: EMA = EMA(),
+    ema: Averaging = EMA(),
     log_every: int = 1,
     skip: int = 0,
     groups: tuple[Group, ...] = (),
+    rho: float = 0.0,
 ) -> TrainStep:
     """(state, frozen, batch) -> (next state, metrics).
 
@@ -47,11 +48,12 @@ def make_train_step(
         the whole batch; batch statistics go through the microbatches in turn: batch norm normalises over one of them.
       normalizer: microbatch -> what the mean in its loss was divided by, such as the pixels that count; a multiple of
         it does as well. Default: the same for each.
-      ema: the moving average of the parameters.
+      ema: the average of the parameters.
       log_every: metric sums start anew after every multiple of it.
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
       groups: of parameters; those that are frozen are in the state, and are handed to the loss as `frozen` are.
+      rho: how far from the parameters, along their gradient, the gradient is taken that moves them (SAM); 0: there.
 
     Metrics: the task's sums since the last multiple of `log_every`, over steps that were not skipped, under "sums";
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
@@ -63,8 +65,15 @@ def make_train_step(
         trained, fixed = split(state.params, groups)
         if fixed:
             frozen = {**frozen, "params": joined(frozen.get("params", {}), fixed)}
-        grads, stats, sums, loss = _gradients(loss_fn, trained, state.stats, frozen, batch, key, accumulate, normalizer)
-        grads = while_frozen(jax.tree.map(jnp.zeros_like, grads), grads, groups, state.step)
+
+        def gradients(params: Any) -> Any:
+            grads, *more = _gradients(loss_fn, params, state.stats, frozen, batch, key, accumulate, normalizer)
+            return while_frozen(jax.tree.map(jnp.zeros_like, grads), grads, groups, state.step), *more
+
+        grads, stats, sums, loss = gradients(trained)
+        if rho:
+            norm = optax.tree.norm(grads)
+            grads, *_ = gradients(optax.tree.add_scale(trained, jnp.where(norm > 0, rho / norm, norm), grads))
         updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), trained, step=state.step)
         learning_rate = rate(state.step)
         if state.plateau is not None:

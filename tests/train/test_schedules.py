@@ -42,6 +42,33 @@ def test_cosine_with_warmup():
     assert curve(Cosine(), total=1) == [1.0]
 
 
+def test_a_warmup_from_a_floor_is_timms_and_torchs():
+    """Before a cosine to a floor as timm has it, and before TensorFlow's stairs as timm trains EfficientNet."""
+    from tests.models.parity import timm, torch
+
+    timm()
+    from timm.scheduler import CosineLRScheduler, StepLRScheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    warm = {"warmup_t": 20, "warmup_lr_init": 0.005, "t_in_epochs": False}
+    floored = {"warmup": epochs(2), "warmup_from": 0.01}
+    for ours, theirs in (
+        (Cosine(0.1, **floored), CosineLRScheduler(optimizer, 79, lr_min=0.05, warmup_prefix=True, **warm)),
+        (Exponential(0.97, epochs(2.4), **floored), StepLRScheduler(optimizer, 24, 0.97, warmup_prefix=False, **warm)),
+    ):
+        expected = [theirs._get_lr(step)[0] for step in range(TOTAL)]
+        np.testing.assert_allclose(curve(ours, 0.5), expected, rtol=1e-5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=20)
+    expected = [linear.get_last_lr()[0]]
+    for _ in range(TOTAL - 1):
+        optimizer.step()
+        linear.step()
+        expected.append(linear.get_last_lr()[0])
+    for kind in (Constant, Plateau):
+        np.testing.assert_allclose(curve(kind(**floored), 0.5), expected, rtol=1e-5)
+
+
 def test_exponential_counts_from_the_first_step_in_stairs_or_smoothly():
     s = np.arange(TOTAL)
     np.testing.assert_allclose(curve(Exponential(0.5, epochs(2.4))), 0.5 ** (s // 24), rtol=1e-6)
@@ -70,6 +97,11 @@ def test_an_exponential_or_polynomial_that_cannot_be_meant_is_refused():
         (Polynomial(power=0), "power is 0"),
         (Polynomial(power=INF), "power"),
         (Polynomial(final=1.5), "final is 1.5"),
+        *(
+            (kind(warmup_from=1.5), "warmup_from is 1.5")
+            for kind in (Constant, Cosine, Exponential, Plateau, Polynomial)
+        ),
+        (StepDecay((), warmup_from=NAN), "warmup_from is nan"),
     ]
     for schedule, message in refused:
         with pytest.raises(UserError, match=rf"schedule\.{message}"):
