@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.image_labels import ImageLabels as ImageLabels
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
+    from jaxcnn.data.label_table import LabelTable as LabelTable
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.policies import AugMix as AugMix
     from jaxcnn.data.policies import AutoAugment as AutoAugment
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.proposals import WithProposals as WithProposals
     from jaxcnn.data.proposals import read_proposals as read_proposals
     from jaxcnn.data.proposals import write_proposals as write_proposals
+    from jaxcnn.data.sampling import Balanced as Balanced
     from jaxcnn.data.selective_search import SelectiveSearch as SelectiveSearch
     from jaxcnn.data.synthetic import Synthetic as Synthetic
     from jaxcnn.data.tfds import Tfds as Tfds
@@ -64,6 +67,8 @@ if TYPE_CHECKING:
     from jaxcnn.models import MODELS as MODELS
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
+    from jaxcnn.models.airbench import Airbench as Airbench
+    from jaxcnn.models.airbench import AirbenchHead as AirbenchHead
     from jaxcnn.models.alexnet import AlexNet as AlexNet
     from jaxcnn.models.box_head import BoxHead as BoxHead
     from jaxcnn.models.classifier import Classifier as Classifier
@@ -142,6 +147,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.losses import FocalLoss as FocalLoss
     from jaxcnn.tasks.mixing import CutMix as CutMix
     from jaxcnn.tasks.mixing import Mixup as Mixup
+    from jaxcnn.tasks.multi_label import MultiLabel as MultiLabel
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
     from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
@@ -150,7 +156,12 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.task import Task as Task
     from jaxcnn.tasks.task import apply_training as apply_training
     from jaxcnn.tasks.task import means as means
+    from jaxcnn.tasks.views import Dense as Dense
+    from jaxcnn.tasks.views import Flips as Flips
+    from jaxcnn.tasks.views import TenCrop as TenCrop
     from jaxcnn.tasks.yolo_loss import YOLOLoss as YOLOLoss
+    from jaxcnn.train.averages import EMA as EMA
+    from jaxcnn.train.averages import SWA as SWA
     from jaxcnn.train.duration import Duration as Duration
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
@@ -160,17 +171,19 @@ if TYPE_CHECKING:
     from jaxcnn.train.mesh import Parallel as Parallel
     from jaxcnn.train.optimizers import LAMB as LAMB
     from jaxcnn.train.optimizers import LARS as LARS
+    from jaxcnn.train.optimizers import SAM as SAM
     from jaxcnn.train.optimizers import SGD as SGD
     from jaxcnn.train.optimizers import Adam as Adam
     from jaxcnn.train.optimizers import Optax as Optax
     from jaxcnn.train.optimizers import RMSProp as RMSProp
     from jaxcnn.train.schedules import Constant as Constant
     from jaxcnn.train.schedules import Cosine as Cosine
+    from jaxcnn.train.schedules import Exponential as Exponential
     from jaxcnn.train.schedules import OneCycle as OneCycle
     from jaxcnn.train.schedules import Plateau as Plateau
+    from jaxcnn.train.schedules import Polynomial as Polynomial
     from jaxcnn.train.schedules import Rising as Rising
     from jaxcnn.train.schedules import StepDecay as StepDecay
-    from jaxcnn.train.step import EMA as EMA
 
 _FROM = {
     "jaxcnn.data.box_rules": ("BoxRules",),
@@ -184,10 +197,13 @@ _FROM = {
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
+    "jaxcnn.data.image_labels": ("ImageLabels",),
+    "jaxcnn.data.label_table": ("LabelTable",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
     "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
     "jaxcnn.data.selective_search": ("SelectiveSearch",),
+    "jaxcnn.data.sampling": ("Balanced",),
     "jaxcnn.data.synthetic": ("Synthetic",),
     "jaxcnn.data.tfds": ("Tfds",),
     "jaxcnn.data.transforms": (
@@ -222,6 +238,7 @@ _FROM = {
         "create_model",
         "list_models",
     ),
+    "jaxcnn.models.airbench": ("Airbench", "AirbenchHead"),
     "jaxcnn.models.alexnet": ("AlexNet",),
     "jaxcnn.models.box_head": ("BoxHead",),
     "jaxcnn.models.classifier": (
@@ -313,9 +330,11 @@ _FROM = {
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("BinaryCrossEntropy", "CrossEntropy", "FocalLoss"),
     "jaxcnn.tasks.mixing": ("CutMix", "Mixup"),
+    "jaxcnn.tasks.multi_label": ("MultiLabel",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),
+    "jaxcnn.tasks.views": ("Dense", "Flips", "TenCrop"),
     "jaxcnn.tasks.yolo_loss": ("YOLOLoss",),
     "jaxcnn.train.duration": (
         "Duration",
@@ -333,16 +352,19 @@ _FROM = {
         "Adam",
         "Optax",
         "RMSProp",
+        "SAM",
     ),
     "jaxcnn.train.schedules": (
         "Constant",
         "Cosine",
+        "Exponential",
         "OneCycle",
         "Plateau",
+        "Polynomial",
         "Rising",
         "StepDecay",
     ),
-    "jaxcnn.train.step": ("EMA",),
+    "jaxcnn.train.averages": ("EMA", "SWA"),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 

@@ -26,7 +26,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "models": models.models,
     "summary": models.summary,
 }
-DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
+DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "pack": data.pack}
 # Those that take an experiment's flags too, with the class that has their own.
 WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
@@ -91,7 +91,7 @@ def _not_printed(error: OSError) -> int:
 
 
 def _data() -> None:
-    """Prepare and check data sets: jaxcnn data prepare NAME, jaxcnn data check FILE.py."""
+    """Prepare, pack and check data sets: jaxcnn data prepare NAME, data pack SOURCE, data check FILE.py."""
 
 
 def _named(before: tuple[str, ...]) -> dict[str, Callable[..., int | None]]:

@@ -14,10 +14,12 @@ from flax import linen as nn
 from jaxcnn import parts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.examples import Source
+from jaxcnn.data.sampling import Balanced
 from jaxcnn.data.transforms import UNIT, Normalize, Transform
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Task, better, score_of
+from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.batch_norm import NormGroup
 from jaxcnn.train.duration import Duration, epochs, steps
 from jaxcnn.train.groups import Group
@@ -25,7 +27,6 @@ from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.mesh import Parallel
 from jaxcnn.train.optimizers import SGD, Optax, Optimizer
 from jaxcnn.train.schedules import Constant, Plateau, Schedule
-from jaxcnn.train.step import EMA
 from jaxcnn.train.xla_flags import check_flags
 
 
@@ -43,6 +44,8 @@ class Data:
     test_splits: tuple[str, ...] = ("test",)
     """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
     the user's own wish, is no test split any more."""
+    sampling: Balanced | None = None
+    """Balanced() trains on each class equally often, Balanced(weights) in these shares; None: on each image equally."""
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
     preprocess: tuple[Transform, ...] = ()
@@ -51,6 +54,9 @@ class Data:
     """From uint8 to what the model reads; runs on the device, inside the step."""
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
+    repeats: int = 0
+    """How often each image is in its batch, augmented anew each time (repeated augmentation, Hoffer et al. 2020; 3 in
+    ResNet strikes back); 0 and 1: once. An epoch is as many steps as ever, so that it sees one image of so many."""
     evaluation_batch_size: int = 512
     """Over all devices; influences speed, memory and rounding only."""
     evaluation_shape: tuple[int, int, int] | None = None
@@ -83,7 +89,7 @@ class Data:
         for field in ("batch_size", "evaluation_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
-        for field in ("workers", "tolerate_broken", "memory_limit"):
+        for field in ("workers", "tolerate_broken", "memory_limit", "repeats"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
         for field in ("evaluation_splits", "test_splits"):
@@ -149,7 +155,12 @@ class Experiment:
     """Largest global norm of the gradient; None: no clipping."""
     groups: tuple[Group, ...] = ()
     """Parameters by path that are frozen, or have a learning rate or a weight decay of their own."""
-    ema: EMA = EMA()
+    layer_decay: float | None = None
+    """The rate of each layer as a part of that of the one behind it, such as 0.75; the head has the whole rate. For
+    fine-tuning (train/layer_decay.py says what a layer is); None: one rate for all. It multiplies those of `groups`."""
+    ema: Averaging = EMA()
+    """Of the weights, evaluated beside the raw net: exponential, EMA(0.999), or equal, SWA(start=epochs(75)); off by
+    default."""
     init_from: InitFrom = InitFrom()
     """Another run's weights to start from, for fine-tuning."""
     seed: int = 0
@@ -176,6 +187,7 @@ class Experiment:
         parts.check_part("model", self.model, parts.MODEL)
         parts.check_part("optimizer", self.optimizer, parts.OPTIMIZER)
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
+        parts.check_part("ema", self.ema, parts.AVERAGE)
         parts.check_part("task", self.task, parts.TASK)
         parts.check_parts("groups", self.groups, parts.GROUP)
         self._fill_metric("checkpoints")
@@ -187,6 +199,8 @@ class Experiment:
             raise UserError(f"seed is {self.seed}; it must be in [0, 2**32)")
         if self.skip_bad_steps < 0:
             raise UserError(f"skip_bad_steps is {self.skip_bad_steps}; it must not be negative")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1, or None")
         check_flags(self.xla_flags)
         for field in ("duration", "evaluate_every", "log_every"):
             if getattr(self, field).amount == 0:

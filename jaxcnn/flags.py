@@ -187,13 +187,14 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not duration.Duration:
+        optional = info.type == (duration.Duration | None)
+        if info.type is not duration.Duration and not optional:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="N{epochs|steps|examples}",
-            instance_from_str=lambda words: duration.parse(words[0]),
-            is_instance=lambda value: isinstance(value, duration.Duration),
+            metavar="{None}|N{epochs|steps|examples}" if optional else "N{epochs|steps|examples}",
+            instance_from_str=lambda words: None if optional and words[0] == "None" else duration.parse(words[0]),
+            is_instance=lambda value: isinstance(value, duration.Duration) or (optional and value is None),
             str_from_instance=lambda value: [str(value).replace(" ", "")],
         )
 

@@ -33,9 +33,17 @@ GROUP = {
     "match": 'a pattern of parameters, as jc.Group has it: jc.Group("params/backbone/*", freeze=True)',
     "freeze": "whether they stay as they are",
 }
+AVERAGE = {
+    "on": "whether there is an average",
+    "update": "update(average, params, stats, groups, step), the average after a step, as jc.EMA and jc.SWA have it",
+}
 SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
 LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
 MIXING = {"__call__": "__call__(images [B, H, W, C], key) -> mixed images and shares [B] of their own, with jax.numpy"}
+VIEWS = {
+    "log_probabilities": "log_probabilities(model, variables, images [B, H, W, C]) -> logarithms of probabilities "
+    "[B, classes], with jax.numpy"
+}
 DETECTION_LOSS = {
     "parts": "the names of the losses that add up to the whole",
     "losses": "losses(model, variables, batch, *, train, rngs) -> {part: losses [B]}, updated collections",

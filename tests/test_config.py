@@ -25,6 +25,7 @@ from jaxcnn.data.box_rules import BoxRules
 from jaxcnn.data.composed import ComposedCutouts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.folder import Folder
+from jaxcnn.data.label_table import LabelTable
 from jaxcnn.data.paired_folders import PairedFolders
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import HorizontalFlip, Pad
@@ -33,7 +34,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
 from jaxcnn.tasks import classification, losses
-from jaxcnn.train import optimizers, schedules
+from jaxcnn.train import averages, optimizers, schedules
 from jaxcnn.train.schedules import StepDecay
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parent.parent / "experiments").glob("*.py"))
@@ -84,6 +85,7 @@ def test_differences_name_the_field_and_both_values():
         (ComposedCutouts("a"), ComposedCutouts("b")),
         (VOCSegmentation("a"), VOCSegmentation("b")),
         (PairedFolders("a/x", "a/y", ("one",)), PairedFolders("b/x", "c/y", ("one",))),
+        (LabelTable("a.csv", "x"), LabelTable("b.csv", "y")),
     ],
     ids=lambda source: type(source).__name__,
 )
@@ -134,7 +136,7 @@ def test_every_class_that_a_config_can_name_has_a_public_name():
         assert {name for name in classes(encode(model)) if not name.startswith("jaxcnn:")} == set()
     for file in EXPERIMENTS:
         assert {name for name in classes(encode(parse(file, []).experiment)) if not name.startswith("jaxcnn:")} == set()
-    for module in (transforms, optimizers, schedules, losses, classification):
+    for module in (transforms, averages, optimizers, schedules, losses, classification):
         for name, value in vars(module).items():
             if (
                 isinstance(value, type)

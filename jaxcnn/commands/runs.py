@@ -13,6 +13,7 @@ from jaxcnn.text import table
 Run = Annotated[pathlib.Path, tyro.conf.Positional]
 Checkpoint = Annotated[str, tyro.conf.arg(help="latest, best or a step.")]
 Trust = Annotated[bool, tyro.conf.arg(help="Run the own code of a run that you did not start here; look at it first.")]
+ViewsName = Literal["flips", "ten-crop", "dense"]
 ExplainMethod = Literal[
     "prediction", "cam", "gradcam", "occlusion", "features", "receptive-field", "filters", "templates"
 ]
@@ -29,6 +30,8 @@ def evaluate(
     masks: str | None = None,
     annotations: str | None = None,
     protocol: str | None = None,
+    views: ViewsName | None = None,
+    sides: str | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> None:
@@ -46,6 +49,9 @@ def evaluate(
       masks: The folder of the masks of --images, for segmentation.
       annotations: The boxes of --images, in COCO's JSON.
       protocol: Measure boxes by voc07, voc10 or coco and not as the run did.
+      views: Look at each image several times and average the probabilities: flips, ten-crop (crops of training's size)
+        or dense (the whole image, fully connected layers as convolutions).
+      sides: Of the images for --views, in pixels: 256, or for dense several, 256,384,512; default as the run has it.
       json: Print JSON.
     """
     from jaxcnn.runs.display import result_table
@@ -55,7 +61,8 @@ def evaluate(
     _trust(run, trust)
     given = {"path": folder, "images": images, "masks": masks, "annotations": annotations}
     paths = {field: path for field, path in given.items() if path is not None}
-    result = evaluate_run(run, split, checkpoint, data_dir, paths, protocol)
+    _check_sides(views, sides)
+    result = evaluate_run(run, split, checkpoint, data_dir, paths, protocol, views, sides)
     show(result, result_table(result, open_run(run).roles()), json)
 
 
@@ -68,6 +75,8 @@ def predict(
     top: int = 5,
     out: pathlib.Path | None = None,
     coco: pathlib.Path | None = None,
+    views: ViewsName | None = None,
+    sides: str | None = None,
     trust: Trust = False,
     json: bool = False,
 ) -> int:
@@ -86,6 +95,8 @@ def predict(
       top: How many classes a classifier names; how many boxes are printed, of those with a score of at least 0.2.
       out: The folder for the pictures of tasks that draw, such as segmentation; default RUN/predictions.
       coco: Write all boxes to this file in COCO's form for results.
+      views: Look at each image several times, as in jaxcnn evaluate.
+      sides: Of the images for --views, in pixels.
       json: Print JSON: a list of {"image", "classes": [[name, probability], ...]} (of a classifier), {"image",
         "detections": [{"class", "score", "box": [xmin, ymin, xmax, ymax]}, ...]} (of a detector, every box), or
         {"image", "error"}.
@@ -101,7 +112,8 @@ def predict(
     _trust(run, trust)
     if coco is not None:
         check_detects(load_experiment(open_run(run)), "--coco")
-    found = predict_run(run, list(images), checkpoint, averaged=ema, top=top)
+    _check_sides(views, sides)
+    found = predict_run(run, list(images), checkpoint, averaged=ema, top=top, views=views, sides=sides)
     predictions = [each for each in found if isinstance(each, Prediction)]
     rows = [
         ("" if number else prediction.image, *row)
@@ -211,7 +223,7 @@ def export(
     run: Run,
     /,
     out: pathlib.Path,
-    format: Literal["safetensors", "npz", "jax"] | None = None,
+    format: Literal["safetensors", "npz", "jax", "onnx"] | None = None,
     names: str = "jaxcnn",
     checkpoint: Checkpoint = "latest",
     averaged: bool = False,
@@ -223,7 +235,8 @@ def export(
     Args:
       run: A run directory.
       out: The file. Its ending says the format.
-      format: safetensors and npz hold the weights, jax the program, for jax.export without this package.
+      format: safetensors and npz hold the weights; jax the program, for jax.export without this package, and onnx
+        as ONNX's graph.
       names: Of the arrays: jaxcnn, or another library's whose net of this kind loads them, torchvision or timm.
       averaged: The average of the weights.
       batch: How many images a program takes; default any number.
@@ -232,11 +245,11 @@ def export(
 
     chosen = format or next((kind for kind in get_args(Format) if out.suffix == f".{kind}"), None)
     if chosen is None:
-        raise UserError(f"{out}: name it .safetensors, .npz or .jax, or give --format")
+        raise UserError(f"{out}: name it .safetensors, .npz, .jax or .onnx, or give --format")
     _trust(run, trust)
     found = export_run(run, out, chosen, names=names, checkpoint=checkpoint, averaged=averaged, batch=batch)
     what = f"{found.arrays} arrays by {found.names}'s names" if found.names else "a program"
-    notes = "" if found.names else f"; notes in {notes_beside(found.file)}"
+    notes = f"; notes in {notes_beside(found.file)}" if chosen == "jax" else ""
     show_lines(f"{found.file}: {what}, {found.parameters:,} parameters{notes}")
 
 
@@ -262,6 +275,11 @@ def replay(run: Run, /, step: int, trust: Trust = False, json: bool = False) -> 
     # Text, because JSON has no nan.
     shown = found | {name: repr(found[name]) for name in ("loss", "grad_norm")}
     show(shown, table(("", f"step {step:,}"), rows), json)
+
+
+def _check_sides(views: str | None, sides: str | None) -> None:
+    if sides is not None and views is None:
+        raise UserError("--sides is of --views: name them too, such as --views ten-crop")
 
 
 def _trust(run: pathlib.Path, trust: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.data.encoded import Encoded
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.errors import UserError
 
@@ -26,6 +27,8 @@ WANTED = {
     "area": "float32 [N]",
     "proposals": "float32 [P, 4]",
     "points": "float32 [N, 2]",
+    "labels": "int32 [N]",
+    "unsure": "int32 [N]",
 }
 FLAGS = ("difficult", "crowd")
 """Parts of boxes that a source may leave out: no box is so."""
@@ -55,7 +58,9 @@ def check_example(examples: Examples, i: int, example: Any, names: Iterable[str]
     except (TypeError, KeyError, IndexError):
         checked = _with_known(examples, i, example, tuple(names))
     image = checked["image"]
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size):
+    if not isinstance(image, Encoded) and not (
+        isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size
+    ):
         raise UserError(f"{examples.where(i)}: the image is {described(image)}, but {image_wanted(image)}")
     for name, part in checked.items():
         if name == "label":
@@ -220,8 +225,10 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
     it came from. UserError for others."""
     if isinstance(example, dict):
         known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
-        if isinstance(image := example.get("image"), np.ndarray):
+        if isinstance(image := example.get("image"), np.ndarray | Encoded):
             known |= {name: of(image) for name, of in PLACED.items()}
+        if "labels" in example:
+            known["unsure"] = np.zeros(0, np.int32)
         if isinstance(boxes := example.get("boxes"), np.ndarray) and boxes.shape[1:] == (4,):
             known["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         if not set(names) - (known | example).keys():
@@ -229,6 +236,8 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
     lacking = "proposals" in names and not (isinstance(example, dict) and "proposals" in example)
     hint = "; WithProposals adds proposals to a source" if lacking else ""
+    if "labels" in names and isinstance(example, dict) and "classes" in example:
+        hint = "; ImageLabels(source) makes labels of boxes"
     raise UserError(
         f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}{hint}"
     )
@@ -262,6 +271,17 @@ def _of_boxes(name: str, dtype: type) -> Callable[[Examples, int, Example], None
                 examples.where(i),
                 f"box {number} is of class {value[number]}, outside [0, {len(examples.classes)}); classes count from 0",
             )
+
+    return check
+
+
+def _of_image(name: str) -> Callable[[Examples, int, Example], None]:
+    """The check of a list of classes of an image."""
+
+    def check(examples: Examples, i: int, example: Example) -> None:
+        _check_array(examples, i, name, example[name], np.int32, ())
+        for number in example[name].tolist():
+            check_label(examples, i, number)
 
     return check
 
@@ -311,5 +331,7 @@ _CHECKS: dict[str, Callable[[Examples, int, Example], None]] = {
     "proposals": lambda examples, i, example: check_proposals(
         examples, i, example["proposals"], example["image"].shape[:2]
     ),
+    "labels": _of_image("labels"),
+    "unsure": _of_image("unsure"),
     "points": lambda examples, i, example: check_points(examples, i, example["points"], example["image"].shape[:2]),
 }

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
-from jaxcnn.data.splits import labels_of
+from jaxcnn.data.examples import Example, Examples, Source, check_index
+from jaxcnn.data.splits import known_labels
 from jaxcnn.errors import UserError
 
 
@@ -42,7 +42,7 @@ class Few:
         classes = len(whole.classes) if self.classes is None else self.classes
         if classes > len(whole.classes):
             raise UserError(f"Few: {whole.name} has {len(whole.classes)} classes, not {classes}")
-        labels = _labels(whole)
+        labels = known_labels(whole, "Few").tolist()
         of: dict[int, list[int]] = {label: [] for label in range(classes)}
         for row, label in enumerate(labels):
             if label in of:
@@ -79,22 +79,10 @@ class FewExamples:
     def __getitem__(self, i: int) -> Example:
         return self.whole[self.rows[check_index(i, len(self.rows))]]
 
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
+        whole = self.whole
+        return getattr(whole, "encoded", whole.__getitem__)(self.rows[check_index(i, len(self.rows))])
+
     def where(self, i: int) -> str:
         return self.whole.where(self.rows[i])
-
-
-def _labels(examples: Examples) -> list[int]:
-    """The label of each example, -1 of a broken one."""
-    known = labels_of(examples)
-    return [_label(examples, row) for row in range(len(examples))] if known is None else known.tolist()
-
-
-def _label(examples: Examples, row: int) -> int:
-    try:
-        return int(examples[row]["label"])
-    except BrokenExample:
-        return -1
-    except KeyError:
-        raise UserError(
-            f"Few: images of {examples.name} have no label of their own, which classes are told by"
-        ) from None

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from jaxcnn.data.encoded import encoded
 from jaxcnn.data.examples import BrokenExample, Example, Examples, check_index, check_split
 from jaxcnn.data.images import decode
 from jaxcnn.data.splits import sliced
@@ -137,9 +138,16 @@ class FolderExamples:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Example:
+        return self._read(i, decode)
+
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if it can be decoded in part (data/encoded.py). Raises as [i]."""
+        return self._read(i, encoded)
+
+    def _read(self, i: int, decoding: Callable[[bytes, int], Any]) -> Example:
         i = check_index(i, len(self))
         try:
-            return {"image": decode(read_bytes(self.where(i)), self._channels), "label": int(self.labels[i])}
+            return {"image": decoding(read_bytes(self.where(i)), self._channels), "label": int(self.labels[i])}
         except (OSError, ValueError) as cause:
             raise BrokenExample(i, self.where(i), str(cause)) from cause
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcnn.data.checks import FLAGS, IGNORED
+from jaxcnn.data.encoded import Encoded
 from jaxcnn.data.examples import Example
 from jaxcnn.data.images import Method, flip, resize
 
@@ -43,6 +44,10 @@ class Geometry(NamedTuple):
     """How the image is resized."""
     pairs: tuple[tuple[int, int], ...] = ()
     """Points that change places when the image is mirrored: the left and the right eye."""
+    antialias: bool = True
+    """Whether all pixels that a shrunken one covers count, or only the nearest four (bilinear) or sixteen (bicubic)."""
+    shrink_on_load: bool = False
+    """Whether a JPEG that is not decoded yet may be decoded at 1/2, 1/4 or 1/8 of its size first."""
 
 
 UNMOVED = Geometry()
@@ -57,7 +62,7 @@ def move(example: Example, geometry: Geometry) -> Example:
       example: checked parts (data/checks.py).
       geometry: one draw.
     """
-    if geometry is UNMOVED:
+    if geometry is UNMOVED and not isinstance(example["image"], Encoded):
         return example
     size = example["image"].shape[:2]
     moved = example | {"image": move_image(example["image"], geometry)}
@@ -78,14 +83,24 @@ def move(example: Example, geometry: Geometry) -> Example:
     return moved
 
 
-def move_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """uint8 [H, W, C] -> uint8 [H', W', C], which may be a view of it."""
+def move_image(image: np.ndarray | Encoded, geometry: Geometry) -> np.ndarray:
+    """uint8 [H, W, C] -> uint8 [H', W', C], which may be a view of it. Of an encoded image only the window is decoded,
+    if there is one; UserError if that cannot be done.
+    """
+    window, size = geometry.window, geometry.size
+    if isinstance(image, Encoded):
+        if window is None or not _inside(window, image.shape):
+            image = image.decoded()
+        elif size is not None and geometry.shrink_on_load:
+            image, window, size = image.reduced(window, size, geometry.method, geometry.antialias), None, None
+        else:
+            image, window = image.window(window), None
     if geometry is UNMOVED:
         return image
-    if geometry.window is not None:
-        image = _window(image, geometry.window, geometry.value)
-    if geometry.size is not None:
-        image = resize(image, geometry.size, geometry.method)
+    if window is not None:
+        image = _window(image, window, geometry.value)
+    if size is not None:
+        image = resize(image, size, geometry.method, geometry.antialias)
     if geometry.mirror is not None:
         image = flip(image, geometry.mirror)
     if geometry.angle is not None:
@@ -95,7 +110,7 @@ def move_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def move_mask(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H, W] -> uint8 [H', W']: each pixel takes the value of the nearest, and IGNORED outside of the image."""
-    nearest = geometry._replace(value=IGNORED, method="nearest", angle=None)
+    nearest = geometry._replace(value=IGNORED, method="nearest", antialias=True, angle=None)
     moved = move_image(mask[..., None], nearest)
     if geometry.angle is not None:
         moved = _turned(moved, geometry.angle, IGNORED, smooth=False)
@@ -186,11 +201,17 @@ def to_original(boxes: np.ndarray, placement: np.ndarray, size: np.ndarray | Non
     return np.concatenate([low, high], -1)
 
 
+def _inside(window: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
+    """Whether a window reaches over no edge of an image of this shape."""
+    top, left, height, width = window
+    return top >= 0 and left >= 0 and top + height <= shape[0] and left + width <= shape[1]
+
+
 def _window(image: np.ndarray, window: tuple[int, int, int, int], value: int | tuple[int, ...]) -> np.ndarray:
     """The window at (top, left), which may reach over every edge of the image, where it shows the value."""
     top, left, height, width = window
     rows, columns, channels = image.shape
-    if top >= 0 and left >= 0 and top + height <= rows and left + width <= columns:
+    if _inside(window, image.shape):
         return image[top : top + height, left : left + width]
     shown = np.empty((height, width, channels), np.uint8)
     if isinstance(value, int):

@@ -55,6 +55,8 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     if not data:
         raise ValueError("the image is empty (0 bytes)")
+    if data.startswith(jpeg.START) and (pixels := quickly_decoded(data, channels)) is not None:
+        return pixels
     try:
         needed = png.essential(data) if data.startswith(png.SIGNATURE) else data
         with Image.open(io.BytesIO(needed)) as image:
@@ -77,6 +79,31 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         if isinstance(cause, Image.UnidentifiedImageError):
             kind, text = "", f"not an image that Pillow can read (it starts with {data[:8]!r})"
         raise ValueError(f"{kind}{text}") from cause
+
+
+def quickly_decoded(data: bytes, channels: int) -> np.ndarray | None:
+    """The same pixels for a JPEG in two thirds of the time, by simplejpeg; None if Pillow has to look at it.
+
+    Pillow copies the pixels twice, from libjpeg-turbo into its own image and from there.
+    """
+    frame = jpeg.frame_of(data)
+    if frame is None or frame.height * frame.width > LARGEST:
+        return None
+    pixels = jpeg.pixels_of(data, frame, channels)
+    if pixels is not None and frame.described and (turn := turn_of_jpeg(data)) is not None:
+        return np.ascontiguousarray(turn(pixels))
+    return pixels
+
+
+def turn_of_jpeg(data: bytes) -> Callable[[np.ndarray], np.ndarray] | None:
+    """As `turn_of`, of a file whose pixels need not be loaded for it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return turn_of(image)
+    except Exception:  # Pillow says why when it decodes it
+        return None
 
 
 def bound(image) -> None:
@@ -200,16 +227,46 @@ def to_mode(image, mode: str):
     return image if image.mode == mode else image.convert(mode)
 
 
-def resize(image: np.ndarray, size: tuple[int, int], method: Method) -> np.ndarray:
-    """The image at (height, width), by Pillow."""
+def resize(
+    image: np.ndarray,
+    size: tuple[int, int],
+    method: Method,
+    antialias: bool = True,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """The image, or its box (left, top, right, bottom), at (height, width), by Pillow; without `antialias`, bilinear or
+    bicubic, by OpenCV.
+    """
     from PIL import Image
 
     height, width = size
-    if image.shape[:2] == (height, width):
+    if box is None and image.shape[:2] == (height, width):
         return image
+    if not antialias:
+        return _interpolated(image, size, method, box or (0, 0, image.shape[1], image.shape[0]))
     flat = image[..., 0] if image.shape[2] == 1 else image
-    resized = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), Image.Resampling[method.upper()])
+    resampling = Image.Resampling[method.upper()]
+    resized = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), resampling, box)
     return np.asarray(resized).reshape(height, width, image.shape[2])
+
+
+def _interpolated(
+    image: np.ndarray, size: tuple[int, int], method: Method, box: tuple[float, float, float, float]
+) -> np.ndarray:
+    """The box of an image at (height, width): each pixel from those around its middle, however large the box is."""
+    import cv2
+
+    height, width = size
+    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[method]
+    left, top, right, bottom = box
+    if box == (0, 0, image.shape[1], image.shape[0]):
+        resized = cv2.resize(image, (width, height), interpolation=how)
+    else:
+        down, across = (bottom - top) / height, (right - left) / width  # middles to middles
+        to_box = np.array([[across, 0, left + across / 2 - 0.5], [0, down, top + down / 2 - 0.5]])
+        flags = how | cv2.WARP_INVERSE_MAP
+        resized = cv2.warpAffine(image, to_box, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return resized.reshape(height, width, image.shape[2])
 
 
 def shorter_side(shape: tuple[int, ...], size: int) -> tuple[int, int]:

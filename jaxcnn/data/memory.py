@@ -72,8 +72,8 @@ def load(
     """`examples` decoded into Memory, with the transforms that are still to be applied to each.
 
     The deterministic transforms at the front are applied here, once. If the arrays would take more than `limit` bytes,
-    the images differ in shape, or one has more boxes than a batch takes and a crop may change that, both come back as
-    they are.
+    the images differ in shape, one has more boxes than a batch takes and a crop may change that, or a crop shrinks
+    images as it loads them, both come back as they are.
 
     Args:
       examples: any random-access split.
@@ -90,6 +90,8 @@ def load(
     unchanged = (examples, transforms)
     first = tuple(itertools.takewhile(lambda transform: isinstance(transform, DETERMINISTIC), transforms))
     rest = transforms[len(first) :]
+    if any(getattr(transform, "shrink_on_load", False) for transform in rest):
+        return unchanged  # what is in memory must not change pixels
     rng = np.random.default_rng(0)  # which deterministic transforms do not use
 
     def prepared(i: int) -> Example:

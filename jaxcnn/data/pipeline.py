@@ -22,6 +22,7 @@ from jaxcnn.data.examples import BrokenExample, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.preparation import read
+from jaxcnn.data.sampling import BalancedOrder
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 
@@ -59,6 +60,9 @@ class TrainBatches:
     augmentation is drawn from (seed, its position in the stream), whatever process or worker computes it.
     A broken example is replaced by the next good one of the split and marked in "broken"; BrokenExample is raised
     where it is more than `tolerate_broken` examples away.
+
+    With `repeats` R, each example of the stream is there R times, augmented by draws of its own each time. In a batch
+    its copies lie about B / R rows apart, so that what mixes neighbors (tasks/mixing.py) mixes different images.
     """
 
     examples: Examples
@@ -69,6 +73,9 @@ class TrainBatches:
     tolerate_broken: int = 0
     process: int = 0
     processes: int = 1
+    repeats: int = 1
+    order: BalancedOrder | None = None
+    """Of the stream, in the place of shuffled epochs."""
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -81,7 +88,15 @@ class TrainBatches:
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
-        return shuffled_indices(self.seed, len(self.examples), step * self.batch_size, (step + 1) * self.batch_size)
+        rows = np.arange(self.batch_size)
+        apart = np.argsort(rows % self.repeats, kind="stable")
+        places = (step * self.batch_size + apart) // self.repeats
+        start, stop = int(places.min()), int(places.max()) + 1
+        if self.order is not None:
+            stream = self.order.indices(self.seed, start, stop)
+        else:
+            stream = shuffled_indices(self.seed, len(self.examples), start, stop)
+        return stream[places - start]
 
     def __getitem__(self, step: int) -> Batch:
         part = self.batch_size // self.processes

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.data.checks import PLACED, Checked, check_example, described, image_wanted
+from jaxcnn.data.encoded import Encoded
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Field, Fields
-from jaxcnn.data.geometry import MOVED, move
+from jaxcnn.data.geometry import MOVED, move, move_image
 from jaxcnn.data.transforms import Geometric, Transform
 from jaxcnn.errors import UserError
 
@@ -37,7 +38,7 @@ def read(
         is larger, say), its image comes out in another shape, or it has more of a part than the batch has room for.
       UserError: the source or a transform returns something else than images of uint8 and the parts of these fields.
     """
-    given = examples[i]
+    given = stored(examples, i) if transforms else examples[i]
     example = given if isinstance(examples, Checked) else check_example(examples, i, given, fields)
     example = transform_example(examples, i, example, transforms, rng)
     for name, part in example.items():
@@ -47,6 +48,14 @@ def read(
         elif name != "label":
             example[name] = padded(examples, i, name, part, fields[name])
     return example
+
+
+def stored(examples: Examples, i: int) -> Example:
+    """Example `i` with its image still encoded, if its source can give it so; its first transform decodes of it what it
+    needs. Raises as the source does.
+    """
+    encoded = getattr(examples, "encoded", None)
+    return examples[i] if encoded is None else encoded(i)
 
 
 def transform_example(
@@ -86,6 +95,8 @@ def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.ran
       TransformMistake: a transform returns something else than an image, does not see a part that lies in the image and
         has to be moved with it, or mirrors points without being told which of them are pairs.
     """
+    if isinstance(example["image"], Encoded):
+        example, transforms = _decoded(example, transforms, rng)
     image = example["image"]
     if MOVED.isdisjoint(example):
         for transform in transforms:
@@ -99,6 +110,18 @@ def transformed(example: Example, transforms: tuple[Transform, ...], rng: np.ran
             f"after the transforms ({_names(transforms)}) the image is {described(image)}, but {image_wanted(image)}"
         )
     return example | {"image": image}
+
+
+def _decoded(
+    example: Example, transforms: tuple[Transform, ...], rng: np.random.Generator
+) -> tuple[Example, tuple[Transform, ...]]:
+    """An example whose image is decoded, as far as its first transform needs it, and the transforms that are left."""
+    first = transforms[0] if transforms else None
+    if not isinstance(first, Geometric) or type(first).__call__ is not Geometric.__call__:
+        return example | {"image": example["image"].decoded()}, transforms
+    if not MOVED.isdisjoint(example):
+        return _with_its_parts(example, first, rng), transforms[1:]
+    return example | {"image": move_image(example["image"], first.draw(example["image"].shape, rng))}, transforms[1:]
 
 
 def _with_its_parts(example: Example, transform: Transform, rng: np.random.Generator) -> Example:

@@ -110,6 +110,14 @@ class Sliced:
         except BrokenExample as error:
             raise BrokenExample(i, error.where, error.cause) from error
 
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
+        examples, index = self.locate(i)
+        try:
+            return getattr(examples, "encoded", examples.__getitem__)(index)
+        except BrokenExample as error:
+            raise BrokenExample(i, error.where, error.cause) from error
+
     def locate(self, i: int) -> tuple[Examples, int]:
         """The split that example `i` is of, and its index there."""
         i = check_index(i, len(self))
@@ -146,6 +154,24 @@ def labels_of(examples: Examples) -> np.ndarray | None:
             f"{examples.name}/{examples.split}: `labels` has the shape {labels.shape}; it must be [{len(examples)}]"
         )
     return labels
+
+
+def known_labels(examples: Examples, asked: str) -> np.ndarray:
+    """The label of each example, int64 [N], -1 of a broken one. Where they are not known the whole split is read:
+    seconds for ten thousand small images. UserError, which names who asked, if the images have none."""
+    known = labels_of(examples)
+    return np.array([_label(examples, i, asked) for i in range(len(examples))], np.int64) if known is None else known
+
+
+def _label(examples: Examples, i: int, asked: str) -> int:
+    try:
+        return int(examples[i]["label"])
+    except BrokenExample:
+        return -1
+    except KeyError:
+        raise UserError(
+            f"{asked}: images of {examples.name} have no label of their own, which classes are told by"
+        ) from None
 
 
 def classes_without_images(examples: Examples) -> list[str]:

@@ -8,7 +8,7 @@ preparation leaves nothing that is taken for a dataset).
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcnn.data.box_rules import BoxRules, Note, ruled
 from jaxcnn.data.checks import IGNORED, check_label
+from jaxcnn.data.encoded import encoded
 from jaxcnn.data.examples import BrokenExample, Example, check_index, check_split
 from jaxcnn.data.images import decode
 from jaxcnn.data.masks import MaskValues, decode_mask
@@ -199,11 +200,18 @@ class TfdsExamples:
         return len(self._records)
 
     def __getitem__(self, i: int) -> Example:
+        return self._read(i, decode)
+
+    def encoded(self, i: int) -> Example:
+        """Example `i`, its image encoded if it can be decoded in part (data/encoded.py). Raises as [i]."""
+        return self._read(i, encoded)
+
+    def _read(self, i: int, decoding: Callable[[bytes, int], Any]) -> Example:
         i = check_index(i, len(self))
         try:
             record = self._records[i]
             part: Any = record[self._part] if self._part else None
-            image = decode(record[self._image], self._channels)
+            image = decoding(record[self._image], self._channels)
             if self._values is not None:
                 return {"image": image, "mask": self._values.to_classes(decode_mask(part))}
             boxes: Example = {}

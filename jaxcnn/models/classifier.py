@@ -74,6 +74,19 @@ class Classifier(nn.Module):
         """The final map -> logits [B, classes] float32."""
         return self.head(final, train=train)
 
+    def score_map(self, images: jax.Array) -> jax.Array:
+        """Class scores at every place of the final map that the head fits, [B, H, W, C] -> [B, h, w, classes] float32:
+        the net without dropout, and the head's layers as convolutions.
+
+        Raises:
+          UserError: the head cannot do that, or the images are too small for its window.
+        """
+        if not hasattr(self.head, "score_map"):
+            raise UserError(
+                f"a map of class scores needs a head such as FC or GAP, and {type(self.head).__name__} has no score_map"
+            )
+        return self.head.score_map(self.features(images, train=False)["final"])
+
     def outputs(self, images: jax.Array, *, train: bool) -> Outputs:
         """Logits, and in training those of the auxiliary heads; `init` through this method makes their variables.
 

@@ -1,12 +1,23 @@
 """Heads: from the last feature map to logits. FC flattens a fixed grid, GAP averages over all positions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jaxcnn.errors import UserError
-from jaxcnn.models.layers import INITIALIZERS, Activation, Dtype, Init, activate, adaptive_avg_pool, at_least_float32
+from jaxcnn.models.layers import (
+    INITIALIZERS,
+    Activation,
+    Dtype,
+    Init,
+    activate,
+    adaptive_avg_pool,
+    at_least_float32,
+)
 
 
 class FC(nn.Module):
@@ -59,6 +70,37 @@ class FC(nn.Module):
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return self._dense(self.classes, names[-1], 0.0)(x).astype(jnp.float32)
 
+    def score_map(self, x: jax.Array) -> jax.Array:
+        """The scores at every place of the window `grid` in the map, [B, H, W, C] -> [B, H - h + 1, W - w + 1, classes]
+        float32: the layers as convolutions, without dropout, and nothing pooled (Long et al. 2015, section 3.1).
+
+        Raises UserError if the map is smaller than the window, or no window is known.
+        """
+        grid = self.grid
+        for number, name in enumerate(self.layer_names):
+            kernel, bias = _variables(self, name)
+            if number == 0:
+                rows, channels = kernel.shape[0], x.shape[-1]
+                side = math.isqrt(rows // channels)
+                if grid is None and side * side * channels != rows:
+                    raise UserError(
+                        f"the head's {name} reads a map of {rows // channels} positions that is not square; give the "
+                        "head its height and width as grid"
+                    )
+                grid = grid or (side, side)
+                if x.shape[1] < grid[0] or x.shape[2] < grid[1]:
+                    raise UserError(
+                        f"the head's window is {grid[0]}x{grid[1]} and the net's last map of this image "
+                        f"{x.shape[1]}x{x.shape[2]}; give larger images"
+                    )
+                kernel = kernel.reshape(*grid, channels, kernel.shape[-1])
+            else:
+                kernel, x = kernel[None, None], activate(x, self.activation)
+            x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = x + bias
+        return x.astype(jnp.float32)
+
     def _dense(self, width: int, name: str, bias: float) -> nn.Dense:
         return nn.Dense(
             width,
@@ -87,6 +129,17 @@ class GAP(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         dense = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INITIALIZERS[self.kernel_init], name="fc")
         return dense(x).astype(jnp.float32)
+
+    def score_map(self, x: jax.Array) -> jax.Array:
+        """The scores at every position, [B, H, W, C] -> [B, H, W, classes] float32; the logits are their mean."""
+        x, kernel, bias = promote_dtype(x, *_variables(self, "fc"), dtype=self.dtype)
+        return (x @ kernel + bias).astype(jnp.float32)
+
+
+def _variables(head: nn.Module, layer: str) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of one of its layers."""
+    stored = head.variables["params"][layer]
+    return stored["kernel"], stored["bias"]
 
 
 class HintRegressor(nn.Module):

@@ -10,12 +10,15 @@ import numpy as np
 from flax.errors import FlaxError
 
 from jaxcnn.data.preparation import transformed
+from jaxcnn.data.sampling import Balanced
 from jaxcnn.data.synthetic import Synthetic, parts_of
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.tasks.distillation import distillation_of
-from jaxcnn.train.duration import steps
+from jaxcnn.tasks.views import Dense, Flips, TenCrop, views_of
+from jaxcnn.train.duration import in_steps, steps
+from jaxcnn.train.optimizers import with_learning_rate
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
 LONGEST, SMALL = 256, 128
@@ -56,6 +59,7 @@ def debug(experiment: Experiment) -> Experiment:
         batch_size=batch,
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
+        sampling=None if data.sampling is None else Balanced(),  # a class may have no image
     )
     schedule: Any = experiment.schedule
     if isinstance(schedule, StepDecay):
@@ -67,13 +71,17 @@ def debug(experiment: Experiment) -> Experiment:
     task: Any = experiment.task
     if (taught := distillation_of(task)) is not None:  # a teacher's weights know nothing of made-up images
         task = dataclasses.replace(task, distillation=dataclasses.replace(taught, run=None))
+    views = views_of(task)
+    if views is not None and data.image_shape != experiment.data.image_shape:
+        # Those of the user's own may not fit.
+        smaller = views.smaller(data.image_shape[:2]) if isinstance(views, Dense | Flips | TenCrop) else None
+        task = dataclasses.replace(task, views=smaller)
     group = experiment.bn_group
-    optimizer: Any = experiment.optimizer
-    rate = optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
+    rate = experiment.optimizer.learning_rate * min(1.0, batch / experiment.data.batch_size)
     every = steps(6 if large else 3)
     return dataclasses.replace(
         experiment,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate),
+        optimizer=with_learning_rate(experiment.optimizer, rate),
         parallel=dataclasses.replace(
             experiment.parallel, data=-1, fsdp=math.gcd(experiment.parallel.fsdp, jax.device_count())
         ),
@@ -81,6 +89,8 @@ def debug(experiment: Experiment) -> Experiment:
         data=data,
         task=task,
         schedule=schedule,
+        ema=in_steps(experiment.ema, lambda _: 3),
+        groups=in_steps(experiment.groups, lambda _: 3),
         duration=steps(6),
         evaluate_every=every,
         log_every=steps(2),

@@ -21,6 +21,7 @@ from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.metrics.average_precision import check_protocol
+from jaxcnn.runs import views as views_of_runs
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
@@ -177,7 +178,7 @@ def evaluation_batches(
 
 
 def nets_of(state: TrainState) -> dict[str, tuple[Any, Any]]:
-    """{suffix of the split's name: (params, stats)}: the raw net and, with EMA, the averaged one."""
+    """{suffix of the split's name: (params, stats)}: the raw net and, with an average, the averaged one."""
     nets = {"": (state.params, state.stats)}
     if state.average is not None:
         nets["_ema"] = (state.average.params, state.average.stats)
@@ -191,15 +192,18 @@ def evaluate_run(
     data_dir: str | None = None,
     paths: Mapping[str, str] = MappingProxyType({}),
     protocol: str | None = None,
+    views: views_of_runs.Name | None = None,
+    sides: str | None = None,
 ) -> Metrics:
     """Metrics of a saved run on `split` (default: its test and evaluation splits): the training's own figures, exactly.
 
     With `paths` the examples lie elsewhere, see other_source.source_at; their class names must be the run's. With
-    `protocol` boxes are measured by this one (metrics/average_precision.py).
+    `protocol` boxes are measured by this one (metrics/average_precision.py). With `views` each image is looked at
+    several times, at these `sides` (runs/views.py).
 
     Raises:
       UserError: as load_run and source_at; the split does not exist, or its classes are not those that the run was
-        trained on; there is no such protocol, or the run does not detect.
+        trained on; there is no such protocol, or the run does not detect; `views` do not fit the net or the run.
     """
     if protocol is not None:
         check_protocol(protocol, "--protocol")
@@ -207,6 +211,8 @@ def evaluate_run(
     experiment = restored.experiment
     if protocol is not None:
         experiment = _measured_by(experiment, protocol)
+    if views is not None:
+        experiment = views_of_runs.with_named_views(experiment, views, sides)
     data = experiment.data
     if data_dir is not None:
         data = dataclasses.replace(data, data_dir=data_dir)

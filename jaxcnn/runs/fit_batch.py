@@ -11,8 +11,8 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.memory import batch_unit, device_memory, gib, is_out_of_memory, largest_batch
 from jaxcnn.runs.program import compile_step
+from jaxcnn.runs.setup import optimizer_of, resolved
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.optimizers import build_optimizer
 
 SPARE = 0.25
 
@@ -50,7 +50,8 @@ def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     if limit is None:
         limit = int(device_memory(mesh) * (1 - SPARE if jax.default_backend() == "cpu" else 1))
     constant = lambda step: jnp.float32(0)  # noqa: E731
-    optimizer = build_optimizer(experiment.optimizer, constant, experiment.clip_norm, experiment.groups)
+    experiment = resolved(experiment, lambda _: 1)  # at which step something begins changes no memory
+    optimizer = optimizer_of(experiment, constant)
 
     def needs(size: int) -> int:
         data = dataclasses.replace(experiment.data, batch_size=size)

@@ -39,7 +39,6 @@ from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
-from jaxcnn.train.groups import group_lines
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
@@ -167,8 +166,7 @@ class _Loop:
             with self.events.phase("compile"):
                 self.evaluation_step = self.stepper.compile_evaluation()
             display.line(f"evaluation step compiled: {self.evaluation_step}")
-        groups = group_lines(self.stepper.abstract.params, plan.experiment.groups)
-        for line in (*groups, *(f"warning: {warning}" for warning in plan.warnings())):
+        for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in plan.warnings())):
             display.line(line)
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),

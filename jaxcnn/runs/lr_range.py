@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.run import train
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.train.duration import steps
-from jaxcnn.train.optimizers import Optax
+from jaxcnn.train.optimizers import Optax, mover_of, with_learning_rate
 from jaxcnn.train.schedules import Rising
 
 WIDTH = 1 / 25
@@ -59,7 +58,7 @@ def lr_range(
       UserError: the optimizer is an optax transformation; the rates are not 0 < low < high; the loss was not
         finite from the start, or does not fall.
     """
-    if isinstance(experiment.optimizer, Optax):
+    if isinstance(mover_of(experiment.optimizer), Optax):
         raise UserError(
             "an optax transformation has its rate within, and others cannot be tried; take jc.SGD or jc.Adam"
         )
@@ -67,10 +66,9 @@ def lr_range(
         raise UserError(f"the rates rise from {low:g} to {high:g}; they must be above 0, and the second the higher")
     if length < 10:
         raise UserError(f"{length} steps are too few to see anything; take at least 10")
-    optimizer: Any = experiment.optimizer
     tried = dataclasses.replace(
         experiment,
-        optimizer=dataclasses.replace(optimizer, learning_rate=high),
+        optimizer=with_learning_rate(experiment.optimizer, high),
         schedule=Rising(low / high),
         data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=()),
         duration=steps(length),

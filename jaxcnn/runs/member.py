@@ -179,6 +179,8 @@ def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> Tra
         data.tolerate_broken,
         jax.process_index(),
         jax.process_count(),
+        max(1, data.repeats),
+        plan.order,
     )
 
 

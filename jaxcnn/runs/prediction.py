@@ -22,6 +22,7 @@ from jaxcnn.files import read_bytes
 from jaxcnn.runs.evaluation import nets_of
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import batch_fields
+from jaxcnn.runs.views import Name, with_named_views
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Answer, Placing, inputs_of
 
@@ -164,17 +165,25 @@ def load_net(
     restored = load_run(path, checkpoint, experiment)
     nets = nets_of(restored.state)
     if averaged and "_ema" not in nets:
-        raise UserError(f"{path} keeps no average of its weights (its ema.decay is 0)")
+        raise UserError(f"{path} keeps no average of its weights (its ema is off)")
     params, stats = nets["_ema" if averaged else ""]
     return Net(restored.experiment, restored.classes, {"params": params, **stats}, restored.step)
 
 
 def predict_run(
-    path: pathlib.Path, images: list[pathlib.Path], checkpoint: str = "latest", *, averaged: bool = False, top: int = 5
+    path: pathlib.Path,
+    images: list[pathlib.Path],
+    checkpoint: str = "latest",
+    *,
+    averaged: bool = False,
+    top: int = 5,
+    views: Name | None = None,
+    sides: str | None = None,
 ) -> list[Prediction | Failure]:
     """What the net says about each image file, prepared as the run's evaluation images were.
 
-    `top` is how many of the most probable classes a classifier names.
+    `top` is how many of the most probable classes a classifier names; with `views` each image is looked at several
+    times, at these `sides` (runs/views.py).
 
     A folder stands for its images, as in `listed`. An image that cannot be read, or does not get the size that the net
     takes, is a Failure and costs the others nothing.
@@ -184,6 +193,8 @@ def predict_run(
     """
     files = listed(images)
     net = load_net(path, checkpoint, averaged=averaged)
+    if views is not None:
+        net = dataclasses.replace(net, experiment=with_named_views(net.experiment, views, sides))
     predictions: list[Prediction | Failure] = []
     for file in files:
         try:

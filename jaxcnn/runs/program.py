@@ -15,13 +15,14 @@ from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shape
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.optimizers import SAM
 from jaxcnn.train.rematerialize import rematerialized
 from jaxcnn.train.step import TrainStep, make_train_step
 
 
 def train_step(
     experiment: Experiment,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     rate: optax.Schedule,
     log_every: int,
 ) -> TrainStep:
@@ -37,6 +38,7 @@ def train_step(
         log_every=log_every,
         skip=experiment.skip_bad_steps,
         groups=experiment.groups,
+        rho=experiment.optimizer.rho if isinstance(experiment.optimizer, SAM) else 0.0,
     )
 
 
@@ -66,7 +68,7 @@ def within_memory(plan: Plan, compile_train: Callable[[], Compiled]) -> Compiled
 def compile_step(
     experiment: Experiment,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     rate: optax.Schedule,
     log_every: int,
 ) -> Compiled:

@@ -18,7 +18,7 @@ from jaxcnn.runs.run_directory import RunDirectory, open_run
 from jaxcnn.runs.setup import abstract_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
-from jaxcnn.train.optimizers import Optax
+from jaxcnn.train.optimizers import Optax, mover_of
 from jaxcnn.train.state import TrainState
 
 
@@ -124,7 +124,8 @@ def other_data(directory: RunDirectory, examples: Examples) -> str | None:
 def stored_state(experiment: Experiment, mesh: Mesh, step: pathlib.Path) -> Any:
     """What a checkpoint of this experiment has, as `abstract_state`, whose optimizer may be known in words alone."""
     expected = abstract_state(experiment, mesh)
-    if not (isinstance(experiment.optimizer, Optax) and experiment.optimizer.transformation is None):
+    optimizer = mover_of(experiment.optimizer)
+    if not (isinstance(optimizer, Optax) and optimizer.transformation is None):
         return expected
     stored: Any = ocp.StandardCheckpointer().metadata(step / "state").item_metadata
     there = stored["opt_state"]

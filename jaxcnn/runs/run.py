@@ -25,6 +25,8 @@ from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
 from jaxcnn.runs.teacher import check_teacher
+from jaxcnn.runs.views import with_views
+from jaxcnn.tasks.views import Views
 
 Image = str | pathlib.Path | np.ndarray
 
@@ -60,6 +62,17 @@ class Run:
     def step(self) -> int:
         """Of the checkpoint."""
         return self.net.step
+
+    def with_views(self, views: Views, side: int | None = None) -> "Run":
+        """The run as it evaluates and predicts with these views of each image, jc.TenCrop(224) say, cut out of images
+        of `side` x `side` pixels; None: of the size that it has.
+
+        Raises UserError if the run does not classify.
+
+        Example: jc.evaluate(run.with_views(jc.TenCrop(224), side=256), "test")
+        """
+        experiment = with_views(self.experiment, views, side)
+        return dataclasses.replace(self, net=dataclasses.replace(self.net, experiment=experiment))
 
     def probabilities(self, images: Image | Sequence[Image]) -> np.ndarray:
         """One image or several -> [B, classes].

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.errors import FlaxError
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from jaxcnn.data.box_rules import counts, notes_of
@@ -18,6 +19,7 @@ from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
 from jaxcnn.data.preparation import read
+from jaxcnn.data.sampling import BalancedOrder, order_of
 from jaxcnn.data.splits import classes_without_images, open_split, shared
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
@@ -25,10 +27,13 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
+from jaxcnn.tasks.views import evaluated_with, views_of
 from jaxcnn.train import mesh as meshes
+from jaxcnn.train.averages import SWA
 from jaxcnn.train.batch_norm import check_group
-from jaxcnn.train.duration import Duration
-from jaxcnn.train.groups import check_groups
+from jaxcnn.train.duration import Duration, in_steps
+from jaxcnn.train.groups import check_groups, group_lines
+from jaxcnn.train.layer_decay import layer_lines, layer_rates
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.schedules import Plateau, StepDecay, make_rate
 from jaxcnn.train.state import TrainState, create_state
@@ -52,7 +57,9 @@ class Plan:
     log_every: int
     checkpoint_every: int
     rate: optax.Schedule
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
+    order: BalancedOrder | None = None
+    """Of the training examples, if it is not that of shuffled epochs."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,6 +88,14 @@ class Plan:
                     f"the run ends at step {self.total}, before {len(late)} of the {len(milestones)} "
                     f"schedule.milestones ({', '.join(map(str, late))})"
                 )
+        found += [
+            f"groups: {group.match!r} is frozen until step {group.release:,}, and the run ends at step {self.total:,}"
+            for group in self.experiment.groups
+            if group.release >= self.total
+        ]
+        ema = self.experiment.ema
+        if isinstance(ema, SWA) and ema.start.amount > self.total:
+            found.append(f"ema averages from step {ema.start.amount:,.0f} on, and the run ends at step {self.total:,}")
         for name, examples in (self.evaluations | self.tests).items():
             both = shared(self.train, examples)
             if both:
@@ -101,6 +116,14 @@ class Plan:
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 found.append(f"{name} has no image of {', '.join(missing[:5])}{more}")
         return found
+
+    def how_trained(self) -> list[str]:
+        """What each group of parameters holds and which rate each layer has, if there are groups or a decay."""
+        made = self.experiment
+        if not made.groups and made.layer_decay is None:
+            return []
+        params = params_in_order(made)
+        return [*group_lines(params, made.groups), *layer_lines(params, made.layer_decay)]
 
     def dataset(self) -> dict[str, Any]:
         """For environment.json: what makes two sets the same wherever they lie."""
@@ -129,13 +152,13 @@ def initial_state(
 
 def zero_sums(experiment: Experiment) -> Any:
     """The task's sums over no example."""
-    _, sums = _shapes(_ByIdentity(experiment))
+    sums = _shapes(_ByIdentity(experiment))[1]
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
 
 def _state(experiment: Experiment, optimizer: Any, variables: Any, sums: Any, dropout: jax.Array) -> TrainState:
     plateau = experiment.schedule.initial_state() if isinstance(experiment.schedule, Plateau) else None
-    return create_state(variables, optimizer, experiment.ema.decay > 0, plateau, sums, dropout, experiment.groups)
+    return create_state(variables, optimizer, experiment.ema.on, plateau, sums, dropout, experiment.groups)
 
 
 def _init(experiment: Experiment, key: jax.Array) -> Any:
@@ -167,27 +190,54 @@ class _ByIdentity:
 @functools.lru_cache(maxsize=4)
 def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
     experiment = key.experiment
-    optimizer = build_optimizer(
-        experiment.optimizer, lambda step: jnp.float32(0), experiment.clip_norm, experiment.groups
-    )
-    variables, sums = _shapes(key)
+    optimizer = optimizer_of(experiment, lambda step: jnp.float32(0))
+    variables, sums, _ = _shapes(key)
     dropout = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(functools.partial(_state, experiment, optimizer), variables, sums, dropout)
     return meshes.with_shardings(shapes, mesh, experiment.parallel.shard_above)
 
 
 @functools.lru_cache(maxsize=4)
-def _shapes(key: _ByIdentity) -> tuple[Any, Any]:
-    """Shapes of the variables and of the task's sums, traced once for an experiment."""
+def _shapes(key: _ByIdentity) -> tuple[Any, Any, list[str]]:
+    """Shapes of the variables and of the task's sums, and the paths of the parameters in the order in which the model
+    makes them; traced once for an experiment."""
     experiment = key.experiment
     data, random_key = experiment.data, jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(functools.partial(_init, experiment), random_key)
+    order: list[str] = []
+
+    def init(key: jax.Array) -> Any:
+        made = _init(experiment, key)
+        order.extend(flatten_dict(made["params"], sep="/"))  # what comes out is in alphabetical order
+        return made
+
+    variables = jax.eval_shape(init, random_key)
     loss = make_loss(experiment.task, experiment.model, data.normalize, experiment.bn_group)
     size = data.batch_size // experiment.accumulate
     batch = {name: jax.ShapeDtypeStruct((size, *f.shape), f.dtype) for name, f in batch_fields(experiment).items()}
     stats = {name: value for name, value in variables.items() if name != "params"}
     _, (_, sums) = jax.eval_shape(loss, variables["params"], stats, _frozen(experiment), batch, random_key)
-    return variables, sums
+    return variables, sums, order
+
+
+def params_in_order(experiment: Experiment) -> Any:
+    """Shapes of the parameters, in the order in which the model makes them."""
+    variables, _, order = _shapes(_ByIdentity(experiment))
+    flat = flatten_dict(variables["params"], sep="/")
+    return unflatten_dict({path: flat[path] for path in order}, sep="/")
+
+
+def optimizer_of(experiment: Experiment, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """The experiment's optimizer, with its groups and the decay of rates over its layers."""
+    decay = experiment.layer_decay
+    rates = {} if decay is None else layer_rates(params_in_order(experiment), decay)
+    return build_optimizer(experiment.optimizer, rate, experiment.clip_norm, experiment.groups, rates)
+
+
+def resolved(experiment: Experiment, to_steps: Callable[[Duration], int]) -> Experiment:
+    """The experiment with the durations that its train step reads in steps; the same object if it has none."""
+    now = {"groups": in_steps(experiment.groups, to_steps), "ema": in_steps(experiment.ema, to_steps)}
+    changed = {name: part for name, part in now.items() if part is not getattr(experiment, name)}
+    return dataclasses.replace(experiment, **changed) if changed else experiment
 
 
 def frozen_shapes(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
@@ -262,9 +312,7 @@ def make_plan(experiment: Experiment) -> Plan:
         evaluations = open_evaluations(experiment, data.evaluation_splits)
     with _named("data.test_splits"):
         tests = open_evaluations(experiment, data.tested)
-    results = [
-        name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.decay > 0)]
-    ]
+    results = [name + suffix for name in (*evaluations, *tests) for suffix in ("", "_ema")[: 1 + (experiment.ema.on)]]
     if len(set(results)) < len(results):
         raise UserError(
             f"two splits would have one name in result.json, where the averaged net's is SPLIT_ema: {results}"
@@ -278,6 +326,7 @@ def make_plan(experiment: Experiment) -> Plan:
     if not evaluations and isinstance(experiment.schedule, Plateau):
         raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
 
+    order = order_of(data.sampling, train, batch_fields(experiment))
     mesh = meshes.make_mesh(experiment.parallel)
     meshes.check_batch_size(data.batch_size, experiment.accumulate, mesh, "data.batch_size")
     experiment = fitted_evaluation(experiment, mesh, [len(each) for each in (evaluations | tests).values()])
@@ -290,6 +339,8 @@ def make_plan(experiment: Experiment) -> Plan:
     if total < 1:
         raise UserError(f"duration {experiment.duration} is less than one step of {data.batch_size} examples")
     rate = make_rate(experiment.schedule, experiment.optimizer.learning_rate, total, to_steps)
+    experiment = resolved(experiment, to_steps)
+    _check_model(experiment, mesh)
     plan = Plan(
         experiment=experiment,
         train=train,
@@ -301,9 +352,9 @@ def make_plan(experiment: Experiment) -> Plan:
         log_every=max(1, to_steps(experiment.log_every)),
         checkpoint_every=max(1, to_steps(experiment.checkpoints.every)),
         rate=rate,
-        optimizer=build_optimizer(experiment.optimizer, rate, experiment.clip_norm, experiment.groups),
+        optimizer=optimizer_of(experiment, rate),
+        order=order,
     )
-    _check_model(experiment, mesh)
     _check_metrics(experiment, mesh)
     return plan
 
@@ -341,17 +392,20 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     try:
         state = abstract_state(experiment, mesh)
         check_groups(state.params, experiment.groups)
-        if data.evaluation_shape not in (None, data.image_shape):
+        if data.evaluation_shape not in (None, data.image_shape) or views_of(experiment.task) is not None:
             field = "evaluation_shape"
-            images = jax.ShapeDtypeStruct((1, *data.evaluation_shape), jnp.float32)
+            images = jax.ShapeDtypeStruct((1, *data.shape(evaluated=True)), jnp.float32)
             variables = {"params": state.params, **state.stats}
-            jax.eval_shape(functools.partial(experiment.model.apply, train=False), variables, images)
+            jax.eval_shape(evaluated_with(experiment.task, experiment.model), variables, images)
     except UserError as error:
         if field == "image_shape":
             raise
-        raise UserError(f"the model does not take images of data.{field} {data.evaluation_shape}: {error}") from error
+        raise UserError(
+            f"the model does not take images of data.{field} {data.shape(evaluated=True)}: {error}"
+        ) from error
     except (TypeError, ValueError, FlaxError) as error:
-        raise UserError(f"the model does not take images of data.{field} {getattr(data, field)}: {error}") from error
+        shape = data.shape(evaluated=field == "evaluation_shape")
+        raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
 
 
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:

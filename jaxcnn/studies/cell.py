@@ -233,7 +233,7 @@ def _known(what: str, figure: str, known: Sequence[str], of: str = "") -> None:
 def _with_averages(arm: Experiment, splits: Sequence[str]) -> list[str]:
     """The names in lines and figures of these splits, and of the averaged weights on them."""
     own = [line_name({"split": split}) for split in splits]
-    return own + [f"{split}_ema" for split in splits if arm.ema.decay]
+    return own + [f"{split}_ema" for split in splits if arm.ema.on]
 
 
 def _declared(measures: Any) -> Sequence[str]:

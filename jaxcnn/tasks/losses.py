@@ -76,6 +76,17 @@ class FocalLoss:
         return loss if self.gamma == 0 else (-jnp.expm1(-loss)) ** self.gamma * loss
 
 
+def check_weights(field: str, weights: tuple[float, ...] | None) -> None:
+    """Raises UserError, which names the field, unless the weights of classes are finite, at least 0, and not all 0."""
+    if weights is None:
+        return
+    for weight in weights:
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"{field} has the weight {weight}; weights must be at least 0, and finite")
+    if not any(weights):
+        raise UserError(f"{field} are {weights}; one at least must be above 0")
+
+
 def _check_smoothing(share: float) -> None:
     if not 0 <= share < 1:
         raise UserError(f"label_smoothing is {share}; it must be at least 0 and below 1")

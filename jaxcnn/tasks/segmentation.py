@@ -17,7 +17,7 @@ from jaxcnn.metrics.confusion import count, from_words, to_words
 from jaxcnn.metrics.mean_iou import frequency_weighted_iou, iou, mean_accuracy, mean_iou, pixel_accuracy
 from jaxcnn.tasks.class_map import color, overlay_classes
 from jaxcnn.tasks.distillation import Distillation
-from jaxcnn.tasks.losses import CrossEntropy, Loss
+from jaxcnn.tasks.losses import CrossEntropy, Loss, check_weights
 from jaxcnn.tasks.task import Answer, Batch, Direction, Records, Sums, Variables, apply_training, check_classes
 
 UNLABELED = 255
@@ -60,11 +60,9 @@ class Segmentation:
         parts.check_part("task.criterion", self.criterion, parts.LOSS)
         if self.reduction not in ("mean", "sum"):
             raise UserError(f'task.reduction is {self.reduction!r}; it must be "mean" or "sum"')
-        for weight in (self.auxiliary_weight, *(self.class_weights or ())):
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"task has the weight {weight}; weights must be at least 0, and finite")
-        if self.class_weights is not None and not any(self.class_weights):
-            raise UserError(f"task.class_weights are {self.class_weights}; one at least must be above 0")
+        if not 0 <= self.auxiliary_weight < float("inf"):
+            raise UserError(f"task.auxiliary_weight is {self.auxiliary_weight}; it must be at least 0, and finite")
+        check_weights("task.class_weights", self.class_weights)
         if not 0 <= self.ignore <= 255:
             raise UserError(f"task.ignore is {self.ignore}; a mask has values from 0 to 255")
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from typing import Literal, cast
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 from jaxcnn.errors import UserError
 
@@ -33,6 +34,16 @@ class Duration:
         """Optimizer steps, rounded to the nearest: epochs need not be a whole number of batches."""
         examples_per_unit = {"epochs": examples_per_epoch, "steps": batch_size, "examples": 1}[self.unit]
         return round(self.amount * examples_per_unit / batch_size)
+
+
+def in_steps(part: Any, to_steps: Callable[[Duration], int]) -> Any:
+    """A dataclass, or a tuple of them, with each of its own durations in steps; the same object if it has none."""
+    if isinstance(part, tuple):
+        changed = tuple(in_steps(each, to_steps) for each in part)
+        return part if all(new is old for new, old in zip(changed, part, strict=True)) else changed
+    found = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    given = {name: steps(to_steps(value)) for name, value in found.items() if isinstance(value, Duration)}
+    return dataclasses.replace(part, **given) if given else part
 
 
 def epochs(amount: float) -> Duration:

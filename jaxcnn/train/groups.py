@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.train.duration import Duration
 
 Params = Mapping[str, Any]
 
@@ -24,8 +27,17 @@ class Group:
     gradient's norm, and its average is the parameter. It is in checkpoints like any other. Batch norm takes its
     statistics from the batch all the same; `norm="frozen_batch"` of a model does not.
 
+    With `freeze_until` all that holds until then, but that the gradient is computed and thrown away: one program
+    serves the whole run. From there on the parameter is trained, with an optimizer whose state is new. Several groups
+    with rising durations unfreeze a net from its head on, gradually (Howard & Ruder 2018, section 3.3).
+
     Example, VGG-16 as Caffe trained detectors, conv1 and conv2 fixed and biases at twice the rate:
         Experiment(..., groups=(Group("params/backbone/conv[12]_*", freeze=True), Group("*/bias", rate=2.0)))
+    Example, the head alone for an epoch, the last stage with it for another, then all of a ResNet:
+        groups=(
+            Group("params/backbone/layer4*", freeze_until=epochs(1)),
+            Group("params/backbone/*", freeze_until=epochs(2)),
+        )
     """
 
     match: str
@@ -35,6 +47,8 @@ class Group:
     weight_decay: float | None = None
     """In place of the optimizer's, for what its `decay` names; None: the same."""
     freeze: bool = False
+    freeze_until: Duration | None = None
+    """How much of the run passes before the parameters are trained; None: none."""
 
     def __post_init__(self):
         for field, least in (("rate", "positive"), ("weight_decay", "at least 0")):
@@ -45,6 +59,17 @@ class Group:
                 raise UserError(f"groups: {field} of {self.match!r} is {value}; it must be {least}, and finite{hint}")
         if self.freeze and (self.rate != 1 or self.weight_decay is not None):
             raise UserError(f"groups: {self.match!r} is frozen, so that it has neither a rate nor a weight decay")
+        if self.freeze_until is not None and (self.freeze or self.freeze_until.amount == 0):
+            why = "freeze=True, which has no end" if self.freeze else "a length of 0"
+            raise UserError(
+                f"groups: {self.match!r} has freeze_until and {why}; give one of both, and a length above 0"
+            )
+
+    @property
+    def release(self) -> int:
+        """The first step that trains it, once durations are in steps (`Plan`)."""
+        assert self.freeze_until is None or self.freeze_until.unit == "steps"
+        return 0 if self.freeze_until is None else int(self.freeze_until.amount)
 
 
 def members(params: Params, groups: Sequence[Group]) -> dict[str, int | None]:
@@ -75,6 +100,18 @@ def joined(*parts: Params) -> Params:
     return _nested(flat, flat)
 
 
+def while_frozen(kept: Params, trained: Params, groups: Sequence[Group], step: jax.Array) -> Params:
+    """`kept` of what a group freezes until after this step, counted from 0, and `trained` of all else."""
+    if all(group.freeze_until is None for group in groups):
+        return trained
+    numbers, old, new = members(trained, groups), _flat(kept), _flat(trained)
+    releases = {path: 0 if number is None else groups[number].release for path, number in numbers.items()}
+    chosen = {
+        path: jnp.where(step < first, old[path], new[path]) if first else new[path] for path, first in releases.items()
+    }
+    return _nested(chosen, chosen)
+
+
 def check_groups(params: Params, groups: Sequence[Group]) -> None:
     """Raises UserError if a group is empty, or nothing is trained."""
     numbers = members(params, groups)
@@ -89,6 +126,11 @@ def check_groups(params: Params, groups: Sequence[Group]) -> None:
         raise UserError(f"groups: {group.match!r} matches no parameter{hint}")
     if numbers and not _flat(split(params, groups)[0]):
         raise UserError("groups: every parameter is frozen, so that nothing would be trained")
+    held = {i for i, group in enumerate(groups) if group.freeze or group.freeze_until is not None}
+    if numbers and set(numbers.values()) <= held:
+        raise UserError(
+            "groups: every parameter is frozen at first, so that nothing would be trained; leave out one group"
+        )
 
 
 def group_lines(params: Params, groups: Sequence[Group]) -> list[str]:
@@ -102,6 +144,7 @@ def group_lines(params: Params, groups: Sequence[Group]) -> list[str]:
         how = []
         if group is not None:
             how += ["frozen"] if group.freeze else []
+            how += [f"frozen until step {group.release:,}"] if group.freeze_until is not None else []
             how += [f"learning rate times {group.rate:g}"] if group.rate != 1 else []
             how += [f"weight decay {group.weight_decay:g}"] if group.weight_decay is not None else []
         name = "the other parameters" if group is None else f"group {group.match}"

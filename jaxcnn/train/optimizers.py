@@ -6,7 +6,7 @@ The learning rate in each is the peak; a schedule (schedules.py) multiplies it.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -18,6 +18,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.train.groups import Group, members
+from jaxcnn.train.layer_decay import scale_by_layer
 
 Decay = Literal["kernels", "all"]
 Rate = optax.Schedule
@@ -198,6 +199,53 @@ class Optax:
         return optax.chain(self.transformation, optax.scale_by_schedule(rate))
 
 
+@dataclasses.dataclass(frozen=True)
+class SAM:
+    """Sharpness-aware minimization (Foret et al. 2021, Algorithm 1): an optimizer that is given the gradient at
+    w + rho g / |g|, g being the gradient at w. Two gradients a step, so that a step takes twice the time.
+
+    Both are of the whole (global) batch, with the same dropout, so that devices and microbatches change nothing. The
+    paper's Algorithm 1 is that as well; its experiments take one g for what each device holds ("m-sharpness", section
+    4.1). Running statistics, loss and metrics are those of the first pass, at w. What a group freezes is not moved to
+    look around, and the norm that is clipped and logged is of the second gradient. A gradient of 0 looks nowhere.
+
+    Example: Experiment(..., optimizer=SAM(SGD(0.1, weight_decay=5e-4), rho=0.05))
+    """
+
+    optimizer: "Optimizer" = SGD()
+    """What moves the weights, or any optax transformation."""
+    rho: float = 0.05
+    """The radius of the neighborhood, in units of the weights; the paper has 0.05 for CIFAR-10 and ImageNet."""
+
+    def __post_init__(self):
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            object.__setattr__(self, "optimizer", Optax.of(self.optimizer))
+        if not 0 < self.rho <= LARGEST:
+            raise UserError(f"optimizer.rho is {self.rho}; it must be positive, and finite")
+        if isinstance(self.optimizer, SAM):
+            raise UserError("optimizer: SAM holds another SAM; give it jc.SGD() or jc.Adam()")
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.learning_rate
+
+    def build(self, rate: Rate) -> optax.GradientTransformation:
+        """What moves the weights; the step computes its gradient (step.py)."""
+        return self.optimizer.build(rate)
+
+
+def mover_of(optimizer: "Optimizer") -> "Optimizer":
+    """What moves the weights: within SAM its own optimizer."""
+    return optimizer.optimizer if isinstance(optimizer, SAM) else optimizer
+
+
+def with_learning_rate(optimizer: "Optimizer", rate: float) -> "Optimizer":
+    """The optimizer with another peak rate."""
+    if isinstance(optimizer, SAM):
+        return dataclasses.replace(optimizer, optimizer=with_learning_rate(optimizer.optimizer, rate))
+    return dataclasses.replace(cast(Any, optimizer), learning_rate=rate)
+
+
 def _meaning(code: CodeType) -> tuple[Any, ...]:
     """What a function does, without its lines and its file."""
     constants = [_meaning(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
@@ -266,16 +314,23 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 def build_optimizer(
-    optimizer: Optimizer, rate: Rate, clip_norm: float | None, groups: Sequence[Group] = ()
-) -> optax.GradientTransformation:
+    optimizer: Optimizer,
+    rate: Rate,
+    clip_norm: float | None,
+    groups: Sequence[Group] = (),
+    layer_rates: Mapping[str, float] = {},
+) -> optax.GradientTransformationExtraArgs:
     """The optax transformation, with the gradient's global norm clipped first if `clip_norm` is given.
 
-    It is of the parameters that no group freezes (groups.py), and each group has its own rate and weight decay.
+    It is of the parameters that no group freezes (groups.py), and each group has its own rate and weight decay; beside
+    that, `layer_rates` multiply the rates (layer_decay.py). Its `update` takes the run's step as `step`, by which a
+    group that is frozen until a step begins.
 
     Raises:
       UserError: a field has a value that cannot be meant (LIMITS), the clip norm is not positive and finite, or a group
         has a weight decay and the optimizer has none.
     """
+    optimizer = mover_of(optimizer)
     for field, (meant, must) in LIMITS.items():
         value = getattr(optimizer, field, None)
         if isinstance(value, int | float) and not meant(value):  # a user's own class may have other things of this name
@@ -283,7 +338,9 @@ def build_optimizer(
     if clip_norm is not None and not 0 < clip_norm <= LARGEST:
         raise UserError(f"clip_norm is {clip_norm}; it must be positive and finite, or None for no clipping")
     built = optimizer.build(rate) if all(g.freeze for g in groups) else _of_groups(optimizer, rate, groups)
-    return built if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), built)
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts += [built, scale_by_layer(layer_rates)] if layer_rates else [built]
+    return optax.with_extra_args_support(built if len(parts) == 1 else optax.chain(*parts))
 
 
 def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> optax.GradientTransformation:
@@ -297,7 +354,8 @@ def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> opt
                     f"groups: {group.match!r} has a weight decay, but {type(optimizer).__name__} has none to replace"
                 )
             changed = dataclasses.replace(cast(Any, optimizer), weight_decay=group.weight_decay)
-        return changed.build(lambda step: group.rate * rate(step))
+        built = changed.build(lambda step: group.rate * rate(step))
+        return built if group.freeze_until is None else _new_until_released(built, group)
 
     def labels(params: Any) -> Any:
         numbers = members(params, groups)
@@ -306,6 +364,19 @@ def _of_groups(optimizer: Optimizer, rate: Rate, groups: Sequence[Group]) -> opt
 
     transformations = {str(i): of_group(group) for i, group in enumerate(groups) if not group.freeze}
     return optax.partition({"rest": optimizer.build(rate), **transformations}, labels)
+
+
+def _new_until_released(
+    transformation: optax.GradientTransformation, group: Group
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation, whose state stays as at the start while the group is frozen."""
+    built = optax.with_extra_args_support(transformation)
+
+    def update(updates: Any, state: Any, params: Any = None, *, step: jax.Array, **more: Any) -> tuple[Any, Any]:
+        updates, after = built.update(updates, state, params, step=step, **more)
+        return updates, jax.tree.map(lambda new, old: jnp.where(step < group.release, old, new), after, state)
+
+    return optax.GradientTransformationExtraArgs(built.init, cast(Any, update))
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:

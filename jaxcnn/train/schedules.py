@@ -1,6 +1,8 @@
 """Learning-rate schedules: each a frozen dataclass that builds step -> multiplier of the optimizer's peak rate.
 
-Every schedule takes a linear warm-up from 0. Steps are optimizer steps, counted from 0.
+All but OneCycle and Rising take a linear warm-up. Its step s of n is at (s + 1) / n of the peak, so that no step is
+wasted (Goyal et al. 2017); with `warmup_from`, f, at f + (1 - f) s / n, as in timm and torch's LinearLR. Steps are
+optimizer steps, counted from 0.
 """
 
 import dataclasses
@@ -23,9 +25,11 @@ class Constant:
     """The peak rate throughout, after the warm-up."""
 
     warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
-        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total)
+        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total, self.warmup_from)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,8 @@ class StepDecay:
     milestones: tuple[Duration, ...] = (epochs(30), epochs(60), epochs(80))
     factor: float = 0.1
     warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
         _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
@@ -47,7 +53,7 @@ class StepDecay:
             raise UserError(f"schedule.milestones are steps {boundaries}: they must rise, and after warm-up ({first})")
         # The warm-up shifts the inner schedule's zero, so the boundaries are shifted back.
         inner = optax.piecewise_constant_schedule(1.0, {boundary - first: self.factor for boundary in boundaries})
-        return _warmed(inner, first, total)
+        return _warmed(inner, first, total, self.warmup_from)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +65,70 @@ class Cosine:
 
     final: float = 0.0
     warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
         _check(0 <= self.final <= 1, "final", self.final, "at least 0 and at most 1")
         first, span = to_steps(self.warmup), total - 1 - to_steps(self.warmup)
         if first and span == 0:
             raise UserError(f"schedule.warmup is {first} steps of {total}: no step is left for the cosine to fall")
-        return _warmed(lambda step: _half_cosine(1.0, self.final, step / max(span, 1)), first, total)
+        return _warmed(lambda step: _half_cosine(1.0, self.final, step / max(span, 1)), first, total, self.warmup_from)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """The rate times `factor` every so often, for as long as the run is (GoogLeNet section 6, Inception-v3 section 8).
+
+    The decays count from the run's first step, as TensorFlow's exponential_decay does, not from the end of the warm-up.
+    `every` is rounded to whole steps.
+    """
+
+    factor: float = 0.97
+    every: Duration = epochs(2.4)
+    staircase: bool = True
+    """Constant between two decays; else the rate falls at every step, by the same factor in the same time."""
+    warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
+        first, every = to_steps(self.warmup), to_steps(self.every)
+        if every < 1:
+            raise UserError(f"schedule.every is {self.every}, which is no whole step of this run: make it longer")
+
+        def schedule(step: Any) -> jax.Array:
+            times = (step + first) // every if self.staircase else (step + first) / every
+            return jnp.float32(self.factor) ** times
+
+        return _warmed(schedule, first, total, self.warmup_from)
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial:
+    """final + (1 - final) (1 - s / n)^power of the peak, s of the n steps after the warm-up being done.
+
+    Power 1 is a straight line, 2 that of LARS in MLPerf, 0.5 that of Caffe's quick GoogLeNet. The first step after the
+    warm-up is at the peak; `final` would be reached by the step after the last, as in Caffe and TensorFlow.
+    """
+
+    power: float = 1.0
+    final: float = 0.0
+    """In units of the peak."""
+    warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
+
+    def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
+        _check(0 < self.power < float("inf"), "power", self.power, "positive, and finite")
+        _check(0 <= self.final <= 1, "final", self.final, "at least 0 and at most 1")
+        first = to_steps(self.warmup)
+        span = max(total - first, 1)
+        left = lambda step: jnp.maximum(span - step, 0) / jnp.float32(span)  # noqa: E731
+        return _warmed(
+            lambda step: self.final + (1 - self.final) * left(step) ** self.power, first, total, self.warmup_from
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +194,15 @@ class Plateau:
     smallest: float = 1e-4
     """The multiplier never falls below this."""
     warmup: Duration = NO_WARMUP
+    warmup_from: float = 0.0
+    """Where the warm-up begins, in units of the peak; 0: at one of its steps."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
         _check(0 < self.factor < 1, "factor", self.factor, "above 0 and below 1")
         _check(self.patience >= 1, "patience", self.patience, "at least 1")
         for field in ("tolerance", "smallest"):
             _check(0 <= getattr(self, field) < 1, field, getattr(self, field), "at least 0 and below 1")
-        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total)
+        return _warmed(optax.constant_schedule(1.0), to_steps(self.warmup), total, self.warmup_from)
 
     def initial_state(self) -> Any:
         return self._transformation().init(jnp.float32(0))
@@ -156,7 +221,7 @@ class Plateau:
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, OneCycle, ..."""
+    """A frozen dataclass that builds step -> multiplier of the peak rate: Constant, StepDecay, Cosine, ..."""
 
     def build(self, total: int, to_steps: ToSteps) -> optax.Schedule:
         """From the run's number of optimizer steps, and what turns a Duration into steps."""
@@ -173,13 +238,15 @@ def make_rate(schedule: Schedule, peak: float, total: int, to_steps: ToSteps) ->
     return lambda step: jnp.asarray(peak * multiplier(step), jnp.float32)
 
 
-def _warmed(schedule: optax.Schedule, warmup: int, total: int) -> optax.Schedule:
-    """Linear warm-up to the peak: step s of the warm-up runs at (s + 1) / warmup, so that no step is wasted at 0."""
+def _warmed(schedule: optax.Schedule, warmup: int, total: int, start: float) -> optax.Schedule:
+    """The schedule behind a linear warm-up to the peak."""
+    _check(0 <= start <= 1, "warmup_from", start, "at least 0 and at most 1")
     if warmup == 0:
         return schedule
     if warmup >= total:
         raise UserError(f"schedule.warmup is {warmup} steps, but the run has {total}: it must end before the run does")
-    return optax.join_schedules([lambda step: (step + 1) / jnp.float32(warmup), schedule], [warmup])
+    rise = lambda step: start + (1 - start) * (step if start else step + 1) / jnp.float32(warmup)  # noqa: E731
+    return optax.join_schedules([rise, schedule], [warmup])
 
 
 def _half_cosine(start: float, end: float, part: Any) -> jax.Array:

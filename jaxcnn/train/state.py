@@ -15,7 +15,7 @@ from jaxcnn.train.groups import Group, split
 
 @flax.struct.dataclass
 class Average:
-    """Exponential moving averages of the parameters, with the number of updates so far."""
+    """Averages of the parameters and statistics, with the number of updates so far."""
 
     params: Any
     stats: Any

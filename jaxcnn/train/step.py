@@ -2,17 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from jaxcnn.errors import UserError
-from jaxcnn.train.groups import Group, joined, split
+from jaxcnn.train.averages import EMA, Averaging
+from jaxcnn.train.groups import Group, joined, split, while_frozen
 from jaxcnn.train.optimizers import at_step
-from jaxcnn.train.state import Average, TrainState
+from jaxcnn.train.state import TrainState
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -22,46 +22,18 @@ LossFn = Callable[[Any, Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any,
 TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 
-@dataclasses.dataclass(frozen=True)
-class EMA:
-    """Exponential moving average of the parameters, evaluated beside the raw ones. Off while `decay` is 0."""
-
-    decay: float = 0.0
-    """Weight of the old average at each step, such as 0.9999; 0 switches the average off."""
-    warm: bool = True
-    """Warm, the decay rises as min(decay, (1 + n) / (10 + n)), n updates so far (TensorFlow's num_updates); not warm,
-    it is `decay` from the first update on."""
-    statistics: Literal["average", "copy"] = "average"
-    """Batch statistics of the averaged net: averaged like the parameters, or the raw net's latest."""
-
-    def __post_init__(self):
-        if not 0 <= self.decay < 1:
-            raise UserError(f"ema.decay is {self.decay}; it must be at least 0 (off) and below 1")
-
-    def update(self, average: Average, params: Any, stats: Any, groups: tuple[Group, ...] = ()) -> Average:
-        """The average after an update; of what the groups freeze it is the parameter."""
-        n = average.count.astype(jnp.float32)
-        decay = jnp.minimum(self.decay, (1 + n) / (10 + n)) if self.warm else jnp.float32(self.decay)
-        blend = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
-        (averages, kept), (trained, _) = split(average.params, groups), split(params, groups)
-        return Average(
-            params=joined(jax.tree.map(blend, averages, trained), kept),
-            stats=stats if self.statistics == "copy" else jax.tree.map(blend, average.stats, stats),
-            count=average.count + 1,
-        )
-
-
 def make_train_step(
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     rate: optax.Schedule,
     *,
     accumulate: int = 1,
     normalizer: Callable[[Batch], jax.Array] = lambda batch: jnp.float32(1),
-    ema: EMA = EMA(),
+    ema: Averaging = EMA(),
     log_every: int = 1,
     skip: int = 0,
     groups: tuple[Group, ...] = (),
+    rho: float = 0.0,
 ) -> TrainStep:
     """(state, frozen, batch) -> (next state, metrics).
 
@@ -70,17 +42,18 @@ def make_train_step(
 
     Args:
       loss_fn: the task's loss; its value is a mean over what it is given, such as its examples.
-      optimizer: an optax transformation that already scales by `rate`.
+      optimizer: an optax transformation that already scales by `rate`, and may ask for the run's `step`.
       rate: step -> learning rate, for the report; the optimizer is brought to the same step.
       accumulate: the batch is cut into this many microbatches, run one after another. Loss and gradient are those of
         the whole batch; batch statistics go through the microbatches in turn: batch norm normalises over one of them.
       normalizer: microbatch -> what the mean in its loss was divided by, such as the pixels that count; a multiple of
         it does as well. Default: the same for each.
-      ema: the moving average of the parameters.
+      ema: the average of the parameters.
       log_every: metric sums start anew after every multiple of it.
       skip: so many steps in a row whose loss or gradient is not finite leave all but the step's number as it was. The
         learning rate goes by that number; what counts updates (Adam's correction, a warm average) does not move.
       groups: of parameters; those that are frozen are in the state, and are handed to the loss as `frozen` are.
+      rho: how far from the parameters, along their gradient, the gradient is taken that moves them (SAM); 0: there.
 
     Metrics: the task's sums since the last multiple of `log_every`, over steps that were not skipped, under "sums";
     `learning_rate`, `grad_norm` (before clipping), `step_loss` (this step's, which is differentiated) and `bad_step`
@@ -92,14 +65,23 @@ def make_train_step(
         trained, fixed = split(state.params, groups)
         if fixed:
             frozen = {**frozen, "params": joined(frozen.get("params", {}), fixed)}
-        grads, stats, sums, loss = _gradients(loss_fn, trained, state.stats, frozen, batch, key, accumulate, normalizer)
-        updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), trained)
+
+        def gradients(params: Any) -> Any:
+            grads, *more = _gradients(loss_fn, params, state.stats, frozen, batch, key, accumulate, normalizer)
+            return while_frozen(jax.tree.map(jnp.zeros_like, grads), grads, groups, state.step), *more
+
+        grads, stats, sums, loss = gradients(trained)
+        if rho:
+            norm = optax.tree.norm(grads)
+            grads, *_ = gradients(optax.tree.add_scale(trained, jnp.where(norm > 0, rho / norm, norm), grads))
+        updates, opt_state = optimizer.update(grads, at_step(state.opt_state, state.step), trained, step=state.step)
         learning_rate = rate(state.step)
         if state.plateau is not None:
             updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
             learning_rate *= state.plateau.scale
-        params = joined(cast(Any, optax.apply_updates(trained, updates)), fixed)
-        average = None if state.average is None else ema.update(state.average, params, stats, groups)
+        moved = while_frozen(trained, cast(Any, optax.apply_updates(trained, updates)), groups, state.step)
+        params = joined(moved, fixed)
+        average = None if state.average is None else ema.update(state.average, params, stats, groups, state.step)
         grad_norm = optax.tree.norm(grads)
         now = state.step + 1
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

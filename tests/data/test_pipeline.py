@@ -106,6 +106,26 @@ def test_the_stream_crosses_epochs_without_a_gap():
     np.testing.assert_array_equal(shuffled_indices(0, 50, 45, 103), stream[45:103])
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_repeats_hold_every_image_of_the_stream_so_often_far_apart_and_augmented_anew(repeats):
+    made = batches(transforms=(Drawn(),), repeats=repeats, batch_size=24)
+    steps = 50 * repeats // 24  # within the first epoch
+    rows = [made.indices(step) for step in range(steps)]
+    stream = np.repeat(shuffled_indices(3, 50, 0, 50), repeats)[: 24 * steps]
+    assert sorted(np.concatenate(rows)) == sorted(stream)
+    for indices in rows:  # what mixes an image with the one before it, round the corner too, mixes two images
+        assert (indices != np.roll(indices, 1)).all()
+    views = [image.tobytes() for image in made[0]["image"]]
+    assert len(set(views)) == len(views)
+    parts = [dataclasses.replace(made, process=process, processes=4)[2] for process in range(4)]
+    equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, made[2])
+
+
+def test_a_batch_without_repeats_is_what_it_was():
+    for step in (0, 3, 40):
+        np.testing.assert_array_equal(batches().indices(step), shuffled_indices(3, 50, 12 * step, 12 * step + 12))
+
+
 @pytest.mark.parametrize("transforms", [AUGMENT, (Drawn(),)])
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_processes_hold_consecutive_parts_of_the_same_global_batch(processes, transforms):

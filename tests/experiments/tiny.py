@@ -3,10 +3,10 @@
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import HorizontalFlip, PadAndCrop
 from jaxcnn.experiment import Checkpoints, Data, Experiment
+from jaxcnn.train.averages import EMA
 from jaxcnn.train.duration import steps
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.step import EMA
 from tests.nets import TinyNet
 
 

@@ -16,10 +16,10 @@ from jaxcnn.runs.loop import run_seeds
 from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.train.averages import EMA
 from jaxcnn.train.duration import steps
 from jaxcnn.train.optimizers import SGD
 from jaxcnn.train.schedules import Plateau
-from jaxcnn.train.step import EMA
 from tests.nets import TinyNet
 from tests.tiny_runs import metrics, truncate_checkpoint
 

@@ -10,7 +10,7 @@ from jaxcnn.studies.cell import check_metrics, epochs_to, metric_names, points, 
 from jaxcnn.studies.neighbours import Neighbours
 from jaxcnn.studies.probes import Cost, Cropped, Generalization, Shifted
 from jaxcnn.studies.study import Claim, Study
-from jaxcnn.train.step import EMA
+from jaxcnn.train.averages import EMA
 from tests.experiments import tiny
 
 

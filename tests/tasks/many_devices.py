@@ -3,7 +3,8 @@
 Writes {devices: {"metrics": {...}, "loss": the training loss of all, "gradient": its norm, "gathers": all-gathers,
 "steps": {microbatches: [loss, norm of the gradient] of a train step}, "detection_steps" and "localization_steps": the
 same of a detector and of a localizer, "region_steps": of Faster R-CNN that learns from all anchors and regions,
-"drawn_steps": from some that are drawn, "mixing_steps": of a classifier with Mixup and CutMix}}.
+"drawn_steps": from some that are drawn, "mixing_steps": of a classifier with Mixup and CutMix,
+"weighting_steps": of one with class weights}}.
 """
 
 import json
@@ -111,6 +112,11 @@ def mixing() -> Experiment:
     return Experiment(TinyNet(), Data((12, 12, 3)), task=Classification(mix=(Mixup(), CutMix())))
 
 
+def weighting(accumulate: int) -> Experiment:
+    task = Classification(class_weights=WEIGHTS[:4])
+    return Experiment(TinyNet(norm=False), Data((12, 12, 3)), task=task, accumulate=accumulate)
+
+
 def regions(accumulate: int, drawn: bool) -> Experiment:
     """Faster R-CNN. Which anchors and regions are drawn depends on the microbatch, unless all are."""
     source = Synthetic(image_shape=(16, 24, 3), classes=3, parts=("boxes",))
@@ -172,6 +178,9 @@ def main(file: pathlib.Path) -> None:
             },
             "mixing_steps": {
                 n: one_step(mixing(), labeled_batch(), sharding) for n in DRAWN_MICROBATCHES.get(devices, ())
+            },
+            "weighting_steps": {
+                n: one_step(weighting(n), labeled_batch(), sharding) for n in MICROBATCHES.get(devices, ())
             },
             "drawn_steps": {
                 n: one_step(regions(n, True), boxes_batch(), sharding, state)

@@ -138,7 +138,7 @@ def test_metrics_are_scikit_learns_on_1_to_8_devices_with_an_uneven_last_batch(t
         assert devices["loss"] == pytest.approx(found["1"]["loss"], rel=1e-6)
         assert devices["gradient"] == pytest.approx(found["1"]["gradient"], rel=1e-6)
         # As many pixels in all, however unevenly they lie in the microbatches.
-        for steps in ("steps", "detection_steps", "localization_steps", "region_steps", "drawn_steps", "mixing_steps"):
+        for steps in (name for name in devices if name.endswith("steps")):
             for microbatches in devices[steps].values():
                 assert microbatches == pytest.approx(found["1"][steps]["1"], rel=1e-5)
         assert devices["gathers"] == 0  # each device counts its own images

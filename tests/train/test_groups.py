@@ -13,15 +13,16 @@ import pytest
 from jaxcnn import config
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
+from jaxcnn.flags import parse
 from jaxcnn.models import create_model
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import initial_state, make_plan
-from jaxcnn.train.duration import steps
-from jaxcnn.train.groups import Group, check_groups, group_lines, joined, split
+from jaxcnn.train.averages import EMA
+from jaxcnn.train.duration import epochs, examples, steps
+from jaxcnn.train.groups import Group, check_groups, group_lines, joined, split, while_frozen
 from jaxcnn.train.optimizers import LAMB, LARS, SGD, Adam, Optax, RMSProp, at_step, build_optimizer
 from jaxcnn.train.schedules import Constant
-from jaxcnn.train.step import EMA
 from tests.compilation import quick
 from tests.runs.test_seeds import make, metrics, train
 
@@ -91,6 +92,41 @@ def test_rates_and_decays_of_groups_against_numpy():
                 np.testing.assert_allclose(trained[name][kind], value - 0.1 / (1 + step) * rate * velocity, rtol=1e-6)
 
 
+@pytest.mark.parametrize("fields", [{}, {"accumulate": 2, "optimizer": Adam(RATE, weight_decay=0.1)}])
+def test_what_is_frozen_for_100_steps_keeps_its_bits_and_then_begins_anew(fields):
+    """Until then the run is that of one that is frozen for good; the next step is the first of a new optimizer."""
+    until = (Group("params/conv1/*", freeze_until=steps(100)),)
+    held = experiment(clip_norm=1.0, groups=until, **fields)
+    first, state, _, measured = stepped(held, 100)
+    _, expected, _, norm = stepped(dataclasses.replace(held, groups=FROZEN), 100)
+    for there, then in ((state, first), (state.average, first.average)):
+        assert bits(there.params["conv1"]) == bits(then.params["conv1"])
+        assert bits(there.params["fc1"]) != bits(then.params["fc1"])
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5)
+    jax.tree.map(close, (state.params, measured["grad_norm"]), (expected.params, norm["grad_norm"]))
+    at_rest = [state.opt_state[1].inner_states["0"] for state in (first, state)]
+    assert bits(at_rest[0])[:-1] == bits(at_rest[1])[:-1]  # the last leaf is the schedule's step
+    _, after, _, _ = stepped(held, 101)
+    moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params["conv1"], after.params["conv1"])
+    if fields:  # Adam's first step is the rate times the sign, whatever the gradient, and the decay
+        sign = moved["kernel"] / RATE - 0.1 * np.asarray(state.params["conv1"]["kernel"])
+        np.testing.assert_allclose(np.abs(sign), 1, rtol=1e-2)
+    else:  # the momentum has nothing but this step's gradient, and the update is the rate times it
+        trace = after.opt_state[1].inner_states["0"].inner_state[1][0].trace["conv1"]
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-7), moved, scaled(trace))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(moved))
+
+
+def scaled(tree):
+    return jax.tree.map(lambda leaf: RATE * leaf, tree)
+
+
+def test_a_gradient_that_is_thrown_away_may_be_not_finite_and_weights_of_minus_0_stay():
+    groups = (Group("params/a", freeze_until=steps(2)),)
+    old, new = {"a": jnp.float32(-0.0)}, {"a": jnp.float32("nan")}
+    assert [bits(while_frozen(old, new, groups, jnp.int32(step))) for step in (1, 2)] == [bits(old), bits(new)]
+
+
 @pytest.mark.parametrize("optimizer", [SGD(), Adam(), RMSProp(), LARS(), LAMB(), Optax.of(optax.adam(1.0))])
 def test_every_optimizer_takes_groups(optimizer):
     """Half of the rate halves the first update, and a group that changes nothing changes nothing."""
@@ -108,31 +144,39 @@ def test_every_optimizer_takes_groups(optimizer):
     np.testing.assert_array_equal(half["b"]["kernel"], same["b"]["kernel"])
 
 
-def test_seeds_that_train_together_stop_and_resume_with_a_frozen_layer(tmp_path):
-    """As one program of two nets, with momentum and an average; the same as without the stop."""
-    groups = (*FROZEN, Group("*/bias", rate=2.0, weight_decay=0.0))
+def test_seeds_that_train_together_stop_and_resume_with_frozen_layers(tmp_path):
+    """As one program of two nets, with momentum and an average; the same as without the stops, one before and one after
+    the release of batch norm, and what is frozen has its first bits."""
+    later = Group("params/bn1/*", freeze_until=examples(6 * 16))
+    groups = (*FROZEN, later, Group("*/bias", rate=2.0, weight_decay=0.0))
     data = dataclasses.replace(make(0).data, evaluation_splits=(), test_splits=())
     experiments = [make(seed, groups=groups, data=data, schedule=Constant(), duration=steps(12)) for seed in (0, 1)]
     whole, stopped = ([tmp_path / name / str(seed) for seed in (0, 1)] for name in ("whole", "stopped"))
     for path in (*whole, *stopped):
         path.parent.mkdir(exist_ok=True)
     _, said = train(whole, experiments)
-    assert "group params/conv1/*: 2 arrays, 224 values, frozen" in said
-    assert "group */bias: 2 arrays, 12 values, learning rate times 2, weight decay 0" in said
-    assert "the other parameters: 2 arrays, 40 values, as the optimizer says" in said
-    asked = itertools.chain([False] * 8, [True], itertools.repeat(False))
-    outcomes, _ = train(stopped, experiments, lambda: next(asked))
-    assert [outcome.state for outcome in outcomes] == ["preempted"] * 2
+    assert "group params/conv1/*: 2 arrays, 224 values, frozen\n" in said
+    assert "group params/bn1/*: 2 arrays, 16 values, frozen until step 6\n" in said
+    assert "group */bias: 1 arrays, 4 values, learning rate times 2, weight decay 0" in said
+    assert "the other parameters: 1 arrays, 32 values, as the optimizer says" in said
+    first = [initial_state(each, build(each)) for each in experiments]
+    for patience in (4, 6):
+        asked = itertools.chain([False] * patience, [True], itertools.repeat(False))
+        outcomes, _ = train(stopped, experiments, lambda asked=asked: next(asked))
+        assert [outcome.state for outcome in outcomes] == ["preempted"] * 2
+        for seed in (0, 1):
+            state = load_run(stopped[seed]).state
+            for part in (state, state.average):
+                held = [bits(part.params[name]) == bits(first[seed].params[name]) for name in ("conv1", "bn1", "fc1")]
+                assert held == [True, state.step <= 6, False]
+    assert state.step > 6
     train(stopped, experiments)
     for seed in (0, 1):
         assert metrics(stopped[seed]) == metrics(whole[seed])
-        first = make_plan(experiments[seed])
-        first = initial_state(first.experiment, first.optimizer)
-        states = [load_run(paths[seed]).state for paths in (whole, stopped)]
-        for state in states:
-            assert bits(state.params["conv1"]) == bits(first.params["conv1"]) == bits(state.average.params["conv1"])
-            assert bits(state.params["fc1"]) != bits(first.params["fc1"])
-        assert bits((states[0].params, states[0].opt_state)) == bits((states[1].params, states[1].opt_state))
+        ours, theirs = (load_run(paths[seed]).state for paths in (stopped, whole))
+        for part in ("params", "stats", "opt_state", "average"):
+            assert bits(getattr(ours, part)) == bits(getattr(theirs, part))
+        assert bits(ours.params["conv1"]) == bits(first[seed].params["conv1"]) == bits(ours.average.params["conv1"])
 
 
 def test_mistakes_are_one_sentence():
@@ -142,6 +186,7 @@ def test_mistakes_are_one_sentence():
         ((Group("batch_stats/*"),), "matches no parameter; there is, for instance, 'params/bn1/bias'"),
         ((Group("*/bias"), Group("params/fc1/bias")), r"'params/fc1/bias' matches belongs to '\*/bias' before it"),
         ((Group("*", freeze=True),), "every parameter is frozen"),
+        ((Group("*1/*", freeze_until=steps(2)),), "every parameter is frozen at first"),
     ):
         with pytest.raises(UserError, match=message):
             check_groups(params, groups)
@@ -151,6 +196,8 @@ def test_mistakes_are_one_sentence():
         ({"rate": 0.0}, "rate of 'x' is 0.0; it must be positive, and finite; freeze=True keeps"),
         ({"weight_decay": -1.0}, "weight_decay of 'x' is -1.0; it must be at least 0"),
         ({"rate": float("nan")}, "rate of 'x' is nan"),
+        ({"freeze": True, "freeze_until": epochs(1)}, "'x' has freeze_until and freeze=True"),
+        ({"freeze_until": epochs(0)}, "'x' has freeze_until and a length of 0"),
         ({"freeze": True, "rate": 2.0}, "frozen, so that it has neither a rate nor a weight decay"),
     ):
         with pytest.raises(UserError, match=message):
@@ -160,10 +207,23 @@ def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match=r"groups is a Group; give a tuple"):
         experiment(groups=Group("x"))
     assert group_lines(params, ()) == []
+    late = make_plan(experiment(groups=(Group("params/conv1/*", freeze_until=epochs(9)),)))
+    assert "groups: 'params/conv1/*' is frozen until step 40, and the run ends at step 24" in late.warnings()
 
 
 def build(made):
     return build_optimizer(made.optimizer, lambda step: 0.1, None, made.groups)
+
+
+def test_when_a_group_is_released_is_a_flag(tmp_path):
+    file = tmp_path / "groups.py"
+    file.write_text(
+        "import jaxcnn as jc\n\n\ndef experiment() -> jc.Experiment:\n    "
+        'return jc.Experiment(jc.create_model("lenet5"), jc.Data((32, 32, 1)), groups=(jc.Group("*/bias"),))\n'
+    )
+    flag = "--groups.0.freeze-until"
+    for words, until in (([], None), ([flag, "2epochs"], epochs(2)), ([flag, "None"], None)):
+        assert parse(file, words).experiment.groups == (Group("*/bias", freeze_until=until),)
 
 
 def test_groups_are_stored_and_a_run_from_before_them_goes_on():
@@ -171,6 +231,8 @@ def test_groups_are_stored_and_a_run_from_before_them_goes_on():
     encoded = config.encode(made)
     assert config.decode(encoded) == made and encoded["groups"][0]["class"] == "jaxcnn:Group"
     before = config.encode(dataclasses.replace(made, groups=()))
-    older = {name: value for name, value in before.items() if name != "groups"}
+    older = {name: value for name, value in before.items() if name not in ("groups", "layer_decay")}
     assert config.changes(older, before) == {}
+    last_month = {**encoded, "groups": [{k: v for k, v in encoded["groups"][0].items() if k != "freeze_until"}]}
+    assert config.changes(last_month, encoded) == {}
     assert config.changes(older, encoded)["groups.0.freeze"] == (None, True)

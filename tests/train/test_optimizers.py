@@ -126,16 +126,22 @@ def lamb(touched, slot, gradient, rate, weight, step, name):
     return -rate * direction
 
 
-def test_lamb_is_timms():
-    """timm's own two parameter groups: no decay, and then no ratio, for biases."""
+@pytest.mark.parametrize(
+    "made", [LAMB(weight_decay=0.01), RMSProp(momentum=0.9, weight_decay=0.01)], ids=["LAMB", "RMSProp"]
+)
+def test_lamb_and_tensorflows_rmsprop_are_timms(made):
+    """timm's own two parameter groups: no decay, and then no ratio, for biases. The rate changes from step to step."""
     from tests.models.parity import timm, torch
 
     timm()
-    from timm.optim import Lamb
+    from timm.optim import Lamb, RMSpropTF
 
     params = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in START.items()}
     groups = [{"params": [params["kernel"]], "weight_decay": 0.01}, {"params": [params["bias"]], "weight_decay": 0.0}]
-    optimizer = Lamb(groups, lr=1.0, max_grad_norm=None)
+    if isinstance(made, LAMB):
+        optimizer = Lamb(groups, lr=1.0, max_grad_norm=None)
+    else:
+        optimizer = RMSpropTF(groups, lr=1.0, alpha=0.9, eps=1e-3, momentum=0.9)
     for rate in RATES:
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
@@ -143,7 +149,7 @@ def test_lamb_is_timms():
         for name, p in params.items():
             p.grad = torch.tensor(np.asarray(gradients[name]))
         optimizer.step()
-    moved, _ = ours(LAMB(weight_decay=0.01))
+    moved, _ = ours(made)
     for name, p in params.items():
         np.testing.assert_allclose(moved[name], p.detach().numpy(), rtol=2e-5, atol=1e-6)
 

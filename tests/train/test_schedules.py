@@ -10,7 +10,7 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
 from jaxcnn.runs.debug import debug
 from jaxcnn.train.duration import epochs, steps
-from jaxcnn.train.schedules import Constant, Cosine, OneCycle, Plateau, StepDecay, make_rate
+from jaxcnn.train.schedules import Constant, Cosine, Exponential, OneCycle, Plateau, Polynomial, StepDecay, make_rate
 
 TOTAL = 100
 NAN, INF = float("nan"), float("inf")
@@ -42,6 +42,72 @@ def test_cosine_with_warmup():
     assert curve(Cosine(), total=1) == [1.0]
 
 
+def test_a_warmup_from_a_floor_is_timms_and_torchs():
+    """Before a cosine to a floor as timm has it, and before TensorFlow's stairs as timm trains EfficientNet."""
+    from tests.models.parity import timm, torch
+
+    timm()
+    from timm.scheduler import CosineLRScheduler, StepLRScheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    warm = {"warmup_t": 20, "warmup_lr_init": 0.005, "t_in_epochs": False}
+    floored = {"warmup": epochs(2), "warmup_from": 0.01}
+    for ours, theirs in (
+        (Cosine(0.1, **floored), CosineLRScheduler(optimizer, 79, lr_min=0.05, warmup_prefix=True, **warm)),
+        (Exponential(0.97, epochs(2.4), **floored), StepLRScheduler(optimizer, 24, 0.97, warmup_prefix=False, **warm)),
+    ):
+        expected = [theirs._get_lr(step)[0] for step in range(TOTAL)]
+        np.testing.assert_allclose(curve(ours, 0.5), expected, rtol=1e-5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=20)
+    expected = [linear.get_last_lr()[0]]
+    for _ in range(TOTAL - 1):
+        optimizer.step()
+        linear.step()
+        expected.append(linear.get_last_lr()[0])
+    for kind in (Constant, Plateau):
+        np.testing.assert_allclose(curve(kind(**floored), 0.5), expected, rtol=1e-5)
+
+
+def test_exponential_counts_from_the_first_step_in_stairs_or_smoothly():
+    s = np.arange(TOTAL)
+    np.testing.assert_allclose(curve(Exponential(0.5, epochs(2.4))), 0.5 ** (s // 24), rtol=1e-6)
+    warmed = curve(Exponential(0.9, steps(24), warmup=steps(30)), 0.2)
+    np.testing.assert_allclose(warmed[:30], 0.2 * (s[:30] + 1) / 30, rtol=1e-6)
+    np.testing.assert_allclose(warmed[30:], 0.2 * 0.9 ** (s[30:] // 24), rtol=1e-6)
+    smooth = curve(Exponential(0.9, steps(24), staircase=False))
+    np.testing.assert_allclose(smooth, 0.9 ** (s / 24), rtol=1e-6)
+
+
+def test_polynomial_is_caffes_and_tensorflows_after_the_warmup():
+    s = np.arange(TOTAL)
+    for power in (0.5, 1.0, 2.0):
+        np.testing.assert_allclose(curve(Polynomial(power)), (1 - s / TOTAL) ** power, rtol=1e-5)
+    values = curve(Polynomial(2.0, final=0.1, warmup=steps(20)), 3.0)
+    np.testing.assert_allclose(values[:20], 3 * (s[:20] + 1) / 20, rtol=1e-6)
+    np.testing.assert_allclose(values[20:], 3 * (0.1 + 0.9 * (1 - (s[20:] - 20) / 80) ** 2), rtol=1e-5)
+    assert values[20] == pytest.approx(3) and curve(Polynomial(), total=1) == [1.0]
+
+
+def test_an_exponential_or_polynomial_that_cannot_be_meant_is_refused():
+    refused = [
+        (Exponential(factor=1.0), "factor is 1.0"),
+        (Exponential(factor=NAN), "factor"),
+        (Exponential(every=steps(0)), r"every is 0 steps, which is no whole step"),
+        (Polynomial(power=0), "power is 0"),
+        (Polynomial(power=INF), "power"),
+        (Polynomial(final=1.5), "final is 1.5"),
+        *(
+            (kind(warmup_from=1.5), "warmup_from is 1.5")
+            for kind in (Constant, Cosine, Exponential, Plateau, Polynomial)
+        ),
+        (StepDecay((), warmup_from=NAN), "warmup_from is nan"),
+    ]
+    for schedule, message in refused:
+        with pytest.raises(UserError, match=rf"schedule\.{message}"):
+            curve(schedule)
+
+
 def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     values = curve(OneCycle(warm_fraction=0.3, start_divisor=25, end_divisor=1e4), peak=0.5)
     assert values[0] == pytest.approx(0.5 / 25)
@@ -71,7 +137,9 @@ def test_milestones_out_of_order_are_refused(milestones):
         curve(StepDecay(milestones, warmup=steps(4)))
 
 
-@pytest.mark.parametrize("schedule", [Constant, Cosine, Plateau, lambda **kw: StepDecay((), **kw)])
+@pytest.mark.parametrize(
+    "schedule", [Constant, Cosine, Exponential, Plateau, Polynomial, lambda **kw: StepDecay((), **kw)]
+)
 def test_a_warmup_as_long_as_the_run_is_refused(schedule):
     for warmup in (steps(TOTAL), steps(10 * TOTAL)):
         with pytest.raises(UserError, match=r"schedule\.warmup"):

@@ -18,10 +18,11 @@ from jaxcnn.runs.setup import initial_state
 from jaxcnn.tasks.classification import Classification, classification_sums
 from jaxcnn.tasks.losses import CrossEntropy
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
+from jaxcnn.train.averages import EMA
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import create_state
-from jaxcnn.train.step import EMA, make_train_step
+from jaxcnn.train.step import make_train_step
 from tests.nets import TinyNet
 
 SHAPE = (9, 9, 3)
