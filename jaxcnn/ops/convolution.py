@@ -119,9 +119,11 @@ def _taps(
     """What lies under each tap of the kernel, row by row: size[0] * size[1] arrays [B, H', W', C]."""
     if any(map(any, padding)):
         images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    taps = []
-    ends = [side - (k - 1) * d for side, k, d in zip(images.shape[1:3], size, dilation, strict=True)]
-    for row in range(0, size[0] * dilation[0], dilation[0]):
-        for column in range(0, size[1] * dilation[1], dilation[1]):
-            taps.append(images[:, row : row + ends[0] : strides[0], column : column + ends[1] : strides[1]])
-    return taps
+    batch, *sides, channels = images.shape
+    ends = [side - (k - 1) * d for side, k, d in zip(sides, size, dilation, strict=True)]
+    steps = (1, *strides, 1)
+    return [  # lax.slice, since a stepped index of jnp is a gather
+        lax.slice(images, (0, row, column, 0), (batch, row + ends[0], column + ends[1], channels), steps)
+        for row in range(0, size[0] * dilation[0], dilation[0])
+        for column in range(0, size[1] * dilation[1], dilation[1])
+    ]

@@ -178,12 +178,7 @@ def _prediction(net: Net, batch: int | None) -> tuple[Callable[[jax.Array], Any]
     variables = jax.device_get(net.variables)
     size = (batch,) if batch is not None else export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((*size, *net.data.shape(evaluated=True)), np.uint8)
-
-    def predict(images: jax.Array) -> Any:
-        with plain_convolutions():  # those that run the program choose for themselves
-            return _plain(task.predict(model, variables, normalize(images)))
-
-    return predict, images
+    return lambda images: _plain(task.predict(model, variables, normalize(images))), images
 
 
 REFUSED = (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError)
@@ -199,7 +194,7 @@ def _program(net: Net, function: Callable[[jax.Array], Any], images: jax.ShapeDt
     """StableHLO for every platform."""
     from jax import export
 
-    with jax.default_matmul_precision(net.experiment.precision):
+    with jax.default_matmul_precision(net.experiment.precision), plain_convolutions():
         try:
             return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
         except REFUSED as error:
