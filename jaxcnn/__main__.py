@@ -31,6 +31,7 @@ DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
 WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
     ("lr-range",): (experiments.lr_range, experiments.LearningRates),
+    ("probe",): (experiments.probe, experiments.Probe),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }
