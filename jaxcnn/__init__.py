@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from jaxcnn.models import MODELS as MODELS
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
+    from jaxcnn.models.airbench import Airbench as Airbench
+    from jaxcnn.models.airbench import AirbenchHead as AirbenchHead
     from jaxcnn.models.alexnet import AlexNet as AlexNet
     from jaxcnn.models.box_head import BoxHead as BoxHead
     from jaxcnn.models.classifier import Classifier as Classifier
@@ -236,6 +238,7 @@ _FROM = {
         "create_model",
         "list_models",
     ),
+    "jaxcnn.models.airbench": ("Airbench", "AirbenchHead"),
     "jaxcnn.models.alexnet": ("AlexNet",),
     "jaxcnn.models.box_head": ("BoxHead",),
     "jaxcnn.models.classifier": (
