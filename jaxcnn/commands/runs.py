@@ -223,7 +223,7 @@ def export(
     run: Run,
     /,
     out: pathlib.Path,
-    format: Literal["safetensors", "npz", "jax"] | None = None,
+    format: Literal["safetensors", "npz", "jax", "onnx"] | None = None,
     names: str = "jaxcnn",
     checkpoint: Checkpoint = "latest",
     averaged: bool = False,
@@ -235,7 +235,8 @@ def export(
     Args:
       run: A run directory.
       out: The file. Its ending says the format.
-      format: safetensors and npz hold the weights, jax the program, for jax.export without this package.
+      format: safetensors and npz hold the weights; jax the program, for jax.export without this package, and onnx
+        as ONNX's graph.
       names: Of the arrays: jaxcnn, or another library's whose net of this kind loads them, torchvision or timm.
       averaged: The average of the weights.
       batch: How many images a program takes; default any number.
@@ -244,11 +245,11 @@ def export(
 
     chosen = format or next((kind for kind in get_args(Format) if out.suffix == f".{kind}"), None)
     if chosen is None:
-        raise UserError(f"{out}: name it .safetensors, .npz or .jax, or give --format")
+        raise UserError(f"{out}: name it .safetensors, .npz, .jax or .onnx, or give --format")
     _trust(run, trust)
     found = export_run(run, out, chosen, names=names, checkpoint=checkpoint, averaged=averaged, batch=batch)
     what = f"{found.arrays} arrays by {found.names}'s names" if found.names else "a program"
-    notes = "" if found.names else f"; notes in {notes_beside(found.file)}"
+    notes = f"; notes in {notes_beside(found.file)}" if chosen == "jax" else ""
     show_lines(f"{found.file}: {what}, {found.parameters:,} parameters{notes}")
 
 

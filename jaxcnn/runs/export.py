@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
@@ -19,8 +19,9 @@ from jaxcnn.models.to_torch import to_torch
 from jaxcnn.runs.prediction import Net, load_net
 from jaxcnn.tasks.task import inputs_of
 
-Format = Literal["safetensors", "npz", "jax"]
+Format = Literal["safetensors", "npz", "jax", "onnx"]
 OURS = "jaxcnn"
+PROGRAMS = ("jax", "onnx")
 PLATFORMS = ("cpu", "cuda", "tpu")
 ABOUT = "jaxcnn"
 """Of the notes in a file: {"classes", "image_shape", "preprocess", "normalize", "names", "step"}, as JSON."""
@@ -50,10 +51,11 @@ def export_run(
     """Writes the net of a run's checkpoint to a file. What is there already is replaced.
 
     "safetensors" and "npz" hold the weights, float32, by our paths ("params/backbone/conv1/kernel") or by the names of
-    another library, with which its own net of that kind loads them. "jax" holds the whole program, weights included:
-    from prepared images, uint8 [B, H, W, C], to what the run's task predicts, as `jax.export` reads it without this
-    package: an array, or of a detector a dict of them. Each has notes: classes in label order, and how images are
-    prepared.
+    another library, with which its own net of that kind loads them. "jax" and "onnx" hold the whole program, weights
+    included: from prepared images, uint8 [B, H, W, C], to what the run's task predicts; the normalization is a part of
+    it. `jax.export` reads the one without this package, and its answer is an array, or of a detector a dict of them;
+    the other is a graph of ONNX's operators, with the input "images" and the output "output", or one for each array of
+    the dict. Each has notes: classes in label order, and how images are prepared.
 
     Args:
       path: a run directory.
@@ -62,11 +64,11 @@ def export_run(
       names: "jaxcnn", or what the name of another library begins with (to_torch).
       checkpoint: latest, best or a step.
       averaged: the average of the weights.
-      batch: of a "jax" program, the number of images that it takes; None: any.
+      batch: of a program, the number of images that it takes; None: any.
 
     Raises:
       UserError: as load_net and to_torch; a program was asked for with another library's names, or the net reads
-        more than images; safetensors is not installed.
+        more than images, or computes what has no ONNX operator here; the package safetensors or onnx is not installed.
 
     Example: export_run("runs/lenet_digits", "lenet.npz", "npz")
     """
@@ -75,8 +77,8 @@ def export_run(
         raise UserError(
             f"no format {format!r}{did_you_mean(format, get_args(Format)) or ';'} there is {get_args(Format)}"
         )
-    if batch is not None and (format != "jax" or batch < 1):
-        raise UserError(f"batch is {batch}; it is of a program (jax), and at least 1")
+    if batch is not None and (format not in PROGRAMS or batch < 1):
+        raise UserError(f"batch is {batch}; it is of a program ({' or '.join(PROGRAMS)}), and at least 1")
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     if out.resolve().is_relative_to(pathlib.Path(path).resolve()):
@@ -91,11 +93,15 @@ def export_run(
         "step": net.step,
     }
     count = sum(leaf.size for leaf in jax.tree.leaves(net.variables["params"]))
-    if format == "jax":
+    if format in PROGRAMS:
         if names != OURS:
             raise UserError(f"a program has no names of {names!r}; those are of the arrays in safetensors and npz")
-        write_bytes(out, _program(net, batch))
-        write_json(notes_beside(out), about)
+        function, images = _prediction(net, batch)
+        if format == "onnx":
+            write_bytes(out, _onnx(function, images, about))
+        else:
+            write_bytes(out, _program(net, function, images))
+            write_json(notes_beside(out), about)
         return Exported(out, len(jax.tree.leaves(net.variables)), count, "")
     arrays = _flat(net.variables) if names == OURS else to_torch(net.experiment.model, net.variables, names)
     write_bytes(out, _safetensors(arrays, about) if format == "safetensors" else _npz(arrays, about))
@@ -161,8 +167,8 @@ def _npz(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _program(net: Net, batch: int | None) -> bytes:
-    """The prediction as StableHLO for every platform, its weights as constants."""
+def _prediction(net: Net, batch: int | None) -> tuple[Callable[[jax.Array], Any], jax.ShapeDtypeStruct]:
+    """What a program computes, its weights as constants, and of what: prepared images."""
     from jax import export
 
     task, model, normalize = net.experiment.task, net.experiment.model, net.data.normalize
@@ -171,14 +177,38 @@ def _program(net: Net, batch: int | None) -> bytes:
     variables = jax.device_get(net.variables)
     size = (batch,) if batch is not None else export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((*size, *net.data.shape(evaluated=True)), np.uint8)
-    predict = jax.jit(lambda images: _plain(task.predict(model, variables, normalize(images))))
+    return lambda images: _plain(task.predict(model, variables, normalize(images))), images
+
+
+REFUSED = (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError)
+"""By JAX, where a net cannot be traced for any number of images."""
+
+
+def _refusal(error: Exception, images: jax.ShapeDtypeStruct) -> UserError:
+    hint = "" if isinstance(images.shape[0], int) else "; say for how many images with --batch"
+    return UserError(f"this net's program cannot be written ({str(error).splitlines()[0]}){hint}")
+
+
+def _program(net: Net, function: Callable[[jax.Array], Any], images: jax.ShapeDtypeStruct) -> bytes:
+    """StableHLO for every platform."""
+    from jax import export
+
     with jax.default_matmul_precision(net.experiment.precision):
         try:
-            return bytes(export.export(predict, platforms=PLATFORMS)(images).serialize())
-        except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError) as error:
-            why = str(error).splitlines()[0]
-            hint = "; say for how many images with --batch" if batch is None else ""
-            raise UserError(f"this net's program cannot be written ({why}){hint}") from error
+            return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
+        except REFUSED as error:
+            raise _refusal(error, images) from error
+
+
+def _onnx(function: Callable[[jax.Array], Any], images: jax.ShapeDtypeStruct, about: dict[str, Any]) -> bytes:
+    try:
+        from jaxcnn.runs.onnx_graph import onnx_model
+    except ModuleNotFoundError:
+        raise UserError("writing ONNX needs the package: pip install onnx") from None
+    try:
+        return onnx_model(function, images, {ABOUT: to_json(about)}).SerializeToString()
+    except REFUSED as error:
+        raise _refusal(error, images) from error
 
 
 def _plain(predicted: Any) -> Any:

@@ -153,21 +153,27 @@ def test_a_detectors_program_answers_with_plain_arrays(tmp_path):
 
 def test_what_cannot_be_exported_is_told(run, tmp_path):
     for words, told in (
-        (("--out", tmp_path / "net.onnx"), "name it .safetensors, .npz or .jax"),
+        (("--out", tmp_path / "net.pt"), "name it .safetensors, .npz, .jax or .onnx"),
         (("--out", tmp_path / "net.npz", "--names", "torchvision"), "no other library's names are known for this net"),
         (("--out", tmp_path / "net.jax", "--names", "timm"), "a program has no names of 'timm'"),
         (("--out", tmp_path / "net.npz", "--checkpoint", "7"), "7"),
         (("--out", tmp_path / "none" / "net.npz"), "there is no folder"),
-        (("--out", tmp_path / "net.npz", "--batch", "3"), "batch is 3; it is of a program (jax), and at least 1"),
-        (("--out", tmp_path / "net.jax", "--batch", "0"), "batch is 0; it is of a program (jax), and at least 1"),
+        (
+            ("--out", tmp_path / "net.npz", "--batch", "3"),
+            "batch is 3; it is of a program (jax or onnx), and at least 1",
+        ),
+        (
+            ("--out", tmp_path / "net.jax", "--batch", "0"),
+            "batch is 0; it is of a program (jax or onnx), and at least 1",
+        ),
         (("--out", run / "config.json", "--format", "npz"), "lies in the run directory"),
     ):
         done = call("export", run, *words, module="jaxcnn")
         errors = " ".join(done.stderr.split())
         assert done.returncode == 1 and told in errors and "Traceback" not in errors, errors
     assert not [*tmp_path.iterdir()]
-    with pytest.raises(UserError, match="no format 'onnx'"):
-        export_run(run, tmp_path / "net.onnx", "onnx")
+    with pytest.raises(UserError, match="no format 'onxx'; did you mean 'onnx'"):
+        export_run(run, tmp_path / "net.onnx", "onxx")
 
 
 def test_names_that_do_not_compute_the_same_are_refused():
