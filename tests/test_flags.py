@@ -95,12 +95,17 @@ def test_help_has_a_line_for_every_command(capsys):
     with pytest.raises(SystemExit):
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("prove-resume Interrupt an experiment", "data Prepare and check data sets", "fit-batch The largest"):
+    for words in (
+        "prove-resume Interrupt an experiment",
+        "data Prepare, pack and check data sets",
+        "fit-batch The largest",
+    ):
         assert words in said
     with pytest.raises(SystemExit):
         command.main(["data", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "check Read every example" in said and "prepare Download" in said
+    for words in ("check Read every example", "prepare Download", "pack Make the images of a set smaller"):
+        assert words in said
 
 
 def test_the_averages_switch_says_what_it_switches(capsys):
