@@ -213,6 +213,17 @@ def rows() -> list[Row]:
             )
             for augmentation in ("standard", "none")
         ),
+        *(
+            Row(
+                "wide_resnet_cifar10", {"net": net}, count, 128, 78_125, 5e-4,
+                {
+                    0: 0.1, 23_437: 0.1, 23_438: 0.02, 46_874: 0.02, 46_875: 0.004, 62_499: 0.004, 62_500: 8e-4,
+                    78_124: 8e-4,
+                },
+                images=CIFAR,
+            )
+            for net, count in (("40-4", "8949210"), ("16-8", "10961370"), ("28-10", "36479194"))
+        ),
         Row(
             "airbench_cifar10", {}, "1971640", 1024, 476, 0.00133043,
             {0: 0.01376147, 108: 1.5, 109: 1.5, 475: 0.1088011}, 0.2, CIFAR,
@@ -243,6 +254,7 @@ SIZES: dict[str, tuple[int, int] | dict[Any, tuple[int, int]]] = {
     },
     "resnet_cifar10": (32, 32),
     "densenet_cifar10": (32, 32),
+    "wide_resnet_cifar10": (32, 32),
     "airbench_cifar10": (32, 32),
 }
 """Sides in training, and in evaluation before ten crops and the like."""
