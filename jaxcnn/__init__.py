@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from jaxcnn.data.fields import Field as Field
     from jaxcnn.data.folder import Folder as Folder
     from jaxcnn.data.geometry import Geometry as Geometry
+    from jaxcnn.data.image_labels import ImageLabels as ImageLabels
     from jaxcnn.data.jitter import EdgeJitter as EdgeJitter
     from jaxcnn.data.jitter import HSVJitter as HSVJitter
+    from jaxcnn.data.label_table import LabelTable as LabelTable
     from jaxcnn.data.paired_folders import PairedFolders as PairedFolders
     from jaxcnn.data.policies import AugMix as AugMix
     from jaxcnn.data.policies import AutoAugment as AutoAugment
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from jaxcnn.models import MODELS as MODELS
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
+    from jaxcnn.models.airbench import Airbench as Airbench
+    from jaxcnn.models.airbench import AirbenchHead as AirbenchHead
     from jaxcnn.models.alexnet import AlexNet as AlexNet
     from jaxcnn.models.box_head import BoxHead as BoxHead
     from jaxcnn.models.classifier import Classifier as Classifier
@@ -106,6 +110,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.to_torch import to_torch as to_torch
     from jaxcnn.models.vgg import VGG as VGG
+    from jaxcnn.models.wide_resnet import WideResNet as WideResNet
     from jaxcnn.models.yolo import ConvGrid as ConvGrid
     from jaxcnn.models.yolo import Darknet as Darknet
     from jaxcnn.models.yolo import FCGrid as FCGrid
@@ -144,6 +149,7 @@ if TYPE_CHECKING:
     from jaxcnn.tasks.losses import FocalLoss as FocalLoss
     from jaxcnn.tasks.mixing import CutMix as CutMix
     from jaxcnn.tasks.mixing import Mixup as Mixup
+    from jaxcnn.tasks.multi_label import MultiLabel as MultiLabel
     from jaxcnn.tasks.rcnn_loss import FasterRCNNLoss as FasterRCNNLoss
     from jaxcnn.tasks.rcnn_loss import FastRCNNLoss as FastRCNNLoss
     from jaxcnn.tasks.rcnn_loss import RPNLoss as RPNLoss
@@ -193,6 +199,8 @@ _FROM = {
     "jaxcnn.data.fields": ("Field",),
     "jaxcnn.data.folder": ("Folder",),
     "jaxcnn.data.geometry": ("Geometry",),
+    "jaxcnn.data.image_labels": ("ImageLabels",),
+    "jaxcnn.data.label_table": ("LabelTable",),
     "jaxcnn.data.paired_folders": ("PairedFolders",),
     "jaxcnn.data.policies": ("AugMix", "AutoAugment", "RandAugment", "TrivialAugment"),
     "jaxcnn.data.proposals": ("WithProposals", "read_proposals", "write_proposals"),
@@ -232,6 +240,7 @@ _FROM = {
         "create_model",
         "list_models",
     ),
+    "jaxcnn.models.airbench": ("Airbench", "AirbenchHead"),
     "jaxcnn.models.alexnet": ("AlexNet",),
     "jaxcnn.models.box_head": ("BoxHead",),
     "jaxcnn.models.classifier": (
@@ -286,6 +295,7 @@ _FROM = {
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.to_torch": ("to_torch",),
     "jaxcnn.models.vgg": ("VGG",),
+    "jaxcnn.models.wide_resnet": ("WideResNet",),
     "jaxcnn.models.yolo": ("ConvGrid", "Darknet", "FCGrid"),
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.ops.box_coding": ("BoxCoder",),
@@ -324,6 +334,7 @@ _FROM = {
     "jaxcnn.tasks.localization": ("BoxRegression", "Localization"),
     "jaxcnn.tasks.losses": ("BinaryCrossEntropy", "CrossEntropy", "FocalLoss"),
     "jaxcnn.tasks.mixing": ("CutMix", "Mixup"),
+    "jaxcnn.tasks.multi_label": ("MultiLabel",),
     "jaxcnn.tasks.rcnn_loss": ("FastRCNNLoss", "FasterRCNNLoss", "RPNLoss"),
     "jaxcnn.tasks.task": ("Answer", "Task", "apply_training", "means"),
     "jaxcnn.tasks.segmentation": ("Segmentation",),

@@ -26,11 +26,13 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "models": models.models,
     "summary": models.summary,
 }
-DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare}
+DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "pack": data.pack}
 # Those that take an experiment's flags too, with the class that has their own.
-WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
+WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], int | None], type]] = {
+    ("bench-input",): (experiments.bench_input, experiments.BenchInput),
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
     ("lr-range",): (experiments.lr_range, experiments.LearningRates),
+    ("k-fold",): (experiments.k_fold, experiments.KFold),
     ("probe",): (experiments.probe, experiments.Probe),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
@@ -68,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     for words, (call, _) in WITH_FLAGS.items():
         if tuple(arguments[: len(words)]) == words:
-            call(arguments[len(words) :])
-            return 0
+            return call(arguments[len(words) :]) or 0
     if arguments[:1] == ["data"]:
         return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__ or "", arguments[1:])
     return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__ or "", arguments)
@@ -92,7 +93,7 @@ def _not_printed(error: OSError) -> int:
 
 
 def _data() -> None:
-    """Prepare and check data sets: jaxcnn data prepare NAME, jaxcnn data check FILE.py."""
+    """Prepare, pack and check data sets: jaxcnn data prepare NAME, data pack SOURCE, data check FILE.py."""
 
 
 def _named(before: tuple[str, ...]) -> dict[str, Callable[..., int | None]]:

@@ -38,6 +38,7 @@ FOLDER_FIELDS = {
     "jaxcnn:COCODetection": ("images", "annotations"),
     "jaxcnn:ComposedCutouts": ("path",),
     "jaxcnn:Folder": ("path",),
+    "jaxcnn:LabelTable": ("file", "images"),
     "jaxcnn:PairedFolders": ("images", "masks"),
     "jaxcnn:VOCDetection": ("path",),
     "jaxcnn:VOCSegmentation": ("path",),

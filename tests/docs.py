@@ -16,6 +16,24 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 STUDIES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 
+SHALLOW: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("resnet_imagenet", "resnet_strikes_back_imagenet", "resnet_fast_imagenet", "senet_imagenet"),
+        ("--model.backbone.depth", "1", "1", "1", "1"),
+    ),
+    "densenet_imagenet": ("--model.backbone.depth", "1", "1", "1", "1"),
+    "densenet_cifar10": ("--model.backbone.depth", "1", "1", "1"),
+    "resnet_cifar10": ("--model.backbone.depth", "1", "1", "1"),
+    "efficientnet_imagenet": ("--model.backbone.depth", "0.1"),
+    "inception_imagenet": ("--model.backbone.modules", "Mixed_5b", "Mixed_6a", "Mixed_6e", "Mixed_7a"),
+    "alexnet_imagenet": (),
+    "zfnet_imagenet": (),
+    "googlenet_imagenet": (),
+    "wide_resnet_cifar10": ("--model.backbone.depth", "10"),
+    "airbench_cifar10": (),
+}
+"""Recipes of many nets, and what makes them shallow: tracing a deep one takes seconds (tests/test_recipes.py)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Command:

@@ -25,6 +25,7 @@ from jaxcnn.data.box_rules import BoxRules
 from jaxcnn.data.composed import ComposedCutouts
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.folder import Folder
+from jaxcnn.data.label_table import LabelTable
 from jaxcnn.data.paired_folders import PairedFolders
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import HorizontalFlip, Pad
@@ -84,6 +85,7 @@ def test_differences_name_the_field_and_both_values():
         (ComposedCutouts("a"), ComposedCutouts("b")),
         (VOCSegmentation("a"), VOCSegmentation("b")),
         (PairedFolders("a/x", "a/y", ("one",)), PairedFolders("b/x", "c/y", ("one",))),
+        (LabelTable("a.csv", "x"), LabelTable("b.csv", "y")),
     ],
     ids=lambda source: type(source).__name__,
 )

@@ -26,6 +26,21 @@ def run(capsys, *words):
     return code, captured.out, captured.err
 
 
+def test_a_bool_argument_of_experiment_is_a_flag_without_a_value(tmp_path):
+    file = tmp_path / "narrow.py"
+    file.write_text(
+        "import jaxcnn as jc\n"
+        "def experiment(narrow: bool = False, grey: bool = True):\n"
+        "    width = 0.5 if narrow else 1.0\n"
+        "    model = jc.create_model('vgg11', classes=10, width=width)\n"
+        "    return jc.Experiment(model, jc.Data((32, 32, 1 if grey else 3)))\n"
+    )
+    for given, width, channels in (([], 1, 1), (["--narrow"], 0.5, 1), (["--narrow", "--no-grey"], 0.5, 3)):
+        made = parse(file, [*given, "--optimizer.lr", "0.3"]).experiment
+        assert made.model.backbone.width == width and made.data.image_shape[2] == channels
+        assert made.optimizer.learning_rate == 0.3
+
+
 @pytest.mark.parametrize(
     "flag, hint",
     [
@@ -80,12 +95,17 @@ def test_help_has_a_line_for_every_command(capsys):
     with pytest.raises(SystemExit):
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("prove-resume Interrupt an experiment", "data Prepare and check data sets", "fit-batch The largest"):
+    for words in (
+        "prove-resume Interrupt an experiment",
+        "data Prepare, pack and check data sets",
+        "fit-batch The largest",
+    ):
         assert words in said
     with pytest.raises(SystemExit):
         command.main(["data", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "check Read every example" in said and "prepare Download" in said
+    for words in ("check Read every example", "prepare Download", "pack Make the images of a set smaller"):
+        assert words in said
 
 
 def test_the_averages_switch_says_what_it_switches(capsys):

@@ -27,6 +27,8 @@ WANTED = {
     "area": "float32 [N]",
     "proposals": "float32 [P, 4]",
     "points": "float32 [N, 2]",
+    "labels": "int32 [N]",
+    "unsure": "int32 [N]",
 }
 FLAGS = ("difficult", "crowd")
 """Parts of boxes that a source may leave out: no box is so."""
@@ -225,6 +227,8 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
         known = {name: np.zeros(len(example["boxes"]), bool) for name in FLAGS if "boxes" in example}
         if isinstance(image := example.get("image"), np.ndarray | Encoded):
             known |= {name: of(image) for name, of in PLACED.items()}
+        if "labels" in example:
+            known["unsure"] = np.zeros(0, np.int32)
         if isinstance(boxes := example.get("boxes"), np.ndarray) and boxes.shape[1:] == (4,):
             known["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         if not set(names) - (known | example).keys():
@@ -232,6 +236,8 @@ def _with_known(examples: Examples, i: int, example: Any, names: tuple[str, ...]
     needed = ", ".join(f'"{name}", {WANTED.get(name, "which its task reads")}' for name in names)
     lacking = "proposals" in names and not (isinstance(example, dict) and "proposals" in example)
     hint = "; WithProposals adds proposals to a source" if lacking else ""
+    if "labels" in names and isinstance(example, dict) and "classes" in example:
+        hint = "; ImageLabels(source) makes labels of boxes"
     raise UserError(
         f"{examples.where(i)}: the source returned {described(example)}, but an example is a dict with {needed}{hint}"
     )
@@ -265,6 +271,17 @@ def _of_boxes(name: str, dtype: type) -> Callable[[Examples, int, Example], None
                 examples.where(i),
                 f"box {number} is of class {value[number]}, outside [0, {len(examples.classes)}); classes count from 0",
             )
+
+    return check
+
+
+def _of_image(name: str) -> Callable[[Examples, int, Example], None]:
+    """The check of a list of classes of an image."""
+
+    def check(examples: Examples, i: int, example: Example) -> None:
+        _check_array(examples, i, name, example[name], np.int32, ())
+        for number in example[name].tolist():
+            check_label(examples, i, number)
 
     return check
 
@@ -314,5 +331,7 @@ _CHECKS: dict[str, Callable[[Examples, int, Example], None]] = {
     "proposals": lambda examples, i, example: check_proposals(
         examples, i, example["proposals"], example["image"].shape[:2]
     ),
+    "labels": _of_image("labels"),
+    "unsure": _of_image("unsure"),
     "points": lambda examples, i, example: check_points(examples, i, example["points"], example["image"].shape[:2]),
 }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxcnn.data import jpeg
-from jaxcnn.data.images import LARGEST, decode, resize, turn_of_jpeg
+from jaxcnn.data.images import LARGEST, Method, decode, resize, turn_of_jpeg
 from jaxcnn.errors import UserError
 
 Window = tuple[int, int, int, int]
@@ -14,12 +14,12 @@ EIGHTHS = (1, 2, 4)
 class Encoded:
     """A JPEG in the place of an image in an example, until the first transform has drawn what it needs of it.
 
-    `shape` is that of the decoded image. All pixels are to the bit those of `decode` (data/images.py), but for
-    `reduced`.
+    `data` is the file, and `shape` that of the decoded image. All pixels are to the bit those of `decode`
+    (data/images.py), but for `reduced`.
     """
 
     def __init__(self, data: bytes, frame: jpeg.Frame, channels: int):
-        self._data, self._frame, self._channels = data, frame, channels
+        self.data, self._frame, self._channels = data, frame, channels
         self.shape = (frame.height, frame.width, channels)
 
     def decoded(self) -> np.ndarray:
@@ -31,30 +31,26 @@ class Encoded:
         top, left, height, width = window
         return self._rows(top + height)[top : top + height, left : left + width]
 
-    def reduced(self, window: Window, size: tuple[int, int], method: str) -> np.ndarray:
+    def reduced(self, window: Window, size: tuple[int, int], method: Method, antialias: bool = True) -> np.ndarray:
         """The window at another size, from an image that is decoded at 1/8, 1/4 or 1/2 of its size if the window is
         then still as large as this: faster than `window` and a resize, and not quite its pixels.
         """
         top, left, height, width = window
         fitting = (k for k in EIGHTHS if height * k >= 8 * size[0] and width * k >= 8 * size[1])
         if (eighths := next(fitting, None)) is not None:
-            rows = jpeg.pixels_of(self._data, self._frame, self._channels, top + height, eighths)
+            rows = jpeg.pixels_of(self.data, self._frame, self._channels, top + height, eighths)
             if rows is not None:
-                box = (
-                    left * eighths / 8,
-                    top * eighths / 8,
-                    (left + width) * eighths / 8,
-                    (top + height) * eighths / 8,
-                )
-                return resize(rows, size, method, box)  # pyright: ignore[reportArgumentType]
-        return resize(self.window(window), size, method)  # pyright: ignore[reportArgumentType]
+                share = eighths / 8
+                box = (left * share, top * share, (left + width) * share, (top + height) * share)
+                return resize(rows, size, method, antialias, box)
+        return resize(self.window(window), size, method, antialias)
 
     def _rows(self, rows: int | None) -> np.ndarray:
-        found = jpeg.pixels_of(self._data, self._frame, self._channels, rows)
+        found = jpeg.pixels_of(self.data, self._frame, self._channels, rows)
         if found is not None:
             return found
         try:
-            return decode(self._data, self._channels)
+            return decode(self.data, self._channels)
         except ValueError as cause:
             raise UserError(str(cause)) from cause
 

@@ -25,6 +25,8 @@ Example = dict[str, Any]
     area       float32 [N], of each object in pixels of the source's image, by which COCO's evaluation tells its size;
                where it is missing, its box's, and no transform changes it
     proposals  float32 [P, 4], boxes in which an object may be, the best first; rows without area are none
+    labels     int32 [N], the classes that are in the image, where it may have several or none
+    unsure     int32 [N], classes of which it is not told whether they are; where it is missing, none
     points     float32 [N, 2], (x, y) in the same pixels; NaN is a point that the image does not show
 
 An example may have other parts, of a user's own; those that a batch needs are named by its fields (data/fields.py).

@@ -44,6 +44,8 @@ class Geometry(NamedTuple):
     """How the image is resized."""
     pairs: tuple[tuple[int, int], ...] = ()
     """Points that change places when the image is mirrored: the left and the right eye."""
+    antialias: bool = True
+    """Whether all pixels that a shrunken one covers count, or only the nearest four (bilinear) or sixteen (bicubic)."""
     shrink_on_load: bool = False
     """Whether a JPEG that is not decoded yet may be decoded at 1/2, 1/4 or 1/8 of its size first."""
 
@@ -90,7 +92,7 @@ def move_image(image: np.ndarray | Encoded, geometry: Geometry) -> np.ndarray:
         if window is None or not _inside(window, image.shape):
             image = image.decoded()
         elif size is not None and geometry.shrink_on_load:
-            image, window, size = image.reduced(window, size, geometry.method), None, None
+            image, window, size = image.reduced(window, size, geometry.method, geometry.antialias), None, None
         else:
             image, window = image.window(window), None
     if geometry is UNMOVED:
@@ -98,7 +100,7 @@ def move_image(image: np.ndarray | Encoded, geometry: Geometry) -> np.ndarray:
     if window is not None:
         image = _window(image, window, geometry.value)
     if size is not None:
-        image = resize(image, size, geometry.method)
+        image = resize(image, size, geometry.method, geometry.antialias)
     if geometry.mirror is not None:
         image = flip(image, geometry.mirror)
     if geometry.angle is not None:
@@ -108,7 +110,7 @@ def move_image(image: np.ndarray | Encoded, geometry: Geometry) -> np.ndarray:
 
 def move_mask(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H, W] -> uint8 [H', W']: each pixel takes the value of the nearest, and IGNORED outside of the image."""
-    nearest = geometry._replace(value=IGNORED, method="nearest", angle=None)
+    nearest = geometry._replace(value=IGNORED, method="nearest", antialias=True, angle=None)
     moved = move_image(mask[..., None], nearest)
     if geometry.angle is not None:
         moved = _turned(moved, geometry.angle, IGNORED, smooth=False)

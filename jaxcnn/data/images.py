@@ -228,18 +228,45 @@ def to_mode(image, mode: str):
 
 
 def resize(
-    image: np.ndarray, size: tuple[int, int], method: Method, box: tuple[float, float, float, float] | None = None
+    image: np.ndarray,
+    size: tuple[int, int],
+    method: Method,
+    antialias: bool = True,
+    box: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """The image, or its box (left, top, right, bottom), at (height, width), by Pillow."""
+    """The image, or its box (left, top, right, bottom), at (height, width), by Pillow; without `antialias`, bilinear or
+    bicubic, by OpenCV.
+    """
     from PIL import Image
 
     height, width = size
     if box is None and image.shape[:2] == (height, width):
         return image
+    if not antialias:
+        return _interpolated(image, size, method, box or (0, 0, image.shape[1], image.shape[0]))
     flat = image[..., 0] if image.shape[2] == 1 else image
     resampling = Image.Resampling[method.upper()]
     resized = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), resampling, box)
     return np.asarray(resized).reshape(height, width, image.shape[2])
+
+
+def _interpolated(
+    image: np.ndarray, size: tuple[int, int], method: Method, box: tuple[float, float, float, float]
+) -> np.ndarray:
+    """The box of an image at (height, width): each pixel from those around its middle, however large the box is."""
+    import cv2
+
+    height, width = size
+    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[method]
+    left, top, right, bottom = box
+    if box == (0, 0, image.shape[1], image.shape[0]):
+        resized = cv2.resize(image, (width, height), interpolation=how)
+    else:
+        down, across = (bottom - top) / height, (right - left) / width  # middles to middles
+        to_box = np.array([[across, 0, left + across / 2 - 0.5], [0, down, top + down / 2 - 0.5]])
+        flags = how | cv2.WARP_INVERSE_MAP
+        resized = cv2.warpAffine(image, to_box, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return resized.reshape(height, width, image.shape[2])
 
 
 def shorter_side(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -10,12 +10,12 @@ from jaxcnn.data.fields import Fields
 from jaxcnn.data.splits import sliced
 from jaxcnn.errors import UserError
 
-Part = Literal["mask", "boxes", "proposals"]
+Part = Literal["mask", "boxes", "proposals", "labels"]
 
 GRID = 4  # a class is a pattern of GRID x GRID blocks
 SPLITS = {"train": 1, "validation": 2, "test": 3}  # the number is part of the random key: never change one
 PLACES = 16  # added to it for the places of objects
-PARTS = ("mask", "boxes", "proposals")
+PARTS = ("mask", "boxes", "proposals", "labels")
 SMALLEST = 8
 """Pixels of a side of an image that has objects."""
 
@@ -30,7 +30,8 @@ class Synthetic:
     With `parts` an image shows one to four rectangles on a dark ground instead, none over another, each in the color of
     its class and with noise: with "mask" the example has the class of every pixel, class 0 being the background, which
     no rectangle has; with "boxes" the boxes and classes of the rectangles; with "proposals" these boxes, the
-    image's quarters and the whole image. The label is the first rectangle's class.
+    image's quarters and the whole image; with "labels" the classes of the rectangles, each once. The label is the first
+    rectangle's class.
     """
 
     slices: ClassVar[bool] = True
@@ -41,7 +42,7 @@ class Synthetic:
     test: int = 128
     seed: int = 0
     parts: tuple[Part, ...] | None = None
-    """What an example has beside its image and label: "mask", "boxes", "proposals"."""
+    """What an example has beside its image and label: "mask", "boxes", "proposals", "labels"."""
 
     def __post_init__(self):
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
@@ -117,6 +118,8 @@ class SyntheticExamples:
         if "boxes" in parts:
             example["boxes"] = np.array(boxes, np.float32)
             example["classes"] = np.array(classes, np.int32)
+        if "labels" in parts:
+            example["labels"] = np.unique(classes).astype(np.int32)
         if "proposals" in parts:
             x, y = width // 2, height // 2
             quarters = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]

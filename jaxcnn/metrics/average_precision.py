@@ -163,7 +163,7 @@ def voc(
         curve = _curve(found.others["scores"][mine], hits.right[mine], objects[kind])
         curves.append(curve)
         if objects[kind]:
-            values[kind] = _eleven_points(curve) if protocol == "voc07" else _area(curve)
+            values[kind] = eleven_points(curve) if protocol == "voc07" else area(curve)
     mean = float(np.nanmean(values)) if objects.any() else float("nan")
     return AveragePrecision(protocol, {METRICS[protocol][0]: mean}, values, tuple(curves), objects)
 
@@ -176,12 +176,14 @@ def _curve(scores: np.ndarray, right: np.ndarray, objects: int) -> Curve:
     return Curve(scores[order], recall, so_far / np.arange(1, len(order) + 1))
 
 
-def _eleven_points(curve: Curve) -> float:
+def eleven_points(curve: Curve) -> float:
+    """VOC 2007: the mean of the largest precision at recall of at least 0, 0.1, ..., 1."""
     points = np.arange(0.0, 1.1, 0.1)  # 0.30000000000000004 among them, as in voc_eval.py
     return float(np.mean([curve.precision[curve.recall >= least].max(initial=0.0) for least in points]))
 
 
-def _area(curve: Curve) -> float:
+def area(curve: Curve) -> float:
+    """VOC 2010: the area under the curve of the largest precision at each recall or above."""
     recall = np.concatenate([[0.0], curve.recall, [1.0]])
     precision = np.concatenate([[0.0], curve.precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]

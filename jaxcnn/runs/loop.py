@@ -24,12 +24,14 @@ from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
+from jaxcnn.runs.averaged_statistics import AveragedStatistics
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.consensus import Consensus, Vote
 from jaxcnn.runs.display import Display, evaluation_line, metrics_text, speed, train_line
-from jaxcnn.runs.evaluation import Metrics, Stopped, evaluate, evaluated_metrics, evaluation_batches, nets_of
+from jaxcnn.runs.evaluation import Metrics, Stopped
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.runs.member import Member, Outcome, not_finite, train_batches, training_line
+from jaxcnn.runs.measurement import measure
+from jaxcnn.runs.member import Member, Outcome, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
 from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.resume import newest_common, with_init_from
@@ -39,6 +41,7 @@ from jaxcnn.runs.setup import Plan, batch_fields
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
@@ -159,6 +162,7 @@ class _Loop:
             member.directory.write_status("running", newest)
         self.report_progress("the compilation", patient=True)
         self.stepper = stepper_for([member.plan for member in self.members])
+        self.statistics = AveragedStatistics(plan, self.stepper)
         with self.events.phase("compile"):
             self.train_step = self.stepper.compile_train()
         display.line(f"train step compiled: {self.train_step}")
@@ -166,7 +170,7 @@ class _Loop:
             with self.events.phase("compile"):
                 self.evaluation_step = self.stepper.compile_evaluation()
             display.line(f"evaluation step compiled: {self.evaluation_step}")
-        for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in plan.warnings())):
+        for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
             (_TRAIN, plan.train, data.augment),
@@ -296,9 +300,12 @@ class _Loop:
         save_due = last or step % plan.checkpoint_every == 0
         if evaluation_due or save_due:
             self.log.settle()
+            self.evaluated = False  # a stop from here on leaves all that is due at this step to the next start
+            stops = functools.partial(self._stops, f"the statistics of the average at step {step}")
+            batches = [member.batches for member in self.members]
+            self.state = self.statistics.renewed(self.state, self.frozen, batches, self.reader, stops)
         best: list[Member] = []
         if evaluation_due:
-            self.evaluated = False
             results = self._measure(plan.evaluations)
             best = [
                 member
@@ -306,10 +313,10 @@ class _Loop:
                 if member.diverged is None and member.evaluated(step, own)
             ]
             self._observe()
-            self.evaluated = True
         # All save with one that is among its best, since a restart needs a step that all have.
+        self.evaluated = True
         if save_due or best:
-            self._save(best, anew=evaluation_due)
+            self._save(best, anew=True)
 
     def _observe(self) -> None:
         """Shows the evaluation to the plateau schedule."""
@@ -336,33 +343,12 @@ class _Loop:
             return self._measured(splits)
 
     def _measured(self, splits: Iterable[str]) -> list[Metrics]:
-        experiment, results = self.plan.experiment, [{} for _ in self.members]
-        bad: dict[int, str] = {}
-        nets = nets_of(self.state)
-        for split in splits:
-            examples, transforms = self.splits[split]
-            made = evaluation_batches(experiment, examples, transforms)
+        def stops(split: str) -> bool:
+            return self._stops(f"the evaluation of {split} at step {self.step}")
 
-            def pass_over(indices: np.ndarray, made: Any = made, split: str = split) -> None:
-                for member in self.members:
-                    member.quarantine.add(split, made.broken(indices))
-
-            with contextlib.closing(self.reader.evaluation(split, made)) as batches:
-                measured = evaluate(
-                    self.evaluation_step.call,
-                    list(nets.values()),
-                    batches,
-                    examples,
-                    self.stepper.put_evaluation,
-                    stop=functools.partial(self._stops, f"the evaluation of {split} at step {self.step}"),
-                    on_broken=pass_over,
-                )
-            for suffix, both in zip(nets, measured, strict=True):
-                for number, own in enumerate(results):
-                    sums, records = (self.stepper.member(each, number) for each in both)
-                    own[split + suffix] = evaluated_metrics(experiment.task, sums, records)
-                    if (name := not_finite(sums)) is not None:
-                        bad.setdefault(number, f"the {name} on {split + suffix}")
+        opened = {split: self.splits[split] for split in splits}
+        step = self.evaluation_step.call if opened else None
+        results, bad = measure(self.state, opened, self.members, self.stepper, step, self.reader, stops)
         for number, (member, own) in enumerate(zip(self.members, results, strict=True)):
             member.quarantine.share()
             if member.diverged is None:

@@ -13,6 +13,7 @@ import skimage.transform
 
 from jaxcnn.data import transforms as T
 from jaxcnn.data.colors import ColorJitter, Noise
+from jaxcnn.data.images import resize
 from jaxcnn.errors import UserError
 from tests.data.pictures import NOISE, SMOOTH, rng
 
@@ -373,3 +374,32 @@ def test_long_images_are_taken_up_to_the_limit_and_shrunk_at_any_size(transform,
     with pytest.raises(UserError, match="8 x 84"):
         transform(np.zeros((2, 21, 1), np.uint8), rng())
     assert transform(np.zeros((16, 500, 1), np.uint8), rng()).shape == (8, 250, 1)
+
+
+def interpolated(image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+    """The box of an image, bilinear from the four pixels around each place; middles of pixels are at a half."""
+    left, top, right, bottom = box
+    y = np.clip(top + (np.arange(size[0]) + 0.5) * (bottom - top) / size[0] - 0.5, 0, image.shape[0] - 1)
+    x = np.clip(left + (np.arange(size[1]) + 0.5) * (right - left) / size[1] - 0.5, 0, image.shape[1] - 1)
+    rows = [np.array([np.interp(y, np.arange(len(line)), line) for line in image[:, :, c].T]).T for c in range(3)]
+    planes = [np.array([np.interp(x, np.arange(image.shape[1]), line) for line in plane]) for plane in rows]
+    return np.stack(planes, -1)
+
+
+@pytest.mark.parametrize("size", [(12, 40), (50, 9)])
+@pytest.mark.parametrize("box", [None, (3.5, 2.25, 20.5, 17.0)])
+def test_without_antialias_a_pixel_comes_from_the_four_around_it(size, box):
+    image = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
+    found = resize(image, size, "bilinear", False, box).astype(float)
+    expected = interpolated(image, size, box or (0, 0, 31, 23))
+    assert np.abs(found - expected).max() < (2 if box is None else 8)  # OpenCV has places of 1/32 of a pixel
+    assert np.abs(resize(image, size, "bilinear", True, box) - expected).max() > 20
+
+
+def test_a_crop_is_resized_without_antialias_if_it_is_asked_for():
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    crop = T.RandomResizedCrop(16, scale=(1, 1), ratio=(1, 1), antialias=False)
+    found = crop(image, np.random.default_rng(0)).astype(float)
+    assert np.abs(found - interpolated(image, (16, 16), (0, 0, 60, 60))).max() < 2
+    with pytest.raises(UserError, match="antialias=False is for"):
+        T.RandomResizedCrop(16, method="lanczos", antialias=False)
