@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from jaxcnn.models.senet import SENet as SENet
     from jaxcnn.models.to_torch import to_torch as to_torch
     from jaxcnn.models.vgg import VGG as VGG
+    from jaxcnn.models.wide_resnet import WideResNet as WideResNet
     from jaxcnn.models.yolo import ConvGrid as ConvGrid
     from jaxcnn.models.yolo import Darknet as Darknet
     from jaxcnn.models.yolo import FCGrid as FCGrid
@@ -294,6 +295,7 @@ _FROM = {
     "jaxcnn.models.senet": ("SENet",),
     "jaxcnn.models.to_torch": ("to_torch",),
     "jaxcnn.models.vgg": ("VGG",),
+    "jaxcnn.models.wide_resnet": ("WideResNet",),
     "jaxcnn.models.yolo": ("ConvGrid", "Darknet", "FCGrid"),
     "jaxcnn.models.zfnet": ("ZFNet",),
     "jaxcnn.ops.box_coding": ("BoxCoder",),

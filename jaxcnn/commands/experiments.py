@@ -138,6 +138,42 @@ def k_fold(arguments: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchInput:
+    """Measure how many images a second the training input of an experiment gives on this machine, stage by stage, and
+    how many its step takes; name the bottleneck.
+
+    All other flags are the experiment's, --debug too.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file."""
+    seconds: float = 3.0
+    """How long each figure is measured, at least."""
+    json: bool = False
+    """Print JSON."""
+
+
+def bench_input(arguments: list[str]) -> None:
+    """Runs `jaxcnn bench-input`."""
+    from jaxcnn.flags import parse, with_flags
+    from jaxcnn.runs.bench_input import bench_input as bench
+
+    chosen, flags = with_flags(BenchInput, "jaxcnn bench-input", arguments)
+    found = bench(parse(chosen.file, flags).experiment, chosen.seconds)
+    table = Table("stage", "images/s", "")
+    for name, rate in found.stages.items():
+        alone = f"alone, on {found.readers} {found.reader}" if rate else "nothing to do, or with the reading"
+        table.add_row(name, f"{rate:,.0f}" if rate else "-", alone)
+    table.add_row("all of these", f"{found.host:,.0f}", "as a run reads ahead")
+    table.add_row("transfer", f"{found.transfer:,.0f}", "to the device")
+    table.add_row("step", f"{found.step:,.0f}", "alone")
+    table.add_row("the loop", f"{found.expected:,.0f}", "to be expected")
+    show(dataclasses.asdict(found) | {"verdict": found.verdict()}, table, chosen.json)
+    if not chosen.json:
+        show_lines(f"bottleneck: {found.verdict()}")
+
+
+@dataclasses.dataclass(frozen=True)
 class ProveResume:
     """Interrupt an experiment at random moments of every phase, go on, and compare with an uninterrupted run.
 
