@@ -168,6 +168,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
+    from jaxcnn.train.early_stopping import EarlyStopping as EarlyStopping
     from jaxcnn.train.groups import Group as Group
     from jaxcnn.train.init_from import InitFrom as InitFrom
     from jaxcnn.train.mesh import Parallel as Parallel
@@ -346,6 +347,7 @@ _FROM = {
         "examples",
         "steps",
     ),
+    "jaxcnn.train.early_stopping": ("EarlyStopping",),
     "jaxcnn.train.groups": ("Group",),
     "jaxcnn.train.init_from": ("InitFrom",),
     "jaxcnn.train.mesh": ("Parallel",),
