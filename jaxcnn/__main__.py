@@ -28,9 +28,12 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 }
 DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "pack": data.pack}
 # Those that take an experiment's flags too, with the class that has their own.
-WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], None], type]] = {
+WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], int | None], type]] = {
+    ("bench-input",): (experiments.bench_input, experiments.BenchInput),
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
     ("lr-range",): (experiments.lr_range, experiments.LearningRates),
+    ("k-fold",): (experiments.k_fold, experiments.KFold),
+    ("probe",): (experiments.probe, experiments.Probe),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }
@@ -67,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     for words, (call, _) in WITH_FLAGS.items():
         if tuple(arguments[: len(words)]) == words:
-            call(arguments[len(words) :])
-            return 0
+            return call(arguments[len(words) :]) or 0
     if arguments[:1] == ["data"]:
         return _call(DATA_COMMANDS | _named(("data",)), "jaxcnn data", _data.__doc__ or "", arguments[1:])
     return _call(COMMANDS | _named(()) | {"data": _data}, "jaxcnn", __doc__ or "", arguments)

@@ -1,5 +1,7 @@
 """Splits: parts of a split, as TFDS writes them, of any source: "train[:90%]", "train[90%:]", "train[-100:]", "a+b".
 
+"train[fold 2/5]" is one of five folds, and "train[not fold 2/5]" the four others (data/folds.py).
+
 TFDS's own sets are sliced by TFDS, in the order in which they are stored. Every other split is cut here, in one fixed
 order in which each class is spread evenly, so that of each class the first 90% (in the split's order, to the closest
 whole image, halves down) are in "[:90%]" and the others in "[90%:]"; a number cuts the same order. Slices that meet at
@@ -18,14 +20,17 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
+from jaxcnn.data.folds import fold_numbers
 from jaxcnn.errors import UserError
 from jaxcnn.parts import EXAMPLES, check_part
 
 SYNTAX = (
-    "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', 'a+b'"
+    "splits are written 'train', 'train[:90%]', 'train[90%:]', 'train[20%:50%]', 'train[:1000]', 'train[-100:]', "
+    "'train[fold 2/5]', 'train[not fold 2/5]', 'a+b'"
 )
 _NUMBER = r"-?\d[\d_]*(?:\.\d+(?=%))?%?"
 _PART = re.compile(rf"\s*([^\[\]+]+?)\s*(?:\[\s*({_NUMBER})?\s*:\s*({_NUMBER})?\s*\])?\s*")
+_FOLD = re.compile(r"\s*([^\[\]+]+?)\s*\[\s*(not\s+)?fold\s+(\d+)\s*/\s*(\d+)\s*\]\s*")
 _KEY = (0x73706C6974, 1)  # of the pseudo-random order: never change it
 
 
@@ -41,7 +46,8 @@ def open_split(source: Source, split: str, data_dir: str | None = None) -> Examp
         check_part(f"what {type(source).__name__}.open({name!r}) returned", examples, EXAMPLES, stored=False)
         return examples
 
-    return open_whole(split) if getattr(source, "slices", False) else sliced(open_whole, split)
+    folded = any(map(_FOLD.fullmatch, split.split("+")))  # which TFDS does not know
+    return open_whole(split) if getattr(source, "slices", False) and not folded else sliced(open_whole, split)
 
 
 def overlapping(split: str, twice: int) -> UserError:
@@ -55,14 +61,17 @@ def sliced(open_whole: Callable[[str], Any], split: str) -> Examples:
     parts = split.split("+")
     if "[" not in split and len(parts) == 1:
         return open_whole(split)
-    read = [match for part in parts if (match := _PART.fullmatch(part))]
+    read = [match for part in parts if (match := _FOLD.fullmatch(part) or _PART.fullmatch(part))]
     if len(read) < len(parts):
         raise UserError(f"split {split!r} cannot be read; {SYNTAX}")
     cut = []
     for part, match in zip(parts, read, strict=True):
-        name, first, last = match.groups()
-        examples = open_whole(name)
-        cut.append((examples, _cut(examples, first, last, part) if "[" in part else np.arange(len(examples))))
+        examples = open_whole(match[1])
+        if match.re is _FOLD:
+            index = _fold(examples, bool(match[2]), int(match[3]), int(match[4]), part)
+        else:
+            index = _cut(examples, match[2], match[3], part) if "[" in part else np.arange(len(examples))
+        cut.append((examples, index))
     if len({examples.classes for examples, _ in cut}) > 1:
         raise UserError(f"split {split!r}: its parts have different classes")
     for name in {match[1] for match in read}:
@@ -217,6 +226,17 @@ def _cut(examples: Examples, first: str | None, last: str | None, part: str) -> 
     start = _position(first, len(order), keys, part) if first else 0
     stop = _position(last, len(order), keys, part) if last else len(order)
     return np.sort(order[start:stop])
+
+
+def _fold(examples: Examples, others: bool, number: int, folds: int, part: str) -> np.ndarray:
+    """The indices of one fold of several, counted from 1, or of all `others`, ascending."""
+    if not 1 <= number <= folds or not 2 <= folds <= len(examples):
+        raise UserError(
+            f"split {part!r}: folds are 1/K to K/K, of at least 2 and at most the split's {len(examples):,} images"
+        )
+    words = np.random.Philox(key=np.array(_KEY, np.uint64)).random_raw(len(examples))
+    numbers = fold_numbers(len(examples), folds, labels_of(examples), np.argsort(words, kind="stable"))
+    return np.flatnonzero((numbers == number - 1) != others)
 
 
 def _order(examples: Examples) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -17,7 +18,7 @@ from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.optimizers import SAM
 from jaxcnn.train.rematerialize import rematerialized
-from jaxcnn.train.step import TrainStep, make_train_step
+from jaxcnn.train.step import TrainStep, make_statistics_step, make_train_step
 
 
 def train_step(
@@ -40,6 +41,23 @@ def train_step(
         groups=experiment.groups,
         rho=experiment.optimizer.rho if isinstance(experiment.optimizer, SAM) else 0.0,
     )
+
+
+def statistics_step(experiment: Experiment) -> Callable[..., Any]:
+    """The pure step that takes batch statistics anew (make_statistics_step)."""
+    loss = make_loss(experiment.task, experiment.model, experiment.data.normalize, experiment.bn_group)
+    return make_statistics_step(loss, experiment.accumulate)
+
+
+def compile_statistics_step(plan: Plan) -> Compiled:
+    """The same for this plan's mesh and training batch."""
+    experiment, mesh = plan.experiment, plan.mesh
+    state = abstract_state(experiment, mesh)
+    jitted = jax.jit(statistics_step(experiment), out_shardings=meshes.shardings(state.stats))
+    number = jax.ShapeDtypeStruct((), "int32", sharding=meshes.replicated(mesh))
+    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
+    frozen = frozen_shapes(experiment, mesh)
+    return compile_for(experiment, jitted, state.params, state.stats, number, state.key, frozen, batch)
 
 
 def compile_train_step(plan: Plan) -> Compiled:

@@ -29,6 +29,11 @@ class Reader:
         """The batches from step `start` on, without an end."""
         return self._until_closed(batches, start)
 
+    def first(self, batches: TrainBatches, count: int) -> Generator[Batch, None, None]:
+        """The first so many training batches of the run, to be taken to their end."""
+        with contextlib.closing(self._batches(batches, 0)) as stream:
+            yield from itertools.islice(stream, count)
+
     def evaluation(self, split: str, batches: EvaluationBatches) -> Generator[Batch, None, None]:
         """The batches of one evaluation, to be taken to their end.
 

@@ -14,13 +14,12 @@ from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from jaxcnn.data.box_rules import counts, notes_of
 from jaxcnn.data.draws import EVALUATION, Draws
 from jaxcnn.data.examples import BrokenExample, Examples, label_hash
 from jaxcnn.data.fields import Field, Fields, with_image
 from jaxcnn.data.preparation import read
 from jaxcnn.data.sampling import BalancedOrder, order_of
-from jaxcnn.data.splits import classes_without_images, open_split, shared
+from jaxcnn.data.splits import open_split
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
@@ -29,17 +28,13 @@ from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
 from jaxcnn.tasks.views import evaluated_with, views_of
 from jaxcnn.train import mesh as meshes
-from jaxcnn.train.averages import SWA
 from jaxcnn.train.batch_norm import check_group
 from jaxcnn.train.duration import Duration, in_steps
 from jaxcnn.train.groups import check_groups, group_lines
 from jaxcnn.train.layer_decay import layer_lines, layer_rates
 from jaxcnn.train.optimizers import build_optimizer
-from jaxcnn.train.schedules import Plateau, StepDecay, make_rate
+from jaxcnn.train.schedules import Plateau, make_rate
 from jaxcnn.train.state import TrainState, create_state
-
-FEW_STEPS = 10
-"""A run with fewer learns next to nothing; one whose length is given in steps is meant so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,58 +59,6 @@ class Plan:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
-
-    def warnings(self) -> list[str]:
-        """What a person should know of the splits and the length, and may not have meant."""
-        found = []
-        data, few = self.experiment.data, len(self.train) // 4
-        try_batch = f"try a smaller batch, such as --data.batch-size {max(1, min(few, data.batch_size // 2))}"
-        if data.batch_size > len(self.train):
-            found.append(
-                f"data.batch_size {data.batch_size} is more than the {len(self.train)} images of {self.train.split}, "
-                f"so that a step sees some of them twice; {try_batch}"
-            )
-        if self.total < FEW_STEPS and self.experiment.duration.unit != "steps":
-            found.append(
-                f"{self.experiment.duration} are {self.total} steps of {data.batch_size} images, too few to learn; "
-                f"{try_batch}, or a longer --duration"
-            )
-        if isinstance(self.experiment.schedule, StepDecay):
-            milestones = self.experiment.schedule.milestones
-            late = [each for each in milestones if each.in_steps(len(self.train), data.batch_size) >= self.total]
-            if late:
-                found.append(
-                    f"the run ends at step {self.total}, before {len(late)} of the {len(milestones)} "
-                    f"schedule.milestones ({', '.join(map(str, late))})"
-                )
-        found += [
-            f"groups: {group.match!r} is frozen until step {group.release:,}, and the run ends at step {self.total:,}"
-            for group in self.experiment.groups
-            if group.release >= self.total
-        ]
-        ema = self.experiment.ema
-        if isinstance(ema, SWA) and ema.start.amount > self.total:
-            found.append(f"ema averages from step {ema.start.amount:,.0f} on, and the run ends at step {self.total:,}")
-        for name, examples in (self.evaluations | self.tests).items():
-            both = shared(self.train, examples)
-            if both:
-                found.append(f"{both:,} of the {len(examples):,} images of {name} are trained on too")
-        for name, examples in self.evaluations.items():
-            for other, test in self.tests.items():
-                both = shared(examples, test)
-                if both:
-                    found.append(
-                        f"{both:,} of the {len(test):,} images of {other} are also in {name}, evaluated in training"
-                    )
-        for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
-            found += [f"{name}: {line}; `jaxcnn data check` names each" for line in counts(notes_of(examples))]
-        labeled = "label" in batch_fields(self.experiment)
-        for name, examples in ({self.train.split: self.train} | self.evaluations | self.tests).items():
-            missing = classes_without_images(examples) if labeled else ()
-            if missing:
-                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-                found.append(f"{name} has no image of {', '.join(missing[:5])}{more}")
-        return found
 
     def how_trained(self) -> list[str]:
         """What each group of parameters holds and which rate each layer has, if there are groups or a decay."""
@@ -323,8 +266,9 @@ def make_plan(experiment: Experiment) -> Plan:
     _check_images(train, data.augment, experiment, evaluated=False)
     for examples in (evaluations | tests).values():
         _check_images(examples, data.preprocess, experiment, evaluated=True)
-    if not evaluations and isinstance(experiment.schedule, Plateau):
-        raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
+    if not evaluations and (isinstance(experiment.schedule, Plateau) or experiment.early_stopping.on):
+        watching = "early_stopping" if experiment.early_stopping.on else "the plateau schedule"
+        raise UserError(f"{watching} watches an evaluation split, but data.evaluation_splits is empty")
 
     order = order_of(data.sampling, train, batch_fields(experiment))
     mesh = meshes.make_mesh(experiment.parallel)
@@ -413,8 +357,8 @@ def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:
 
     The task's score is there always; for another one the evaluation is traced, without being computed.
     """
-    task, fields = experiment.task, {"checkpoints": experiment.checkpoints, "schedule": experiment.schedule}
-    watched = {f"{name}.metric": getattr(part, "metric", None) for name, part in fields.items()}
+    task, fields = experiment.task, ("checkpoints", "schedule", "early_stopping")
+    watched = {f"{name}.metric": getattr(getattr(experiment, name), "metric", None) for name in fields}
     watched = {name: metric for name, metric in watched.items() if metric not in (None, score_of(task))}
     if not watched:
         return

@@ -15,7 +15,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
-from jaxcnn.runs.program import compile_train_step, train_step, within_memory
+from jaxcnn.runs.program import (
+    compile_statistics_step,
+    compile_train_step,
+    statistics_step,
+    train_step,
+    within_memory,
+)
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
@@ -35,6 +41,10 @@ class Stepper(Protocol):
 
     def compile_evaluation(self) -> Compiled:
         """(params, stats, frozen, placed batch) -> (sums, records)."""
+        ...
+
+    def compile_statistics(self) -> Compiled:
+        """(params, stats, number, key, frozen, placed batches) -> stats with those batches: make_statistics_step."""
         ...
 
     def create(self) -> list[TrainState]:
@@ -82,6 +92,9 @@ class Single:
 
     def compile_evaluation(self) -> Compiled:
         return compile_evaluation_step(self.plan.experiment, self.plan.mesh)
+
+    def compile_statistics(self) -> Compiled:
+        return compile_statistics_step(self.plan)
 
     def create(self) -> list[TrainState]:
         # The seed is an argument and no constant: the compile cache then serves all seeds.
@@ -143,6 +156,16 @@ class Stacked:
         batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
         state = self._stacked(self.abstract)
         return compile_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
+
+    def compile_statistics(self) -> Compiled:
+        plan, state = self.plan, self._stacked(self.abstract)
+        step = jax.vmap(statistics_step(plan.experiment), in_axes=(0, 0, None, 0, None, 0))
+        batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
+        frozen = self._shared(frozen_shapes(plan.experiment, plan.mesh))
+        number = self._shared(jax.ShapeDtypeStruct((), np.int32))
+        jitted = jax.jit(step, out_shardings=self.over_seeds)
+        shapes = (state.params, state.stats, number, state.key, frozen, self._stacked(batch))
+        return compile_for(plan.experiment, jitted, *shapes)
 
     def create(self) -> list[TrainState]:
         create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))

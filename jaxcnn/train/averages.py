@@ -54,6 +54,8 @@ class SWA:
     The paper averages at the end of each cycle, or epoch, of a rate that stays high: schedule.final of a cosine, or a
     constant one. torch.optim.swa_utils.AveragedModel has the same mean.
 
+    Departure: a checkpoint that a stop leaves between two evaluations has the statistics of the last of these.
+
     Example, the last quarter of a run:
         Experiment(..., duration=epochs(100), schedule=Cosine(final=0.1), ema=SWA(start=epochs(75)))
     """
@@ -61,12 +63,14 @@ class SWA:
     start: Duration
     """When the first weights are taken, counted from the begin of the run."""
     every: Duration = epochs(1)
-    statistics: Literal["average", "copy"] = "average"
-    """Batch statistics of the averaged net: averaged like the parameters, or the raw net's latest."""
+    recompute: Duration | None = epochs(1)
+    """How much of the training data the averaged net sees anew, from the begin of the run on, for its batch statistics
+    (section 3.2) before each evaluation and save: the mean of those of its batches, as torch's update_bn has it. None:
+    the mean of the raw nets', which are those of another net."""
 
     def __post_init__(self):
-        for field in ("start", "every"):
-            if getattr(self, field).amount == 0:
+        for field in ("start", "every", "recompute"):
+            if (duration := getattr(self, field)) is not None and duration.amount == 0:
                 raise UserError(f"ema.{field} is 0; give it a length, such as 5epochs or 100steps")
 
     @property
@@ -87,7 +91,7 @@ class SWA:
         mean = lambda old, new: jax.tree.map(blend, old, new)  # noqa: E731
         return Average(
             params=mean(average.params, params),
-            stats=stats if self.statistics == "copy" else mean(average.stats, stats),
+            stats=mean(average.stats, stats),
             count=count,
         )
 

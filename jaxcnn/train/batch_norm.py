@@ -59,3 +59,20 @@ def grouped(group: int) -> Any:
         return rearrange(y, "groups n ... -> (groups n) ...")
 
     return nn.intercept_methods(intercept)
+
+
+def of_this_batch() -> Any:
+    """A context in which every nn.BatchNorm in training leaves this batch's statistics as the running ones, alone."""
+
+    def intercept(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: InterceptorContext) -> Any:
+        norm = context.module
+        if not (isinstance(norm, nn.BatchNorm) and context.method_name == "__call__"):
+            return call(*args, **kwargs)
+        momentum = norm.momentum
+        object.__setattr__(norm, "momentum", 0.0)  # a clone would be another module, and have no place in the net
+        try:
+            return call(*args, **kwargs)
+        finally:
+            object.__setattr__(norm, "momentum", momentum)
+
+    return nn.intercept_methods(intercept)

@@ -36,7 +36,7 @@ class Constant:
 class StepDecay:
     """The rate times `factor` at each milestone (AlexNet, ResNet). Milestones count from the run's first step.
 
-    One at or after the run's end is allowed, for a shorter try of a long recipe, and warned of (`Plan.warnings`).
+    One at or after the run's end is allowed, for a shorter try of a long recipe, and warned of (runs/warnings.py).
     """
 
     milestones: tuple[Duration, ...] = (epochs(30), epochs(60), epochs(80))

@@ -10,6 +10,7 @@ import optax
 from einops import rearrange
 
 from jaxcnn.train.averages import EMA, Averaging
+from jaxcnn.train.batch_norm import of_this_batch
 from jaxcnn.train.groups import Group, joined, split, while_frozen
 from jaxcnn.train.optimizers import at_step
 from jaxcnn.train.state import TrainState
@@ -107,6 +108,28 @@ def make_train_step(
         )
         scalars = {"learning_rate": learning_rate, "grad_norm": grad_norm, "step_loss": loss, "bad_step": bad_step}
         return state, {"sums": sums, **scalars}
+
+    return step
+
+
+def make_statistics_step(loss_fn: LossFn, accumulate: int = 1) -> Callable[..., Any]:
+    """(params, stats, number, key, frozen, batch) -> batch statistics.
+
+    `stats` are the mean over `number` batches of what a net of these parameters has in training, and what comes out is
+    that over one batch more. What no batch changes is left as it is. Of microbatches it is their mean.
+    """
+
+    def step(params: Any, stats: Any, number: jax.Array, key: jax.Array, frozen: Any, batch: Batch) -> Any:
+        key = jax.random.fold_in(key, number)
+
+        def of(part: tuple[jax.Array, Batch]) -> Any:
+            with of_this_batch():
+                return loss_fn(params, stats, frozen, part[1], jax.random.fold_in(key, part[0]))[1][0]
+
+        micro = jax.tree.map(lambda x: rearrange(x, "(n micro) ... -> micro n ...", micro=accumulate), batch)
+        new = jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, (jnp.arange(accumulate), micro)))
+        blend = lambda old, new: jnp.where((number == 0) | (new == old), new, old + (new - old) / (number + 1))  # noqa: E731
+        return jax.tree.map(blend, stats, new)
 
     return step
 

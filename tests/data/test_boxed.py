@@ -71,6 +71,7 @@ def test_data_check_lists_what_was_dropped_and_what_is_broken(voc, tmp_path, cap
 def test_a_plan_refuses_boxes_before_anything_is_compiled_and_tells_what_was_dropped(voc, tmp_path):
     from jaxcnn.experiment_file import load_function
     from jaxcnn.runs.setup import make_plan
+    from jaxcnn.runs.warnings import warnings_of
 
     def plan(*how):
         return make_plan(load_function(detector(tmp_path, voc, *how))())
@@ -79,7 +80,7 @@ def test_a_plan_refuses_boxes_before_anything_is_compiled_and_tells_what_was_dro
     with pytest.raises(jc.UserError, match=r"^train: .*b.png: box 1 cat \(5, 5, 5, 5\) has no area; if such"):
         plan()
     assert plan("refuse", 1).total
-    assert "train: boxes without area: 1 dropped; `jaxcnn data check` names each" in plan("drop").warnings()
+    assert "train: boxes without area: 1 dropped; `jaxcnn data check` names each" in warnings_of(plan("drop"))
 
 
 def test_a_batch_of_photos_with_boxes_is_padded(voc):

@@ -27,6 +27,7 @@ from jaxcnn.runs.run_directory import is_training, labeled
 from jaxcnn.runs.selection import Best, best_of
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.studies.cell import epochs_to
 from jaxcnn.studies.plots import _evaluation, _training
 from jaxcnn.train.duration import steps
@@ -111,14 +112,14 @@ def test_training_and_held_out_images_are_apart():
     train, held_out = (
         {examples.where(i) for i in range(len(examples))} for examples in (plan.train, plan.evaluations["train[90%:]"])
     )
-    assert len(train) == 72 and len(held_out) == 8 and not train & held_out and plan.warnings() == []
+    assert len(train) == 72 and len(held_out) == 8 and not train & held_out and warnings_of(plan) == []
     for data in ({"evaluation_splits": ("train[80%:]",)}, {"evaluation_splits": ("train",)}):
-        (line,) = make_plan(make(**data)).warnings()
+        (line,) = warnings_of(make_plan(make(**data)))
         assert "are trained on too" in line and (line.startswith("8 of the 16") or line.startswith("72 of the 80"))
-    (line,) = make_plan(make(evaluation_splits=("test[:50%]",))).warnings()
+    (line,) = warnings_of(make_plan(make(evaluation_splits=("test[:50%]",))))
     assert line == "8 of the 20 images of test are also in test[:50%], evaluated in training"
     # Twenty images of four classes: 5 each, half of them, halves down, are 2.
-    (line,) = make_plan(make(batch_size=73)).warnings()
+    (line,) = warnings_of(make_plan(make(batch_size=73)))
     assert line.startswith("data.batch_size 73 is more than the 72 images of train[:90%]")
     with pytest.raises(UserError, match=r"^data.test_splits: .*no split 'tset'; did you mean 'test'"):
         make_plan(make(test_splits=("tset",)))

@@ -10,6 +10,7 @@ from jaxcnn.runs import setup as plans
 from jaxcnn.runs.compare import curves
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.schedules import StepDecay
 from tests.experiments.tiny import experiment as tiny
@@ -35,12 +36,12 @@ def make(**fields):
     ],
 )
 def test_a_batch_for_a_larger_set_a_run_of_few_steps_and_late_milestones_are_warned_of(fields, message):
-    assert any(line.startswith(message) for line in make_plan(make(**fields)).warnings())
+    assert any(line.startswith(message) for line in warnings_of(make_plan(make(**fields))))
 
 
 @pytest.mark.parametrize("duration", [jc.epochs(10), jc.steps(3)])
 def test_a_usual_run_and_one_whose_steps_are_counted_are_not(duration):
-    assert make_plan(make(batch_size=128, duration=duration)).warnings() == []
+    assert warnings_of(make_plan(make(batch_size=128, duration=duration))) == []
 
 
 def test_a_start_traces_the_model_once_beside_its_initialisation(monkeypatch, tmp_path):

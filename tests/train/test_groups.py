@@ -18,6 +18,7 @@ from jaxcnn.models import create_model
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import initial_state, make_plan
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.averages import EMA
 from jaxcnn.train.duration import epochs, examples, steps
 from jaxcnn.train.groups import Group, check_groups, group_lines, joined, split, while_frozen
@@ -208,7 +209,7 @@ def test_mistakes_are_one_sentence():
         experiment(groups=Group("x"))
     assert group_lines(params, ()) == []
     late = make_plan(experiment(groups=(Group("params/conv1/*", freeze_until=epochs(9)),)))
-    assert "groups: 'params/conv1/*' is frozen until step 40, and the run ends at step 24" in late.warnings()
+    assert "groups: 'params/conv1/*' is frozen until step 40, and the run ends at step 24" in warnings_of(late)
 
 
 def build(made):

@@ -1,0 +1,47 @@
+"""k-fold: k ordinary runs over folds that test each image once, stopped and gone on with, and their mean."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxcnn as jc
+from jaxcnn import UserError
+from jaxcnn.runs.k_fold import SUMMARY, k_fold
+from tests.nets import TinyNet
+
+
+def experiment(**fields):
+    data = jc.Data((9, 9, 3), jc.Synthetic((9, 9, 3), classes=4, train=23, test=5), batch_size=8)
+    return jc.Experiment(TinyNet(), data, duration=jc.steps(3), ema=jc.EMA(0.9), **fields)
+
+
+def test_every_image_is_tested_once_and_the_mean_is_that_of_the_runs(tmp_path):
+    asked = iter([False] * 5 + [True] + [False] * 100)
+    assert k_fold(experiment(), tmp_path, folds=2, stop=lambda: next(asked)) is None
+    assert not (tmp_path / SUMMARY).exists()
+    found = k_fold(experiment(), tmp_path, folds=2)
+    results = [json.loads((tmp_path / f"fold{k}" / "result.json").read_text()) for k in (1, 2)]
+    figures = [result[f"train[fold {k}/2]"] for k, result in enumerate(results, 1)]
+    assert [each["count"] for each in figures] == [12, 11] and found.count == 23
+    assert found.mean["loss"] == pytest.approx(np.mean([each["loss"] for each in figures]))
+    assert found.deviation["loss"] == pytest.approx(np.std([each["loss"] for each in figures], ddof=1)) != 0
+    averaged = [result[f"train[fold {k}/2]_ema"]["loss"] for k, result in enumerate(results, 1)]
+    assert found.mean["loss_ema"] == pytest.approx(np.mean(averaged)) != found.mean["loss"]
+    assert list(found.mean) == ["accuracy", "loss", "accuracy_ema", "loss_ema"]
+    stored = json.loads((tmp_path / SUMMARY).read_text())
+    assert stored["mean"] == found.mean and stored["count"] == 23 and len(stored["folds"]) == 2
+    run = jc.load_run(tmp_path / "fold2")  # the same net, by hand, on the images that it has not trained on
+    assert run.experiment.data.train_split == "train[not fold 2/2]" and run.experiment.data.evaluation_splits == ()
+    images = jc.Synthetic((9, 9, 3), classes=4, train=23).open("train[fold 2/2]")
+    right = [run.probabilities(images[i]["image"])[0].argmax() == images[i]["label"] for i in range(11)]
+    assert figures[1]["accuracy"] == np.mean(right)
+
+
+def test_what_would_choose_by_test_images_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the schedule Plateau watches an evaluation, and k-fold has none"):
+        k_fold(experiment(schedule=jc.Plateau()), tmp_path)
+    with pytest.raises(UserError, match=r"cuts a whole split, such as train, not 'train\[:50%\]'"):
+        k_fold(experiment(), tmp_path, split="train[:50%]")
+    with pytest.raises(UserError, match="at most the split's 23 images"):
+        k_fold(experiment(), tmp_path, folds=24)
