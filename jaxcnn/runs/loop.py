@@ -38,6 +38,7 @@ from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.sizes import change_at
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
@@ -173,7 +174,7 @@ class _Loop:
         for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
-            (_TRAIN, plan.train, data.augment),
+            (_TRAIN, plan.train, data.augment[: data.leading]),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
             if self.consensus.vote_and_wait("the compilation"):
@@ -281,6 +282,8 @@ class _Loop:
         for member, own in zip(self.members, batch, strict=True):
             if own["broken"].any():
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+        if told := change_at(plan.experiment.data, len(plan.train), self.step):
+            self.display.line(told)
         assert self.train_step is not None
         self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put(batch))
         self.step += 1
