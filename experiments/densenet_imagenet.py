@@ -33,7 +33,7 @@ def experiment(
                 jc.PCANoise(),
                 jc.HorizontalFlip(),
             ),
-            preprocess=(jc.Resize(256), jc.CenterCrop(224)),
+            preprocess=(jc.Resize(256, method="bicubic"), jc.CenterCrop(224)),
             normalize=jc.IMAGENET,
             batch_size=256,
             workers=16,

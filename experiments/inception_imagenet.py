@@ -5,10 +5,11 @@ v3: Szegedy et al. 2016, section 8: 50 replicas with a batch of 32 each, 100 epo
 (section 7); the auxiliary head weighs 0.4 (released code).
 v4: Szegedy et al. 2017, section 4: 20 replicas, RMSProp, rate and averages as v3; clipping and label smoothing as v3.
 Not stated in the papers and taken from the released code (tensorflow/models, inception and slim): momentum 0.9, weight
-decay 4e-5, the decay 0.9999 of the averages, color distortion (here brightness 32 of 255, contrast and saturation 0.5
-to 1.5, hue 0.2 of pi), and the centre crop of 0.875. v4's batch of 32 a replica and its length, where the curves of its
+decay 4e-5, the decay 0.9999 of the averages, color distortion (brightness by 32 of 255, contrast and saturation by 0.5
+to 1.5, hue by 0.2), and the centre crop of 0.875. v4's batch of 32 a replica and its length, where the curves of its
 figures end, are readings.
-Departures: replicas were not synchronous; crops are torchvision's, with at least 5% of the area.
+Departures: replicas were not synchronous; crops are torchvision's, with at least 5% of the area; brightness is
+multiplied, where the code adds to it.
 Data: ILSVRC 2012, see docs/data.md.
 Command: python -m jaxcnn.launch experiments/inception_imagenet.py --version v3
 Expected: v3 21.2% top-1 and 5.6% top-5 validation error, one crop (Table 3); v4 20.0% and 5.0%, one crop (Table 2);
@@ -39,7 +40,7 @@ def experiment(
             augment=(
                 jc.RandomResizedCrop(299, scale=(0.05, 1.0)),
                 jc.HorizontalFlip(),
-                jc.ColorJitter(brightness=32 / 255, contrast=0.5, saturation=0.5, hue=0.1),
+                jc.ColorJitter(brightness=32 / 255, contrast=0.5, saturation=0.5, hue=0.2),
             ),
             preprocess=(jc.Resize(342), jc.CenterCrop(299)),  # 299 of 0.875
             normalize=jc.Normalize(mean=(127.5,), std=(127.5,)),

@@ -16,10 +16,10 @@ erases with the mean color (here too) after and not before the pixels are normal
 batch as one. Biases are not decayed but in paper and torchvision-v1. mlperf: the polynomial ends one step earlier.
 Data: ILSVRC 2012, see docs/data.md.
 Command: python -m jaxcnn.launch experiments/resnet_imagenet.py --depth 50 --recipe torchvision-v1
-Expected: top-1 validation accuracy of depth 18, 34, 50, 101, 152: paper, ten crops, 72.12 (Table 2), 75.48 (Table 3,
-quoted from memory), 77.1, 78.2, 78.6 (authors' repository); torchvision-v1, one crop, 69.758, 73.314, 76.130, 77.374,
-78.312, torchvision-v2 -, -, 80.858, 81.886, 82.284 (torchvision's metadata); mlperf 75.9 of depth 50 after 34 to 37
-epochs (its reference points); ours: not run.
+Expected: top-1 validation accuracy of depth 18, 34, 50, 101, 152: paper, ten crops, 72.12 (Table 2, with shortcuts A,
+which have no parameters; here B), 75.48 (Table 3, B, quoted from memory), 77.1, 78.2, 78.6 (authors' repository);
+torchvision-v1, one crop, 69.758, 73.314, 76.130, 77.374, 78.312, torchvision-v2 -, -, 80.858, 81.886, 82.284
+(torchvision's metadata); mlperf 75.9 of depth 50 after 34 to 37 epochs (its reference points); ours: not run.
 Devices and hours: paper 8 GPUs, torchvision 8 V100, hours not stated; mlperf 8 A100 in 28 to 30 minutes (results 2.1,
 NVIDIA, another batch); ours: not run.
 """

@@ -29,9 +29,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 DATA_COMMANDS: dict[str, Callable[..., int | None]] = {"prepare": data.prepare, "pack": data.pack}
 # Those that take an experiment's flags too, with the class that has their own.
 WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], int | None], type]] = {
+    ("bench-input",): (experiments.bench_input, experiments.BenchInput),
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
     ("lr-range",): (experiments.lr_range, experiments.LearningRates),
     ("k-fold",): (experiments.k_fold, experiments.KFold),
+    ("probe",): (experiments.probe, experiments.Probe),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }

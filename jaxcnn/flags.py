@@ -101,7 +101,11 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         ("experiment", Annotated[Experiment, tyro.conf.arg(name="")], dataclasses.field(default=experiment)),
         *_RUN_FIELDS,
         *_PROCESS_FIELDS,
-        *((name, kind, dataclasses.field(default=values[name])) for name, kind, _ in choices),
+        # A flag of a bool that is already True would be called --no-... here.
+        *(
+            (name, kind, default if kind is bool else dataclasses.field(default=values[name]))
+            for name, kind, default in choices
+        ),
     ]
     everything, unknown = tyro.cli(
         dataclasses.make_dataclass("Everything", fields),

@@ -29,6 +29,7 @@ SHALLOW: dict[str, tuple[str, ...]] = {
     "alexnet_imagenet": (),
     "zfnet_imagenet": (),
     "googlenet_imagenet": (),
+    "wide_resnet_cifar10": ("--model.backbone.depth", "10"),
     "airbench_cifar10": (),
 }
 """Recipes of many nets, and what makes them shallow: tracing a deep one takes seconds (tests/test_recipes.py)."""

@@ -26,6 +26,21 @@ def run(capsys, *words):
     return code, captured.out, captured.err
 
 
+def test_a_bool_argument_of_experiment_is_a_flag_without_a_value(tmp_path):
+    file = tmp_path / "narrow.py"
+    file.write_text(
+        "import jaxcnn as jc\n"
+        "def experiment(narrow: bool = False, grey: bool = True):\n"
+        "    width = 0.5 if narrow else 1.0\n"
+        "    model = jc.create_model('vgg11', classes=10, width=width)\n"
+        "    return jc.Experiment(model, jc.Data((32, 32, 1 if grey else 3)))\n"
+    )
+    for given, width, channels in (([], 1, 1), (["--narrow"], 0.5, 1), (["--narrow", "--no-grey"], 0.5, 3)):
+        made = parse(file, [*given, "--optimizer.lr", "0.3"]).experiment
+        assert made.model.backbone.width == width and made.data.image_shape[2] == channels
+        assert made.optimizer.learning_rate == 0.3
+
+
 @pytest.mark.parametrize(
     "flag, hint",
     [

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 
 import jaxcnn as jc
 from jaxcnn import experiment_file, flags, launch
+from jaxcnn.data.preparation import transformed
 from jaxcnn.runs import program
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
@@ -212,6 +213,17 @@ def rows() -> list[Row]:
             )
             for augmentation in ("standard", "none")
         ),
+        *(
+            Row(
+                "wide_resnet_cifar10", {"net": net}, count, 128, 78_125, 5e-4,
+                {
+                    0: 0.1, 23_437: 0.1, 23_438: 0.02, 46_874: 0.02, 46_875: 0.004, 62_499: 0.004, 62_500: 8e-4,
+                    78_124: 8e-4,
+                },
+                images=CIFAR,
+            )
+            for net, count in (("40-4", "8949210"), ("16-8", "10961370"), ("28-10", "36479194"))
+        ),
         Row(
             "airbench_cifar10", {}, "1971640", 1024, 476, 0.00133043,
             {0: 0.01376147, 108: 1.5, 109: 1.5, 475: 0.1088011}, 0.2, CIFAR,
@@ -221,6 +233,31 @@ def rows() -> list[Row]:
 
 
 TABLE = rows()
+SIZES: dict[str, tuple[int, int] | dict[Any, tuple[int, int]]] = {
+    "alexnet_imagenet": (227, 256),
+    "zfnet_imagenet": (224, 256),
+    "vgg_imagenet": (224, 384),
+    "googlenet_imagenet": (224, 224),
+    "inception_imagenet": (299, 299),
+    "resnet_imagenet": {
+        "paper": (224, 256),
+        "torchvision-v1": (224, 224),
+        "torchvision-v2": (176, 224),
+        "mlperf": (224, 224),
+    },
+    "resnet_strikes_back_imagenet": {"A1": (224, 224), "A2": (224, 224), "A3": (160, 224)},
+    "resnet_fast_imagenet": (176, 256),
+    "densenet_imagenet": (224, 224),
+    "senet_imagenet": (224, 224),
+    "efficientnet_imagenet": {
+        f"b{number}": (side, side) for number, side in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
+    },
+    "resnet_cifar10": (32, 32),
+    "densenet_cifar10": (32, 32),
+    "wide_resnet_cifar10": (32, 32),
+    "airbench_cifar10": (32, 32),
+}
+"""Sides in training, and in evaluation before ten crops and the like."""
 RECIPES = [file for file in EXPERIMENTS if file.stem in {row.file for row in TABLE}]
 
 
@@ -239,6 +276,17 @@ def test_a_recipe_is_its_sources(row):
     rates = jax.vmap(rate)(np.array([*row.rates]))
     np.testing.assert_allclose(rates, [*row.rates.values()], rtol=1e-5, atol=1e-12)
     assert isinstance(experiment.schedule, jc.Plateau) == (len(set(row.rates.values())) == 1)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+def test_a_recipes_transforms_make_the_sizes_of_its_sources_from_a_photo(row):
+    data, sizes = row.experiment.data, SIZES[row.file]
+    if isinstance(sizes, dict):
+        (sizes,) = [sizes[value] for value in row.arguments.values() if value in sizes]
+    photo = np.zeros((375, 500, 3) if row.file.endswith("_imagenet") else (32, 32, 3), np.uint8)
+    for transforms, side, evaluated in ((data.augment, sizes[0], False), (data.preprocess, sizes[1], True)):
+        made = transformed({"image": photo}, transforms, np.random.default_rng(0))["image"]
+        assert made.shape == data.shape(evaluated=evaluated) == (side, side, 3)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)

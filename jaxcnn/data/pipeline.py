@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
-from jaxcnn.data.examples import BrokenExample, Examples
+from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.memory import Memory
 from jaxcnn.data.preparation import read
@@ -102,6 +102,10 @@ class TrainBatches:
         begun = [stage for stage in self.stages if stage.first <= step]
         return begun[-1] if begun else Stage(0, self.transforms, self.fields)
 
+    def at_end(self) -> "TrainBatches":
+        """The same batches, all made as those of the last stage."""
+        return dataclasses.replace(self, stages=tuple(dataclasses.replace(each, first=0) for each in self.stages[-1:]))
+
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
         rows = np.arange(self.batch_size)
@@ -125,24 +129,25 @@ class TrainBatches:
             batch = _empty(part, stage.fields, indices)
             draws = Draws(self.seed ^ AUGMENTATION)
             for row, index in enumerate(indices.tolist()):
-                self._read(batch, row, index, draws.at(step * self.batch_size + first + row), stage)
+                place = step * self.batch_size + first + row
+                example, passed_over = self.row(index, draws.at(place), stage)
+                for name, part in example.items():
+                    batch[name][row] = part
+                batch["broken"][row] = passed_over > 0
             batch["valid"][:] = True
         return batch
 
-    def _read(self, batch: Batch, row: int, index: int, rng: np.random.Generator, stage: Stage) -> None:
+    def row(self, index: int, rng: np.random.Generator, stage: Stage) -> tuple[Example, int]:
+        """Example `index`, or the next one that is not broken, as the row of a batch of this stage, and how many were
+        passed over."""
         n = len(self.examples)
         for candidate in range(index, index + n):
             try:
-                example = read(self.examples, candidate % n, stage.transforms, rng, stage.fields)
-                break
+                return read(self.examples, candidate % n, stage.transforms, rng, stage.fields), candidate - index
             except BrokenExample:
                 if candidate - index >= self.tolerate_broken:
                     raise
-                batch["broken"][row] = True
-        else:
-            raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be used")
-        for name, part in example.items():
-            batch[name][row] = part
+        raise UserError(f"{self.examples.name}/{self.examples.split}: not one of its {n} images can be used")
 
     def broken(self, step: int, batch: Batch) -> list[BrokenExample]:
         """Why the examples that are marked in this process's batch of this step could not be used.
@@ -239,6 +244,11 @@ class Rounds:
         return self.batches[k % len(self.batches)]
 
 
+def reading_threads() -> int:
+    """How many threads read and augment if no worker processes do."""
+    return min(8, max(2, os.cpu_count() or 2))
+
+
 def iterate(
     batches: TrainBatches | EvaluationBatches | Rounds, start: int = 0, *, workers: int = 0
 ) -> Generator[Batch, None, None]:
@@ -250,7 +260,7 @@ def iterate(
     import grain
 
     workers = 0 if batches.resident else workers
-    threads = 2 if workers or batches.resident else min(8, max(2, os.cpu_count() or 2))
+    threads = 2 if workers or batches.resident else reading_threads()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 if workers else threads + 2)
     source: Any = batches  # it asks for more of a sequence than it uses
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)

@@ -13,7 +13,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shapes
-from jaxcnn.runs.sizes import for_each
+from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
@@ -56,7 +56,7 @@ def compile_statistics_step(plan: Plan) -> Compiled:
     state = abstract_state(experiment, mesh)
     jitted = jax.jit(statistics_step(experiment), out_shardings=meshes.shardings(state.stats))
     number = jax.ShapeDtypeStruct((), "int32", sharding=meshes.replicated(mesh))
-    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
+    batch = abstract_batch(last(experiment), mesh, experiment.data.batch_size, evaluated=False)
     frozen = frozen_shapes(experiment, mesh)
     return compile_for(experiment, jitted, state.params, state.stats, number, state.key, frozen, batch)
 

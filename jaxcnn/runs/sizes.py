@@ -45,6 +45,12 @@ def experiments(experiment: Experiment) -> list[Experiment]:
     ]
 
 
+def last(experiment: Experiment) -> Experiment:
+    """The experiment with the size of training images with which it ends."""
+    data = experiment.data
+    return dataclasses.replace(experiment, data=data.at_size(data.sizes[-1][1])) if data.sizes else experiment
+
+
 def for_each(experiment: Experiment, compile_one: Callable[[Experiment], Compiled]) -> Compiled:
     """The train step compiled for each size of its images; a call takes the one of its batch."""
     made = experiments(experiment)

@@ -24,7 +24,7 @@ from jaxcnn.runs.program import (
     within_memory,
 )
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
-from jaxcnn.runs.sizes import for_each
+from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
 
@@ -165,7 +165,7 @@ class Stacked:
     def compile_statistics(self) -> Compiled:
         plan, state = self.plan, self._stacked(self.abstract)
         step = jax.vmap(statistics_step(plan.experiment), in_axes=(0, 0, None, 0, None, 0))
-        batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
+        batch = abstract_batch(last(plan.experiment), plan.mesh, plan.experiment.data.batch_size, evaluated=False)
         frozen = self._shared(frozen_shapes(plan.experiment, plan.mesh))
         number = self._shared(jax.ShapeDtypeStruct((), np.int32))
         jitted = jax.jit(step, out_shardings=self.over_seeds)

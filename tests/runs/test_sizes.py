@@ -16,6 +16,7 @@ from jaxcnn.runs.debug import debug
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.replay import replay
 from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.sizes import last
 from tests.nets import TinyNet
 from tests.runs.test_seeds import train
 from tests.tiny_runs import assert_same_run, metrics
@@ -50,6 +51,10 @@ def test_a_batch_has_the_size_of_its_step_and_the_draws_of_its_place():
             for transform in (jc.Pad(1), jc.RandomResizedCrop(side), jc.HorizontalFlip()):
                 image = transform(image, rng)
             np.testing.assert_array_equal(batch["image"][row], image)
+    made = experiment(sizes=SIZES[:2])  # what is done at the end of a run, such as an average's statistics
+    late = train_batches(make_plan(made), plan.train, (jc.Pad(1),)).at_end()
+    assert late[0]["image"].shape[1:] == (8, 8, 3) == last(made).data.image_shape
+    np.testing.assert_array_equal(late[5]["image"], batches[5]["image"])
     halves = [dataclasses.replace(batches, batch_size=4, process=p, processes=2)[3]["image"] for p in (0, 1)]
     assert [half.shape for half in halves] == [(2, 8, 8, 3)] * 2
 
