@@ -22,6 +22,7 @@ from jaxcnn.tasks.task import Task, better, score_of
 from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.batch_norm import NormGroup
 from jaxcnn.train.duration import Duration, epochs, steps
+from jaxcnn.train.early_stopping import EarlyStopping
 from jaxcnn.train.groups import Group
 from jaxcnn.train.init_from import InitFrom
 from jaxcnn.train.mesh import Parallel
@@ -165,6 +166,8 @@ class Experiment:
     """Another run's weights to start from, for fine-tuning."""
     seed: int = 0
     """Of the weights, the data order, the augmentation and dropout."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """Ends training when evaluations do not get better; off by default."""
     evaluate_every: Duration = epochs(1)
     """Evaluation also happens at the end."""
     log_every: Duration = steps(50)
@@ -193,6 +196,8 @@ class Experiment:
         self._fill_metric("checkpoints")
         if isinstance(self.schedule, Plateau):
             self._fill_metric("schedule")
+        if self.early_stopping.on:
+            self._fill_metric("early_stopping")
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
         if not 0 <= self.seed < 2**32:

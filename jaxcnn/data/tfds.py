@@ -22,6 +22,7 @@ from jaxcnn.data.examples import BrokenExample, Example, check_index, check_spli
 from jaxcnn.data.images import decode
 from jaxcnn.data.masks import MaskValues, decode_mask
 from jaxcnn.data.splits import overlapping
+from jaxcnn.data.tfds_labels import labeled_records
 from jaxcnn.data.tfds_objects import Objects, annotations, find_objects, parts
 from jaxcnn.errors import UserError, did_you_mean
 
@@ -97,8 +98,11 @@ class Tfds:
                 raise UserError(f"dataset {self.name!r}: split {split!r} has no examples; widen it")
             if twice := _twice(instructions):
                 raise overlapping(split, twice)
-            skip = tfds.decode.SkipDecoding()
-            records = builder.as_data_source(split, decoders={key: skip for key in images})  # pyright: ignore[reportCallIssue]
+            if objects is None and not self.mask and part is not None:
+                records: Any = labeled_records(builder, split, self.image, part)
+            else:
+                skip = tfds.decode.SkipDecoding()
+                records = builder.as_data_source(split, decoders={key: skip for key in images})  # pyright: ignore[reportCallIssue]
         except (ValueError, AssertionError) as cause:
             raise UserError(
                 f"dataset {self.name!r}: split {split!r} cannot be read: {str(cause).splitlines()[0]} "

@@ -266,8 +266,9 @@ def make_plan(experiment: Experiment) -> Plan:
     _check_images(train, data.augment, experiment, evaluated=False)
     for examples in (evaluations | tests).values():
         _check_images(examples, data.preprocess, experiment, evaluated=True)
-    if not evaluations and isinstance(experiment.schedule, Plateau):
-        raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
+    if not evaluations and (isinstance(experiment.schedule, Plateau) or experiment.early_stopping.on):
+        watching = "early_stopping" if experiment.early_stopping.on else "the plateau schedule"
+        raise UserError(f"{watching} watches an evaluation split, but data.evaluation_splits is empty")
 
     order = order_of(data.sampling, train, batch_fields(experiment))
     mesh = meshes.make_mesh(experiment.parallel)
@@ -356,8 +357,8 @@ def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:
 
     The task's score is there always; for another one the evaluation is traced, without being computed.
     """
-    task, fields = experiment.task, {"checkpoints": experiment.checkpoints, "schedule": experiment.schedule}
-    watched = {f"{name}.metric": getattr(part, "metric", None) for name, part in fields.items()}
+    task, fields = experiment.task, ("checkpoints", "schedule", "early_stopping")
+    watched = {f"{name}.metric": getattr(getattr(experiment, name), "metric", None) for name in fields}
     watched = {name: metric for name, metric in watched.items() if metric not in (None, score_of(task))}
     if not watched:
         return

@@ -19,6 +19,7 @@ from PIL import Image
 from jaxcnn.data.examples import BrokenExample, Examples, Source
 from jaxcnn.data.survey import check
 from jaxcnn.data.tfds import Tfds, prepare
+from jaxcnn.data.tfds_labels import LabeledRecords
 from jaxcnn.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -348,3 +349,14 @@ def test_reading_imports_no_tensorflow(fashion):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "54000 fashion_mnist/train[:90%][7] False\n"
+
+
+def test_a_record_without_its_label_says_so():
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    example.features.feature["image"].bytes_list.value.append(JPEG)
+    with pytest.raises(ValueError, match="the record has no label"):
+        LabeledRecords("image", "label", [example.SerializeToString()])[0]
+    example.features.feature["label"].int64_list.value.append(-1)
+    assert LabeledRecords("image", "label", [example.SerializeToString()])[0] == {"image": JPEG, "label": -1}
