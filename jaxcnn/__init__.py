@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from jaxcnn.runs.run import load_run as load_run
     from jaxcnn.runs.run import predict as predict
     from jaxcnn.studies.inference_time import InferenceTime as InferenceTime
+    from jaxcnn.studies.linear_probe import LinearProbe as LinearProbe
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -308,6 +309,7 @@ _FROM = {
         "predict",
     ),
     "jaxcnn.studies.inference_time": ("InferenceTime",),
+    "jaxcnn.studies.linear_probe": ("LinearProbe",),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
         "Cost",
