@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from jaxcnn.runs.run import load_run as load_run
     from jaxcnn.runs.run import predict as predict
     from jaxcnn.studies.inference_time import InferenceTime as InferenceTime
+    from jaxcnn.studies.linear_probe import LinearProbe as LinearProbe
     from jaxcnn.studies.neighbours import Neighbours as Neighbours
     from jaxcnn.studies.probes import Cost as Cost
     from jaxcnn.studies.probes import Cropped as Cropped
@@ -167,6 +168,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.duration import epochs as epochs
     from jaxcnn.train.duration import examples as examples
     from jaxcnn.train.duration import steps as steps
+    from jaxcnn.train.early_stopping import EarlyStopping as EarlyStopping
     from jaxcnn.train.groups import Group as Group
     from jaxcnn.train.init_from import InitFrom as InitFrom
     from jaxcnn.train.mesh import Parallel as Parallel
@@ -307,6 +309,7 @@ _FROM = {
         "predict",
     ),
     "jaxcnn.studies.inference_time": ("InferenceTime",),
+    "jaxcnn.studies.linear_probe": ("LinearProbe",),
     "jaxcnn.studies.neighbours": ("Neighbours",),
     "jaxcnn.studies.probes": (
         "Cost",
@@ -344,6 +347,7 @@ _FROM = {
         "examples",
         "steps",
     ),
+    "jaxcnn.train.early_stopping": ("EarlyStopping",),
     "jaxcnn.train.groups": ("Group",),
     "jaxcnn.train.init_from": ("InitFrom",),
     "jaxcnn.train.mesh": ("Parallel",),

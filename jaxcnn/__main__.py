@@ -33,6 +33,7 @@ WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], int | None], type]
     ("fit-batch",): (experiments.fit_batch, experiments.FitBatch),
     ("lr-range",): (experiments.lr_range, experiments.LearningRates),
     ("k-fold",): (experiments.k_fold, experiments.KFold),
+    ("probe",): (experiments.probe, experiments.Probe),
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }

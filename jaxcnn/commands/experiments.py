@@ -174,6 +174,46 @@ def bench_input(arguments: list[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+    """How far a linear classifier gets with the features of the net that an experiment begins with: the run's weights
+    that it starts from, or random ones. Seconds for hundreds of photos; nothing is trained but that classifier.
+
+    All other flags are the experiment's.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    """An experiment file, of a classifier."""
+    endpoint: str = "final"
+    """The map whose mean over all positions is taken; final is what the head reads."""
+    keep: pathlib.Path = pathlib.Path("features")
+    """The folder in which features are kept, so that they are computed once for the same weights and images."""
+    json: bool = False
+    """Print JSON."""
+
+
+def probe(arguments: list[str]) -> None:
+    """Runs `jaxcnn probe`."""
+    from jaxcnn.flags import parse, with_flags
+    from jaxcnn.studies.linear_probe import PENALTIES
+    from jaxcnn.studies.linear_probe import probe as measure
+    from jaxcnn.studies.probes import SCORE
+
+    chosen, flags = with_flags(Probe, "jaxcnn probe", arguments)
+    experiment = parse(chosen.file, flags).experiment
+    found = measure(experiment, chosen.endpoint, chosen.keep, lambda line: show_lines(line, beside_json=chosen.json))
+    data = experiment.data
+    names = (data.train_split, data.evaluation_splits[0], data.tested[0])
+    table = Table("split", "images", SCORE, "95% interval")
+    for name, count, share in zip(names, found.counts, (found.train, found.validation, found.test), strict=True):
+        interval = "{:.4f} to {:.4f}".format(*found.interval) if name == names[2] else ""
+        table.add_row(name, f"{count:,}", f"{share:.4f}", interval)
+    show(dataclasses.asdict(found), table, chosen.json)
+    if not chosen.json:
+        edge = "; it is the last one tried" if found.l2 in (PENALTIES[0], PENALTIES[-1]) else ""
+        show_lines(f"{found.size:,} features ({chosen.endpoint}); L2 {found.l2:.2g}, chosen by {names[1]}{edge}")
+
+
+@dataclasses.dataclass(frozen=True)
 class ProveResume:
     """Interrupt an experiment at random moments of every phase, go on, and compare with an uninterrupted run.
 

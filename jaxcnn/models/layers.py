@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.ops.convolution import convolve
 
 Dtype = Literal["float32", "bfloat16", "float64"]
 """Of the computation; parameters stay float32. float64 is for checks, and needs jax_enable_x64."""
@@ -119,6 +120,7 @@ def conv(
         dtype=dtype,
         kernel_init=INITIALIZERS[kernel_init] if isinstance(kernel_init, str) else kernel_init,
         bias_init=nn.initializers.constant(bias_init),
+        conv_general_dilated=convolve,
         name=name,
     )
 

@@ -240,7 +240,7 @@ def _measured_by(experiment: Experiment, protocol: str) -> Experiment:
     # What chose by a metric of the run's own protocol, which is not measured now, chooses nothing here.
     watching = {
         field: dataclasses.replace(part, metric=None)
-        for field in ("checkpoints", "schedule")
+        for field in ("checkpoints", "schedule", "early_stopping")
         if hasattr(part := getattr(experiment, field), "metric")
     }
     task: Any = experiment.task

@@ -16,6 +16,7 @@ from jaxcnn import config
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.files import check_regular, to_json, write_bytes, write_json
 from jaxcnn.models.to_torch import to_torch
+from jaxcnn.ops.convolution import plain_convolutions
 from jaxcnn.runs.prediction import Net, load_net
 from jaxcnn.tasks.task import inputs_of
 
@@ -193,7 +194,7 @@ def _program(net: Net, function: Callable[[jax.Array], Any], images: jax.ShapeDt
     """StableHLO for every platform."""
     from jax import export
 
-    with jax.default_matmul_precision(net.experiment.precision):
+    with jax.default_matmul_precision(net.experiment.precision), plain_convolutions():
         try:
             return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
         except REFUSED as error:

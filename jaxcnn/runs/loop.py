@@ -3,10 +3,10 @@
 One loop serves one run and the runs of several seeds: what differs in the computation is in stepper.py, and each run's
 own files are in member.py.
 
-At step s (s optimizer steps done) the order is fixed: log, evaluate, save; after the last one the test splits are read,
-once. Resume enters at the saved step and continues as if nothing had happened: the state, the place in the data (a
-function of the step), the metrics file (cut to its size at the save) and the evaluations so far are those of the
-uninterrupted run, bit for bit.
+At step s (s optimizer steps done) the order is fixed: log, evaluate, save; after the last one, which any evaluation may
+be with early stopping, the test splits are read, once. Resume enters at the saved step and continues as if nothing had
+happened: the state, the place in the data (a function of the step), the metrics file (cut to its size at the save) and
+the evaluations so far are those of the uninterrupted run, bit for bit.
 """
 
 import collections
@@ -38,6 +38,7 @@ from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.sizes import change_at
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
@@ -76,8 +77,10 @@ def run(
       UserError: an image, the disk or a checkpoint stops the run; what was saved before is intact.
     """
     if directory.state() == "done":
-        step = directory.status()["step"]
-        return Outcome("done", step, f"already done at step {step:,}", directory.result())
+        status = directory.status()
+        why = f" ({status['message']})" if "message" in status else ""
+        message = f"already done at step {status['step']:,}{why}"
+        return Outcome("done", status["step"], message, directory.result())
     (outcome,) = run_seeds([plan], [directory], display, stop, report_progress, events)
     return outcome
 
@@ -101,7 +104,7 @@ def run_seeds(
         ended = True
     except _AllDiverged:
         ended = True  # on all processes, at this step
-        outcomes = [loop.outcome(member, "diverged", "", {}) for member in loop.members]
+        outcomes = [loop.outcome(member, "diverged", "") for member in loop.members]
     except BaseException as error:
         if is_out_of_memory(error):
             memory = loop.train_step and loop.train_step.memory
@@ -117,8 +120,8 @@ def run_seeds(
             with contextlib.suppress(Exception):  # a save that failed raises here once more
                 loop.close()
     for member, outcome in zip(loop.members, outcomes, strict=True):
-        if member.diverged is None:
-            member.end(outcome.state, outcome.step, **({} if outcome.state == "done" else {"message": outcome.message}))
+        if member.training:
+            member.end(outcome.state, outcome.step, message=outcome.message)
     return outcomes
 
 
@@ -153,7 +156,12 @@ class _Loop:
     @property
     def living(self) -> list[Member]:
         """Those whose training goes on."""
-        return [member for member in self.members if member.diverged is None]
+        return [member for member in self.members if member.training]
+
+    @property
+    def over(self) -> list[Member]:
+        """Those of them whose training ends at this step."""
+        return [member for member in self.living if self.step == self.plan.total or member.patience.over]
 
     def run(self) -> list[Outcome]:
         plan, display, data = self.plan, self.display, self.plan.experiment.data
@@ -173,7 +181,7 @@ class _Loop:
         for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
-            (_TRAIN, plan.train, data.augment),
+            (_TRAIN, plan.train, data.augment[: data.leading]),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
             if self.consensus.vote_and_wait("the compilation"):
@@ -194,14 +202,15 @@ class _Loop:
             ):
                 if not self.evaluated:
                     self._evaluate_and_save()
-                while self.step < plan.total:
+                self._finish()
+                while self.living:
                     if self._stops(f"step {self.step}"):
                         raise Stopped
                     with self.events.phase("step"):
                         self._train(batches)
                     advance(self.step, self.bar_text)
                     self._evaluate_and_save()
-                tested = self._test()
+                    self._finish()
         except Stopped:
             self.log.settle()
             self._save()
@@ -209,22 +218,18 @@ class _Loop:
                 checkpoint.wait(member.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
             return self._outcomes("preempted", message)
-        self.report_progress("the end", patient=True)
-        with self.events.phase("end"):
-            results = [
-                {} if member.diverged else member.finish(own) for member, own in zip(self.members, tested, strict=True)
-            ]
-        return self._outcomes("done", f"done at step {self.step:,}", results)
+        return self._outcomes("done", "")
 
-    def outcome(self, member: Member, state: State, message: str, result: Metrics) -> Outcome:
-        """How a run ended: as the loop did, unless it diverged before."""
+    def outcome(self, member: Member, state: State, message: str) -> Outcome:
+        """How a run ended: as the loop did, unless it did so before."""
+        if member.ended is not None:
+            return member.ended
         if member.diverged is None:
-            return Outcome(state, self.step, message, result)
+            return Outcome(state, self.step, message, {})
         return Outcome("diverged", member.diverged.step, member.directory.status().get("message", ""), {})
 
-    def _outcomes(self, state: State, message: str, results: Sequence[Metrics] = ()) -> list[Outcome]:
-        each = results or [{} for _ in self.members]
-        return [self.outcome(member, state, message, own) for member, own in zip(self.members, each, strict=True)]
+    def _outcomes(self, state: State, message: str) -> list[Outcome]:
+        return [self.outcome(member, state, message) for member in self.members]
 
     def close(self) -> None:
         for member in self.members:
@@ -276,11 +281,12 @@ class _Loop:
         """One optimizer step, dispatched; and its interval ended if it is the last of one."""
         plan = self.plan
         batch = self.log.wait_for(batches)
-        indices = [index for own in batch for index in own["index"].tolist()]
-        self.events.read(self.members[0].directory.path, self.step, indices)
+        self.events.read(self.members[0].directory.path, self.step, [i for own in batch for i in own["index"].tolist()])
         for member, own in zip(self.members, batch, strict=True):
-            if own["broken"].any():
+            if own["broken"].any() and member.training:
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+        if told := change_at(plan.experiment.data, len(plan.train), self.step):
+            self.display.line(told)
         assert self.train_step is not None
         self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put(batch))
         self.step += 1
@@ -306,16 +312,16 @@ class _Loop:
             self.state = self.statistics.renewed(self.state, self.frozen, batches, self.reader, stops)
         best: list[Member] = []
         if evaluation_due:
-            results = self._measure(plan.evaluations)
+            results = self._measure(plan.evaluations, self.living)
             best = [
                 member
                 for member, own in zip(self.members, results, strict=True)
-                if member.diverged is None and member.evaluated(step, own)
+                if member.training and member.evaluated(step, own)
             ]
             self._observe()
         # All save with one that is among its best, since a restart needs a step that all have.
         self.evaluated = True
-        if save_due or best:
+        if save_due or best or self.over:
             self._save(best, anew=True)
 
     def _observe(self) -> None:
@@ -323,26 +329,35 @@ class _Loop:
         if isinstance(self.plan.experiment.schedule, Plateau):
             plateaus = [self.stepper.member(self.state.plateau, number) for number in range(len(self.members))]
             for number, member in enumerate(self.members):
-                if member.diverged is None:
+                if member.training:
                     first = next(iter(member.evaluations.values()))
                     plateaus[number] = observe(member.plan.experiment, plateaus[number], first)
             self.state = self.stepper.with_plateaus(self.state, plateaus)
 
-    def _test(self) -> list[Metrics]:
-        """The figures of the finished nets on what was held back until now. Raises Stopped if it is cut short."""
+    def _finish(self) -> None:
+        """Ends the runs whose training is over, by the test splits. Raises Stopped if it is cut short."""
+        over = self.over
+        if not over:
+            return
         for split, examples in self.plan.tests.items():
             if self.consensus.vote_and_wait(f"reading {split}"):
                 raise Stopped
-            self.report_progress(f"reading {split}", patient=True)
-            self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess, evaluated=True)
-        return self._measure(self.plan.tests)
+            if split not in self.splits:
+                self.report_progress(f"reading {split}", patient=True)
+                self.splits[split] = self._load(examples, self.plan.experiment.data.preprocess, evaluated=True)
+        tested = self._measure(self.plan.tests, over)
+        self.report_progress("the end", patient=True)
+        with self.events.phase("end"):
+            for member, own in zip(self.members, tested, strict=True):
+                if member in over and member.training:
+                    member.finish(own, self.step)
 
-    def _measure(self, splits: Iterable[str]) -> list[Metrics]:
-        """The figures of each run's nets on these splits, logged once all of them are there."""
+    def _measure(self, splits: Iterable[str], members: Sequence[Member]) -> list[Metrics]:
+        """The figures of each run's nets on these splits, logged for these runs once all of them are there."""
         with self.events.phase("evaluation"):
-            return self._measured(splits)
+            return self._measured(splits, members)
 
-    def _measured(self, splits: Iterable[str]) -> list[Metrics]:
+    def _measured(self, splits: Iterable[str], members: Sequence[Member]) -> list[Metrics]:
         def stops(split: str) -> bool:
             return self._stops(f"the evaluation of {split} at step {self.step}")
 
@@ -351,7 +366,7 @@ class _Loop:
         results, bad = measure(self.state, opened, self.members, self.stepper, step, self.reader, stops)
         for number, (member, own) in enumerate(zip(self.members, results, strict=True)):
             member.quarantine.share()
-            if member.diverged is None:
+            if member in members:
                 for split, metrics in own.items():
                     self._log(member, {"step": self.step, "split": split, **metrics})
                 if number in bad:
@@ -364,9 +379,9 @@ class _Loop:
         with self.events.phase("save"):
             for number, member in enumerate(self.members):
                 member.quarantine.share()
-                if member.diverged is None and not self.stepper.finite(self.state, number):
+                if member.training and not self.stepper.finite(self.state, number):
                     self._broken(number, "a parameter or a running statistic, after the update,")
-                if member.diverged is None:
+                if member.training:
                     state = self.stepper.member(self.state, number)
                     member.save(self.step, state, evaluated=self.evaluated, scored=member in best, anew=anew)
                     self.events.saved(functools.partial(checkpoint.wait, member.manager))
@@ -387,18 +402,19 @@ class _Loop:
     def _diverge(self, number: int, error: Diverged) -> None:
         """Ends one run. Raises _AllDiverged if none is left."""
         member = self.members[number]
-        if member.diverged is None:
+        if member.training:
             member.diverge(error)
         if not self.living:
             raise _AllDiverged
 
     def _skipped(self, number: int, step: int, loss: float, grad_norm: float) -> None:
-        self.members[number].skipped(step, loss, grad_norm)
+        if self.members[number].training:
+            self.members[number].skipped(step, loss, grad_norm)
 
     def _log_interval(self, line: dict[str, Any], metrics: Any, times: dict[str, float | None]) -> None:
         """An interval of training, whose figures are those of all nets."""
         for number, member in enumerate(self.members):
-            if member.diverged is None:
+            if member.training:
                 own = self.stepper.member(metrics, number)
                 self._log(member, training_line(self.plan.experiment.task, line, own, times), training=True)
 

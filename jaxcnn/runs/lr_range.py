@@ -12,6 +12,7 @@ from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.run import train
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.train.duration import steps
+from jaxcnn.train.early_stopping import EarlyStopping
 from jaxcnn.train.optimizers import Optax, mover_of, with_learning_rate
 from jaxcnn.train.schedules import Rising
 
@@ -70,8 +71,9 @@ def lr_range(
         experiment,
         optimizer=with_learning_rate(experiment.optimizer, high),
         schedule=Rising(low / high),
-        data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=()),
+        data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=(), sizes=()),
         duration=steps(length),
+        early_stopping=EarlyStopping(),
         evaluate_every=steps(length),
         log_every=steps(1),
         checkpoints=Checkpoints(every=steps(length)),

@@ -17,8 +17,9 @@ from jaxcnn.runs.consensus import Consensus
 from jaxcnn.runs.evaluation import Metrics, ordered
 from jaxcnn.runs.quarantine import Quarantine
 from jaxcnn.runs.run_directory import RunDirectory, State, line_name
-from jaxcnn.runs.selection import Best, best_of, selection
+from jaxcnn.runs.selection import Best, Patience, best_of, patience_of, selection
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.sizes import stages
 from jaxcnn.runs.training_log import Diverged
 from jaxcnn.tasks.task import Task
 
@@ -48,13 +49,19 @@ class Member:
         experiment = plan.experiment
         self.manager = checkpoint.open_manager(directory.checkpoints, experiment)
         self.quarantine = Quarantine(directory, consensus, experiment.data.tolerate_broken, say)
-        self.best = Best(experiment)
+        self.best, self.patience = Best(experiment), Patience(experiment)
         self.evaluations: Metrics = {}
         self.batches: TrainBatches
         self.diverged: Diverged | None = None
+        self.ended: Outcome | None = None
         self.teacher: str | None = None
         """The digest of its teacher's weights, if it has one."""
         self.board = _open_board(directory) if experiment.tensorboard and directory.process == 0 else None
+
+    @property
+    def training(self) -> bool:
+        """Whether it is to go on: it has neither diverged nor come to its end."""
+        return self.diverged is None and self.ended is None
 
     def close(self) -> None:
         self.manager.close()
@@ -66,13 +73,15 @@ class Member:
         check_same_teacher(self.directory.path, note, self.teacher)
         self.evaluations = note["evaluations"]
         self.best = best_of(self.plan.experiment, note.get("best", []))
+        self.patience = patience_of(self.plan.experiment, note.get("patience", (None, 0)))
         self.directory.cut_metrics(note["metrics_size"])
         self.directory.write_status("running", step)
 
     def evaluated(self, step: int, results: Metrics) -> bool:
         """Takes the figures of an evaluation; whether it is among the best."""
-        self.evaluations = results
-        before, self.best = self.best, self.best.with_evaluation(step, next(iter(results.values())))
+        self.evaluations, first = results, next(iter(results.values()))
+        self.patience = self.patience.with_evaluation(first)
+        before, self.best = self.best, self.best.with_evaluation(step, first)
         return self.best is not before
 
     def save(self, step: int, state: Any, *, evaluated: bool, scored: bool, anew: bool) -> None:
@@ -89,6 +98,7 @@ class Member:
             "evaluated": evaluated,
             "evaluations": self.evaluations,
             "best": self.best.note(),
+            **({"patience": self.patience.note()} if self.plan.experiment.early_stopping.on else {}),
             **({} if self.teacher is None else {"teacher": self.teacher}),
             **self.directory.position(),
         }
@@ -96,12 +106,17 @@ class Member:
         checkpoint.save(self.manager, step, state, note, metrics)
         self.directory.write_status("running", step)
 
-    def finish(self, tested: Metrics) -> Metrics:
-        """Writes the result, of the test splits and the last evaluation."""
+    def finish(self, tested: Metrics, step: int) -> None:
+        """Writes the result, of the test splits and the last evaluation, and that the run is done."""
         checkpoint.wait(self.manager)
         result = tested | self.evaluations
         self.directory.write_result(result, selection(self.plan.experiment, self.best))
-        return result
+        early = step < self.plan.total
+        reason = f"stopped early, at step {step:,} of {self.plan.total:,}: {self.patience.reason}" if early else ""
+        self.end("done", step, **({"message": reason} if early else {}))
+        self.ended = Outcome("done", step, f"done at step {step:,}" + (f" ({reason})" if early else ""), result)
+        if early:
+            self.say(f"{self.directory.path.name}: {reason}")
 
     def end(self, state: State, step: int, **more: Any) -> None:
         """Writes how the run, or this start of it, ended; not on a full disk, where nothing can be written."""
@@ -168,7 +183,8 @@ def not_finite(sums: Mapping[str, np.ndarray]) -> str | None:
 
 
 def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> TrainBatches:
-    """This process's part of the training batches."""
+    """This process's part of the training batches. `transforms` are those that are still to be applied; with sizes that
+    change, of the leading ones alone (`Data.leading`)."""
     data = plan.experiment.data
     return TrainBatches(
         examples,
@@ -181,6 +197,7 @@ def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> Tra
         jax.process_count(),
         max(1, data.repeats),
         plan.order,
+        stages(plan.experiment, len(plan.train), transforms),
     )
 
 

@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from onnx import helper, numpy_helper
 
 from jaxcnn.errors import UserError
+from jaxcnn.ops.convolution import plain_convolutions
 from jaxcnn.runs.onnx_primitives import RULES, Shape, Value, stored
 from jaxcnn.summary.jaxpr import module_of
 
@@ -155,7 +156,8 @@ def onnx_model(
 
     Example: onnx_model(lambda x: model.apply(variables, x, train=False), jax.ShapeDtypeStruct((1, 28, 28, 1), "f4"))
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(images)
+    with plain_convolutions():
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(images)
     graph = Graph(images.shape[0])
     given = Value(images.shape, images.shape, np.dtype(images.dtype), INPUT)
     found = graph.run(closed.jaxpr, closed.consts, [given])

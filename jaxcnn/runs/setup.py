@@ -23,6 +23,7 @@ from jaxcnn.data.splits import open_split
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.sizes import check_begins, experiments
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
@@ -266,8 +267,9 @@ def make_plan(experiment: Experiment) -> Plan:
     _check_images(train, data.augment, experiment, evaluated=False)
     for examples in (evaluations | tests).values():
         _check_images(examples, data.preprocess, experiment, evaluated=True)
-    if not evaluations and isinstance(experiment.schedule, Plateau):
-        raise UserError("the plateau schedule watches an evaluation split, but data.evaluation_splits is empty")
+    if not evaluations and (isinstance(experiment.schedule, Plateau) or experiment.early_stopping.on):
+        watching = "early_stopping" if experiment.early_stopping.on else "the plateau schedule"
+        raise UserError(f"{watching} watches an evaluation split, but data.evaluation_splits is empty")
 
     order = order_of(data.sampling, train, batch_fields(experiment))
     mesh = meshes.make_mesh(experiment.parallel)
@@ -298,6 +300,7 @@ def make_plan(experiment: Experiment) -> Plan:
         optimizer=optimizer_of(experiment, rate),
         order=order,
     )
+    _check_sizes(plan)
     _check_metrics(experiment, mesh)
     return plan
 
@@ -351,13 +354,30 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
         raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
 
 
+def _check_sizes(plan: Plan) -> None:
+    """Takes the first image, and the model on shapes, through each size of progressive resizing."""
+    if not plan.experiment.data.sizes:
+        return
+    check_begins(plan.experiment.data, len(plan.train), plan.total)
+    state = abstract_state(plan.experiment, plan.mesh)
+    variables = {"params": state.params, **state.stats}
+    for each in experiments(plan.experiment):
+        data = each.data
+        try:
+            _check_images(plan.train, data.augment, each, evaluated=False)
+            images = jax.ShapeDtypeStruct((1, *data.image_shape), jnp.float32)
+            jax.eval_shape(functools.partial(each.model.apply, train=False), variables, images)
+        except (UserError, TypeError, ValueError, FlaxError) as error:
+            raise UserError(f"data.sizes, {data.image_shape[0]}: {error}") from error
+
+
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:
     """Refuses a metric to watch that the task has, but not for these classes (the top five of four).
 
     The task's score is there always; for another one the evaluation is traced, without being computed.
     """
-    task, fields = experiment.task, {"checkpoints": experiment.checkpoints, "schedule": experiment.schedule}
-    watched = {f"{name}.metric": getattr(part, "metric", None) for name, part in fields.items()}
+    task, fields = experiment.task, ("checkpoints", "schedule", "early_stopping")
+    watched = {f"{name}.metric": getattr(getattr(experiment, name), "metric", None) for name in fields}
     watched = {name: metric for name, metric in watched.items() if metric not in (None, score_of(task))}
     if not watched:
         return

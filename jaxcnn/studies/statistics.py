@@ -129,3 +129,15 @@ def rounding(differences: np.ndarray, margin: float) -> np.ndarray:
 def chance(count: np.ndarray, n: int) -> np.ndarray:
     """The probability that of n fair coins `count` or more fall on one side."""
     return stats.binom.sf(count - 1, n, 0.5)
+
+
+def share_interval(right: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a share, `right` of `count` independent images, after Wilson 1927 (equation 5).
+
+    It speaks of other images of the same kind, not of other seeds.
+    """
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    share = right / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -124,7 +124,7 @@ def shrunk(study: Study) -> Study:
     An arm that is no run is shrunk in the experiments that it holds. Figures of the first test split are those of the
     synthetic data's "test".
     """
-    split = next(arm.data.test_splits[0] for arm in study.arms.values() if isinstance(arm, Experiment))
+    split = next(each.data.test_splits[0] for arm in study.arms.values() for each in _experiments(arm))
 
     def renamed(figure: str) -> str:
         return f"test {figure.removeprefix(f'{split} ')}" if figure.startswith(f"{split} ") else figure
@@ -146,7 +146,15 @@ def _shrunk(arm: Arm) -> Arm:
     if isinstance(arm, Experiment):
         return debug(arm)
     whole: Any = arm  # a frozen dataclass, which a protocol cannot say
-    held = {field.name: getattr(arm, field.name) for field in dataclasses.fields(whole)}
-    return dataclasses.replace(
-        whole, **{name: debug(value) for name, value in held.items() if isinstance(value, Experiment)}
-    )
+    return dataclasses.replace(whole, **{name: debug(value) for name, value in _held(arm).items()})
+
+
+def _held(arm: Untrained) -> dict[str, Experiment]:
+    """The experiments that an arm which is no run holds, by field."""
+    whole: Any = arm
+    values = {field.name: getattr(arm, field.name) for field in dataclasses.fields(whole)}
+    return {name: value for name, value in values.items() if isinstance(value, Experiment)}
+
+
+def _experiments(arm: Arm) -> list[Experiment]:
+    return [arm] if isinstance(arm, Experiment) else [*_held(arm).values()]

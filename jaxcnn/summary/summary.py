@@ -25,6 +25,7 @@ from jaxcnn.models.localizer import Localizer
 from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.models.rpn import AnchorOutputs
 from jaxcnn.models.segmenter import Segmenter
+from jaxcnn.ops.convolution import plain_convolutions
 from jaxcnn.summary.jaxpr import Layer, Walk
 from jaxcnn.summary.positions import CONSTANT, Side, Value
 
@@ -103,7 +104,8 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int], classes: int 
         method = "localize" if isinstance(model, Localizer) else "classify"
         return ends, model.apply(variables, ends["final"], train=False, method=method)
 
-    jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)
+    with plain_convolutions():
+        jaxpr, (ends, _) = jax.make_jaxpr(forward, return_shape=True)(variables, images)
     paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
     inputs = [
         Value(None, frozenset([path.removeprefix("params/")])) if path.startswith("params/") else CONSTANT

@@ -1,0 +1,129 @@
+"""Convolution in the form that is fastest for its shape on a CPU; on any other device XLA's own.
+
+XLA's CPU kernels are fast for dense convolutions on maps larger than the kernel. For others they fall back to plain
+loops, such as 458 ms where a depthwise gradient can take 12. Each form here is equal to the convolution up to
+rounding, and is made of operations that differentiate, vectorise and shard like any other. benchmarks/convolutions.py
+measures them; docs/speed.md has the table.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+FEW_GROUPS = 8
+"""So many are convolved one by one. A net with 32 groups a layer would take three times as long to compile so."""
+_plain = contextvars.ContextVar("plain convolutions", default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Traces convolutions as one equation each: to count them, or for a program that another device will run.
+
+    Example: with plain_convolutions(): jaxpr = jax.make_jaxpr(forward)(variables, images)
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def convolve(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """`lax.conv_general_dilated` for [B, H, W, C] and kernels [h, w, C / groups, O]: what nn.Conv calls.
+
+    The forms, by shape:
+      depthwise, as many groups as channels: the sum over the kernel's taps of shifted images times weights;
+      two to eight groups: a convolution for each, side by side;
+      1x1 without padding: a matrix product over the channels;
+      a map smaller than the kernel: a matrix product with the image under each tap, side by side.
+
+    Example: nn.Conv(64, (3, 3), conv_general_dilated=convolve)
+    """
+
+    def plain(images: jax.Array, kernel: jax.Array, groups: int = 1) -> jax.Array:
+        return lax.conv_general_dilated(
+            images,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            dimension_numbers=NHWC,
+            feature_group_count=groups,
+            precision=precision,
+        )
+
+    groups, size = feature_group_count, kernel.shape[:2]
+    if _plain.get() or jax.default_backend() != "cpu" or tuple(lhs_dilation) != (1, 1) or 0 in images.shape:
+        return plain(images, kernel, groups)
+    covered = [(k - 1) * d + 1 for k, d in zip(size, rhs_dilation, strict=True)]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], covered, strides, padding)
+    if groups > 1 and groups == images.shape[-1]:
+        return _depthwise(images, kernel, strides, padding, rhs_dilation)
+    if 1 < groups <= FEW_GROUPS:
+        parts = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        return jnp.concatenate([plain(*part) for part in parts], -1)
+    if groups > 1:
+        return plain(images, kernel, groups)
+    is_small = any(side < extent for side, extent in zip(images.shape[1:3], covered, strict=True))
+    if (size == (1, 1) and not any(map(any, padding))) or is_small:
+        columns = jnp.concatenate(_taps(images, size, strides, padding, rhs_dilation), -1)
+        return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    return plain(images, kernel)
+
+
+def _depthwise(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> jax.Array:
+    """[B, H, W, C], [h, w, 1, C * multiplier] -> [B, H', W', C * multiplier]; sums are taken in float32 at least."""
+    wide = jnp.promote_types(images.dtype, jnp.float32)
+    multiplier = kernel.shape[-1] // images.shape[-1]
+    repeated = jnp.repeat(images, multiplier, -1) if multiplier > 1 else images
+    weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])
+    taps = _taps(repeated, kernel.shape[:2], strides, padding, dilation)
+    total = taps[0].astype(wide) * weights[0]
+    for tap, weight in zip(taps[1:], weights[1:], strict=True):
+        total += tap.astype(wide) * weight
+    return total.astype(images.dtype)
+
+
+def _taps(
+    images: jax.Array,
+    size: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> list[jax.Array]:
+    """What lies under each tap of the kernel, row by row: size[0] * size[1] arrays [B, H', W', C]."""
+    if any(map(any, padding)):
+        images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    batch, *sides, channels = images.shape
+    ends = [side - (k - 1) * d for side, k, d in zip(sides, size, dilation, strict=True)]
+    steps = (1, *strides, 1)
+    return [  # lax.slice, since a stepped index of jnp is a gather
+        lax.slice(images, (0, row, column, 0), (batch, row + ends[0], column + ends[1], channels), steps)
+        for row in range(0, size[0] * dilation[0], dilation[0])
+        for column in range(0, size[1] * dilation[1], dilation[1])
+    ]
