@@ -51,6 +51,15 @@ def test_sharding_accumulation_and_batch_norm_groups_are_the_same_on_many_device
         assert ours[split] == pytest.approx(theirs[split], abs=1e-5)
 
 
+def test_what_is_frozen_keeps_its_bits_for_100_steps_on_8_devices(many):
+    """On one device: tests/train/test_groups.py."""
+    same = many["frozen"]
+    assert (
+        {name for name, kept in same.items() if kept} == {name for name in same if name.startswith("conv1/")} != set()
+    )
+    assert len(same) > 4
+
+
 def test_groups_of_batch_norm_and_microbatches_do_make_a_difference(many):
     """Else the test above would compare nothing."""
     losses = [many[name_of(1, False, *case)]["losses"][-1] for case in CASES[1]]
