@@ -23,8 +23,11 @@ from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps
+from jaxcnn.train.groups import Group
 from jaxcnn.train.mesh import Parallel, make_mesh
+from jaxcnn.train.optimizers import SAM, SGD
 from tests.experiments.tiny import experiment
 
 # (accumulate, bn_group); one device runs all of them.
@@ -47,6 +50,21 @@ def make(devices: int, fsdp: bool, accumulate: int, group: int | str) -> Experim
         bn_group=group,
         duration=steps(20),
         log_every=steps(1),
+    )
+
+
+TUNED = (1, 8)
+"""Devices of the runs that have all that fine-tuning asks of a step; of 8, 4 share a state."""
+
+
+def tuned(devices: int) -> Experiment:
+    return dataclasses.replace(
+        make(devices, devices > 1, 2, "global"),
+        optimizer=SAM(SGD(0.1, weight_decay=0.01), rho=0.05),
+        layer_decay=0.5,
+        groups=(Group("params/bn1/*", freeze_until=steps(5)),),
+        clip_norm=1.0,
+        ema=SWA(start=steps(8), every=steps(4), recompute=steps(3)),
     )
 
 
@@ -80,8 +98,8 @@ def frozen(folder: pathlib.Path) -> dict[str, bool]:
 
 def main(folder: pathlib.Path) -> None:
     done = {}
-    for devices, fsdp, (accumulate, group) in cases():
-        name, made = name_of(devices, fsdp, accumulate, group), make(devices, fsdp, accumulate, group)
+    runs = [(devices, name_of(devices, fsdp, *case), make(devices, fsdp, *case)) for devices, fsdp, case in cases()]
+    for devices, name, made in (*runs, *((devices, f"{devices}-tuned", tuned(devices)) for devices in TUNED)):
         plan = dataclasses.replace(make_plan(made), mesh=make_mesh(made.parallel, jax.devices()[:devices]))
         path = folder / name
         quiet = Console(file=(folder / "output.txt").open("a"))
