@@ -15,9 +15,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-import jaxcnn as jc
 from jaxcnn import config
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import load_run
@@ -73,19 +72,16 @@ def cases() -> list[tuple[int, bool, tuple[int, int | str]]]:
     return [(devices, fsdp, each) for devices in CASES for fsdp in (False, True)[:devices] for each in CASES[devices]]
 
 
-FROZEN = jc.Group("params/conv1/*", freeze=True)
-
-
 def frozen(folder: pathlib.Path) -> dict[str, bool]:
     """After 100 steps on 8 devices, with momentum and weight decay: whether each parameter has the bits that it had."""
     made = dataclasses.replace(
         make(8, True, 2, 16),
-        optimizer=jc.SGD(0.05, weight_decay=0.1, decay="all"),
-        groups=(FROZEN,),
+        optimizer=SGD(0.05, weight_decay=0.1, decay="all"),
+        groups=(Group("params/conv1/*", freeze=True),),
         duration=steps(100),
         evaluate_every=steps(100),
         log_every=steps(100),
-        checkpoints=jc.Checkpoints(every=steps(100)),
+        checkpoints=Checkpoints(every=steps(100)),
     )
     plan, path = make_plan(made), folder / "frozen"
     quiet = Console(file=(folder / "output.txt").open("a"))
