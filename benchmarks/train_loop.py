@@ -1,10 +1,11 @@
 """The whole training loop against the bare compiled step, a whole evaluation against its step, the start of a process,
 and the memory over 2,000 steps.
 
-python benchmarks/train_loop.py [--rounds 5] [--only loop|start|memory]
+python benchmarks/train_loop.py [--rounds 5] [--only loop|photos|start|memory] [--photos FOLDER]
 
 Ratios are of medians within one run, the two sides in turn, because machines are noisy; nothing here is a test.
-Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was not run.
+Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was not run. FOLDER has class folders of
+JPEGs, which are decoded anew for each batch; what `jaxcnn bench-input` says of that run is told beside its ratio.
 """
 
 import argparse
@@ -28,12 +29,14 @@ from rich.console import Console
 from jaxcnn import config, create_model
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.fields import LABEL, with_image
+from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import Pad, PadAndCrop, Resize, Rotate
+from jaxcnn.data.transforms import HorizontalFlip, Pad, PadAndCrop, RandomResizedCrop, Resize, Rotate
 from jaxcnn.experiment import Checkpoints, Data, Experiment
 from jaxcnn.models import FC
+from jaxcnn.runs.bench_input import bench_input
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluate, evaluation_batches, placed
 from jaxcnn.runs.loop import run
@@ -50,13 +53,13 @@ INTERVAL = 25
 ALONE = {"train_split": "train", "evaluation_splits": (), "test_splits": ()}  # nothing but training
 
 
-def experiment(name: str, length: int) -> Experiment:
+def experiment(name: str, length: int, photos: str = "") -> Experiment:
     never = epochs(1e9)
     common = {
         "optimizer": SGD(learning_rate=0.01),
         "duration": steps(length),
         "evaluate_every": never,
-        "log_every": steps(INTERVAL if name != "vgg" else 4),
+        "log_every": steps(INTERVAL if name not in ("vgg", "photos") else 4),
         "checkpoints": Checkpoints(every=never),
     }
     if name == "recipe":  # that of experiments/lenet_digits.py: every image is rotated and shifted
@@ -67,6 +70,14 @@ def experiment(name: str, length: int) -> Experiment:
     if name == "vgg":
         head = FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), grid=(1, 1), dropout=0.5)
         data = Data((32, 32, 3), source=Synthetic((32, 32, 3), train=2048), batch_size=64, **ALONE)
+        return Experiment(create_model("vgg11", head=head), data, **common)
+    if name == "photos":
+        augment = (RandomResizedCrop(32), HorizontalFlip())
+        data = Data(
+            (32, 32, 3), Folder(photos), augment=augment, preprocess=(Resize((32, 32)),), batch_size=16, **ALONE
+        )
+        data = dataclasses.replace(data, memory_limit=0)
+        head = FC(classes=2, widths=(512, 512), names=("fc6", "fc7", "fc8"), grid=(1, 1), dropout=0.5)
         return Experiment(create_model("vgg11", head=head), data, **common)
     source, pad = (Digits(), Resize((32, 32))) if name == "digits" else (Tfds("fashion_mnist"), Pad(2))
     data = Data((32, 32, 1), source=source, augment=(pad,), batch_size=128, **ALONE)
@@ -109,8 +120,8 @@ def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[fl
     return rates[1:]
 
 
-def compare_loop(name: str, rounds: int, length: int) -> dict[str, float]:
-    plan = in_memory(experiment(name, length))
+def compare_loop(name: str, rounds: int, length: int, photos: str = "") -> dict[str, float]:
+    plan = in_memory(experiment(name, length, photos))
     compiled = compile_train_step(plan).call
     bare: list[float] = []
     whole: list[float] = []
@@ -201,7 +212,8 @@ def memory_slope(length: int = 2000) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["loop", "start", "memory"])
+    parser.add_argument("--only", choices=["loop", "photos", "start", "memory"])
+    parser.add_argument("--photos")
     arguments = parser.parse_args()
     report: dict[str, object] = {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count(), "jax": jax.__version__}
     if arguments.only in (None, "loop"):
@@ -212,6 +224,11 @@ def main() -> None:
         report["LeNet-5, digits, rotated and shifted, batch 64"] = compare_loop("recipe", arguments.rounds, 200)
         report["evaluation, LeNet-5, digits, batch 512"] = compare_evaluation("recipe", 10 * arguments.rounds)
         report["VGG-A, 32 px, synthetic, batch 64"] = compare_loop("vgg", arguments.rounds, 16)
+    if arguments.photos and arguments.only in (None, "photos"):
+        compared = compare_loop("photos", arguments.rounds, 12, arguments.photos)
+        found = bench_input(experiment("photos", 12, arguments.photos))
+        told = {"expected of it, images/s": found.expected, "bottleneck": found.verdict()}
+        report["VGG-A, crops of 32 px of JPEGs, batch 16"] = compared | told
     if arguments.only in (None, "start"):
         report["start to first step, LeNet-5 on digits"] = start_up(arguments.rounds)
     if arguments.only in (None, "memory"):

@@ -6,7 +6,7 @@ Nothing runs here, and no part imports this module.
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, cast
 
 import optax
 from flax import linen as nn
@@ -45,6 +45,10 @@ class Data:
     test_splits: tuple[str, ...] = ("test",)
     """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
     the user's own wish, is no test split any more."""
+    sizes: tuple[tuple[Duration, int], ...] = ()
+    """Progressive resizing: sides of the square training images, each from this place in training on, such as
+    ((epochs(0), 128), (epochs(6), 160)); (): image_shape throughout. Transforms of `augment` whose size is that of
+    image_shape get this one; evaluation stays as it is."""
     sampling: Balanced | None = None
     """Balanced() trains on each class equally often, Balanced(weights) in these shares; None: on each image equally."""
     augment: tuple[Transform, ...] = ()
@@ -87,6 +91,7 @@ class Data:
             raise UserError(
                 f"data.evaluation_shape is {self.evaluation_shape}: it needs the channels of data.image_shape"
             )
+        self._check_sizes()
         for field in ("batch_size", "evaluation_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
@@ -107,6 +112,41 @@ class Data:
     def shape(self, *, evaluated: bool) -> tuple[int, int, int]:
         """Of the images of a training batch, or of one that is evaluated."""
         return (self.evaluation_shape or self.image_shape) if evaluated else self.image_shape
+
+    def _check_sizes(self) -> None:
+        if not self.sizes:
+            return
+        if any(len(each) != 2 or type(each[1]) is not int or each[1] < 1 for each in self.sizes):
+            raise UserError(f"data.sizes are pairs of a duration and a side, ((epochs(0), 128), ...), not {self.sizes}")
+        if self.sizes[0][0].amount != 0:
+            raise UserError(f"data.sizes begin at 0, with (epochs(0), {self.sizes[0][1]}), and not {self.sizes[0][0]}")
+        if self.image_shape[0] != self.image_shape[1]:
+            raise UserError(f"data.sizes are for square images, and data.image_shape is {self.image_shape}")
+        if self.leading == len(self.augment):
+            raise UserError(
+                f"data.sizes need a transform of data.augment that makes the images of data.image_shape, such as "
+                f"RandomResizedCrop({self.image_shape[0]}): its size is what changes"
+            )
+
+    @property
+    def leading(self) -> int:
+        """How many transforms of `augment` come before the first whose size `sizes` changes: all without `sizes`."""
+        sized = (number for number, each in enumerate(self.augment) if self._makes_image_shape(each))
+        return next(sized, len(self.augment)) if self.sizes else len(self.augment)
+
+    def _makes_image_shape(self, transform: Transform) -> bool:
+        size = getattr(transform, "size", None)
+        return size == self.image_shape[0] == self.image_shape[1] or size == self.image_shape[:2]
+
+    def at_size(self, side: int) -> "Data":
+        """The same with training images of side x side, and no other sizes."""
+        augment = tuple(
+            dataclasses.replace(cast(Any, each), size=side) if self._makes_image_shape(each) else each
+            for each in self.augment
+        )
+        evaluated = self.shape(evaluated=True)
+        shape = (side, side, self.image_shape[2])
+        return dataclasses.replace(self, image_shape=shape, evaluation_shape=evaluated, augment=augment, sizes=())
 
     @property
     def tested(self) -> tuple[str, ...]:

@@ -51,6 +51,23 @@ def test_sharding_accumulation_and_batch_norm_groups_are_the_same_on_many_device
         assert ours[split] == pytest.approx(theirs[split], abs=1e-5)
 
 
+def test_what_is_frozen_keeps_its_bits_for_100_steps_on_8_devices(many):
+    """On one device: tests/train/test_groups.py."""
+    kept = {name for name, same in many["frozen"].items() if same}
+    assert kept == {"conv1/kernel", "conv1/bias"} and len(many["frozen"]) > 4
+
+
+def test_what_fine_tuning_asks_of_a_step_is_the_same_on_many_devices(many):
+    """SAM, rates by layer, a layer that is released, SWA with statistics of its own, clipping and microbatches."""
+    ours, theirs = many["8-tuned"], many["1-tuned"]
+    assert "fsdp" in ours["spec"] and "fsdp" not in theirs["spec"]
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], atol=1e-5)
+    assert theirs["losses"][-1] < 0.9 * theirs["losses"][0]
+    for split in ("test", "test_ema"):
+        assert ours[split] == pytest.approx(theirs[split], abs=1e-5)
+    assert theirs["test"]["loss"] != pytest.approx(theirs["test_ema"]["loss"], abs=1e-3)
+
+
 def test_groups_of_batch_norm_and_microbatches_do_make_a_difference(many):
     """Else the test above would compare nothing."""
     losses = [many[name_of(1, False, *case)]["losses"][-1] for case in CASES[1]]

@@ -246,7 +246,7 @@ SIZES: dict[str, tuple[int, int] | dict[Any, tuple[int, int]]] = {
         "mlperf": (224, 224),
     },
     "resnet_strikes_back_imagenet": {"A1": (224, 224), "A2": (224, 224), "A3": (160, 224)},
-    "resnet_fast_imagenet": (176, 256),
+    "resnet_fast_imagenet": (192, 256),
     "densenet_imagenet": (224, 224),
     "senet_imagenet": (224, 224),
     "efficientnet_imagenet": {
@@ -316,6 +316,13 @@ def count(model: Any, shape: tuple[int, ...]) -> int:
     init = functools.partial(model.init, train=False, method="outputs")
     params = jax.eval_shape(init, jax.random.key(0), images)["params"]
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_the_fast_recipe_trains_on_the_sizes_of_ffcvs_configurations():
+    """resolution of rn50_configs and rn18_configs: from epoch `larger` on 192, the ramp's middle rounded up."""
+    function = experiment_file.load_function(ROOT / "experiments" / "resnet_fast_imagenet.py")
+    for epochs, larger in ((16, 12), (24, 19), (32, 25), (40, 32), (56, 45), (88, 71)):
+        assert function(epochs=epochs).data.sizes == ((jc.epochs(0), 160), (jc.epochs(larger), 192))
 
 
 def test_every_recipe_and_every_value_of_its_arguments_is_in_the_table():

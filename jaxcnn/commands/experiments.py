@@ -196,13 +196,14 @@ def probe(arguments: list[str]) -> None:
     from jaxcnn.flags import parse, with_flags
     from jaxcnn.studies.linear_probe import PENALTIES
     from jaxcnn.studies.linear_probe import probe as measure
+    from jaxcnn.studies.probes import SCORE
 
     chosen, flags = with_flags(Probe, "jaxcnn probe", arguments)
     experiment = parse(chosen.file, flags).experiment
     found = measure(experiment, chosen.endpoint, chosen.keep, lambda line: show_lines(line, beside_json=chosen.json))
     data = experiment.data
     names = (data.train_split, data.evaluation_splits[0], data.tested[0])
-    table = Table("split", "images", "accuracy", "95% interval")
+    table = Table("split", "images", SCORE, "95% interval")
     for name, count, share in zip(names, found.counts, (found.train, found.validation, found.test), strict=True):
         interval = "{:.4f} to {:.4f}".format(*found.interval) if name == names[2] else ""
         table.add_row(name, f"{count:,}", f"{share:.4f}", interval)

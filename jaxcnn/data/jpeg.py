@@ -69,6 +69,9 @@ def is_whole(data: bytes) -> bool:
     first image matters: another picture, a video, a camera's own data. A file that was cut, or whose rest was never
     written, has no end marker; if another image begins before there is one, the first is not whole either.
     """
+    # Most files hold one image, without a thumbnail, and end with it: to know that takes a fourth of the time.
+    if data.endswith(b"\xff\xd9") and not _begins_another(data):
+        return True
     position = len(START) - 1
     while found := MARKER.search(data, position):
         marker, position = data[found.start() + 1], found.end()
@@ -76,6 +79,15 @@ def is_whole(data: bytes) -> bool:
             return marker == EOI
         position += int.from_bytes(data[position : position + 2])
     return False
+
+
+def _begins_another(data: bytes) -> bool:
+    """Whether the two bytes that begin an image are anywhere behind the first, at an even or at an odd place."""
+    return any(
+        (np.frombuffer(data, "<u2", (len(data) - first) // 2, first) == 0xD8FF).any()
+        for first in (2, 3)
+        if len(data) > first + 1
+    )
 
 
 def pixels_of(data: bytes, frame: Frame, channels: int, rows: int | None = None, eighths: int = 8) -> np.ndarray | None:

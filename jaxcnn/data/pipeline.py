@@ -53,6 +53,15 @@ def shuffled_indices(seed: int, n: int, start: int, stop: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stage:
+    """From step `first` on images are made by these transforms, into batches of these fields."""
+
+    first: int
+    transforms: tuple[Transform, ...]
+    fields: Fields
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainBatches:
     """Batch k of training holds positions [k B, (k + 1) B) of the shuffled stream, in this order.
 
@@ -76,6 +85,8 @@ class TrainBatches:
     repeats: int = 1
     order: BalancedOrder | None = None
     """Of the stream, in the place of shuffled epochs."""
+    stages: tuple[Stage, ...] = ()
+    """In the order of their first steps, the first at 0, in the place of `transforms` and `fields`; (): those."""
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -84,7 +95,16 @@ class TrainBatches:
     @property
     def resident(self) -> bool:
         """Whether a batch is a plain gather from arrays."""
-        return _resident(self.examples, self.transforms, self.fields)
+        return not self.stages and _resident(self.examples, self.transforms, self.fields)
+
+    def stage(self, step: int) -> Stage:
+        """How the images of this step are made."""
+        begun = [stage for stage in self.stages if stage.first <= step]
+        return begun[-1] if begun else Stage(0, self.transforms, self.fields)
+
+    def at_end(self) -> "TrainBatches":
+        """The same batches, all made as those of the last stage."""
+        return dataclasses.replace(self, stages=tuple(dataclasses.replace(each, first=0) for each in self.stages[-1:]))
 
     def indices(self, step: int) -> np.ndarray:
         """The examples of the whole global batch of this step, int64 [B]."""
@@ -105,22 +125,25 @@ class TrainBatches:
         if self.resident:
             batch = _gather(cast(Memory, self.examples), self.fields, indices)
         else:
-            batch = _empty(part, self.fields, indices)
+            stage = self.stage(step)
+            batch = _empty(part, stage.fields, indices)
             draws = Draws(self.seed ^ AUGMENTATION)
             for row, index in enumerate(indices.tolist()):
-                example, passed_over = self.row(index, draws.at(step * self.batch_size + first + row))
+                place = step * self.batch_size + first + row
+                example, passed_over = self.row(index, draws.at(place), stage)
                 for name, part in example.items():
                     batch[name][row] = part
                 batch["broken"][row] = passed_over > 0
             batch["valid"][:] = True
         return batch
 
-    def row(self, index: int, rng: np.random.Generator) -> tuple[Example, int]:
-        """Example `index`, or the next one that is not broken, as the row of a batch, and how many were passed over."""
+    def row(self, index: int, rng: np.random.Generator, stage: Stage) -> tuple[Example, int]:
+        """Example `index`, or the next one that is not broken, as the row of a batch of this stage, and how many were
+        passed over."""
         n = len(self.examples)
         for candidate in range(index, index + n):
             try:
-                return read(self.examples, candidate % n, self.transforms, rng, self.fields), candidate - index
+                return read(self.examples, candidate % n, stage.transforms, rng, stage.fields), candidate - index
             except BrokenExample:
                 if candidate - index >= self.tolerate_broken:
                     raise
@@ -132,11 +155,11 @@ class TrainBatches:
         They are read again, with the draws that they had; one that can be read now is left out.
         """
         first = step * self.batch_size + self.process * (self.batch_size // self.processes)
-        draws, found = Draws(self.seed ^ AUGMENTATION), []
+        draws, found, stage = Draws(self.seed ^ AUGMENTATION), [], self.stage(step)
         for row in np.flatnonzero(batch["broken"]).tolist():
             try:
                 index = int(batch["index"][row])
-                read(self.examples, index, self.transforms, draws.at(first + row), self.fields)
+                read(self.examples, index, stage.transforms, draws.at(first + row), stage.fields)
             except BrokenExample as error:
                 found.append(error)
         return found

@@ -19,9 +19,9 @@ from jaxcnn.train.state import TrainState
 
 
 class AveragedStatistics:
-    """Takes them anew whenever the average has changed, over the first training batches of the run: a function of the
-    average alone, so that a resumed run has the same. Of other averages than SWA, and of nets without statistics,
-    nothing is changed."""
+    """Takes them anew whenever the average has changed, over the first training batches of the run, in the size with
+    which it ends: a function of the average alone, so that a resumed run has the same. Of other averages than SWA, and
+    of nets without statistics, nothing is changed."""
 
     def __init__(self, plan: Plan, stepper: Stepper):
         ema, self.stepper = plan.experiment.ema, stepper
@@ -48,7 +48,9 @@ class AveragedStatistics:
         self.step = self.step or self.stepper.compile_statistics()
         stats = average.stats
         with contextlib.ExitStack() as opened:
-            streams = [opened.enter_context(contextlib.closing(reader.first(own, self.batches))) for own in batches]
+            streams = [
+                opened.enter_context(contextlib.closing(reader.first(own.at_end(), self.batches))) for own in batches
+            ]
             for number, each in enumerate(zip(*streams, strict=True)):
                 if stops():
                     raise Stopped

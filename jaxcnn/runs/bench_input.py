@@ -86,7 +86,7 @@ def bench_input(experiment: Experiment, seconds: float = 3.0, stepper: Stepper |
     plan = make_plan(experiment)
     data = experiment.data
     examples, transforms = load(
-        plan.train, data.augment, batch_fields(experiment), data.memory_limit, data.tolerate_broken
+        plan.train, data.augment[: data.leading], batch_fields(experiment), data.memory_limit, data.tolerate_broken
     )
     batches = train_batches(plan, examples, transforms)
     stages = _stages(batches, seconds)
@@ -181,9 +181,9 @@ class _TimedBatches(TrainBatches):
 
     clocks: _Clocks = dataclasses.field(kw_only=True)
 
-    def row(self, index, rng):
+    def row(self, index, rng, stage):
         with self.clocks.during("augment"):
-            return super().row(index, rng)
+            return super().row(index, rng, stage)
 
 
 def _stages(batches: TrainBatches, seconds: float) -> dict[str, float]:

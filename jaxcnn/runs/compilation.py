@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,9 +23,13 @@ class Compiled:
     """Bytes on each device: arguments, results that are not arguments' own memory, and temporaries."""
     cache: str
     """"hit", "miss" or "off"."""
+    sizes: tuple[tuple[int, ...], ...] = ()
+    """The shapes of images that it is compiled for, if there are several."""
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s, {self.memory / 2**20:,.0f} MiB per device, compile cache {self.cache}"
+        several = ", ".join(f"{height}x{width}" for height, width, *_ in self.sizes)
+        told = f"{self.seconds:.1f} s, {self.memory / 2**20:,.0f} MiB per device, compile cache {self.cache}"
+        return f"for {several}, {told}" if several else told
 
 
 def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
@@ -49,6 +54,19 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
         size -= memory.alias_size_in_bytes
     cache = "off" if not events else "hit" if MISS not in events else "miss"
     return Compiled(compiled, seconds, size, cache)
+
+
+def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled]) -> Compiled:
+    """Train steps for images of these shapes, (height, width, channels), as one; a call takes that of its batch."""
+    calls = dict(zip(shapes, (program.call for program in programs), strict=True))
+    caches = {program.cache for program in programs}
+    return Compiled(
+        lambda state, frozen, batch: calls[batch["image"].shape[-3:]](state, frozen, batch),
+        sum(program.seconds for program in programs),
+        max(program.memory for program in programs),
+        caches.pop() if len(caches) == 1 else "miss",
+        tuple(shapes),
+    )
 
 
 def compile_for(experiment: Experiment, jitted: Any, *abstract: Any) -> Compiled:

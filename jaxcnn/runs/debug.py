@@ -17,7 +17,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.views import Dense, Flips, TenCrop, views_of
-from jaxcnn.train.duration import in_steps, steps
+from jaxcnn.train.duration import Duration, in_steps, steps
 from jaxcnn.train.optimizers import with_learning_rate
 from jaxcnn.train.schedules import OneCycle, StepDecay
 
@@ -59,6 +59,7 @@ def debug(experiment: Experiment) -> Experiment:
         batch_size=batch,
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
+        sizes=_few_sizes(experiment.data, data),
         sampling=None if data.sampling is None else Balanced(),  # a class may have no image
     )
     schedule: Any = experiment.schedule
@@ -134,6 +135,16 @@ def _small(experiment: Experiment) -> Data:
     except (UserError, FlaxError, TypeError, ValueError):  # a net of one size, or transforms that make no other
         return data
     return small if before == after else data
+
+
+def _few_sizes(before: Data, after: Data) -> tuple[tuple[Duration, int], ...]:
+    """Of progressive resizing the first and the last size, the second from the third step on; smaller in the measure in
+    which the images are, in multiples of 32."""
+    share = after.image_shape[0] / before.image_shape[0]
+    sides = list(dict.fromkeys(side for _, side in (*before.sizes[:1], *before.sizes[-1:])))
+    if share < 1:
+        sides = [max(32, 32 * round(side * share / 32)) for side in sides]
+    return tuple((steps(2 * number), side) for number, side in enumerate(sides))
 
 
 def _parameters(experiment: Experiment, shape: tuple[int, int, int]) -> Any:

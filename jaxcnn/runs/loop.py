@@ -38,6 +38,7 @@ from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.sizes import change_at
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
@@ -180,7 +181,7 @@ class _Loop:
         for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
-            (_TRAIN, plan.train, data.augment),
+            (_TRAIN, plan.train, data.augment[: data.leading]),
             *((split, examples, data.preprocess) for split, examples in plan.evaluations.items()),
         ]:
             if self.consensus.vote_and_wait("the compilation"):
@@ -280,11 +281,12 @@ class _Loop:
         """One optimizer step, dispatched; and its interval ended if it is the last of one."""
         plan = self.plan
         batch = self.log.wait_for(batches)
-        indices = [index for own in batch for index in own["index"].tolist()]
-        self.events.read(self.members[0].directory.path, self.step, indices)
+        self.events.read(self.members[0].directory.path, self.step, [i for own in batch for i in own["index"].tolist()])
         for member, own in zip(self.members, batch, strict=True):
             if own["broken"].any() and member.training:
                 member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+        if told := change_at(plan.experiment.data, len(plan.train), self.step):
+            self.display.line(told)
         assert self.train_step is not None
         self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put(batch))
         self.step += 1

@@ -71,7 +71,7 @@ def lr_range(
         experiment,
         optimizer=with_learning_rate(experiment.optimizer, high),
         schedule=Rising(low / high),
-        data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=()),
+        data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=(), sizes=()),
         duration=steps(length),
         early_stopping=EarlyStopping(),
         evaluate_every=steps(length),

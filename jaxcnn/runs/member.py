@@ -19,6 +19,7 @@ from jaxcnn.runs.quarantine import Quarantine
 from jaxcnn.runs.run_directory import RunDirectory, State, line_name
 from jaxcnn.runs.selection import Best, Patience, best_of, patience_of, selection
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.sizes import stages
 from jaxcnn.runs.training_log import Diverged
 from jaxcnn.tasks.task import Task
 
@@ -182,7 +183,8 @@ def not_finite(sums: Mapping[str, np.ndarray]) -> str | None:
 
 
 def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> TrainBatches:
-    """This process's part of the training batches."""
+    """This process's part of the training batches. `transforms` are those that are still to be applied; with sizes that
+    change, of the leading ones alone (`Data.leading`)."""
     data = plan.experiment.data
     return TrainBatches(
         examples,
@@ -195,6 +197,7 @@ def train_batches(plan: Plan, examples: Any, transforms: tuple[Any, ...]) -> Tra
         jax.process_count(),
         max(1, data.repeats),
         plan.order,
+        stages(plan.experiment, len(plan.train), transforms),
     )
 
 

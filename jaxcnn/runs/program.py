@@ -13,6 +13,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shapes
+from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
@@ -55,7 +56,7 @@ def compile_statistics_step(plan: Plan) -> Compiled:
     state = abstract_state(experiment, mesh)
     jitted = jax.jit(statistics_step(experiment), out_shardings=meshes.shardings(state.stats))
     number = jax.ShapeDtypeStruct((), "int32", sharding=meshes.replicated(mesh))
-    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
+    batch = abstract_batch(last(experiment), mesh, experiment.data.batch_size, evaluated=False)
     frozen = frozen_shapes(experiment, mesh)
     return compile_for(experiment, jitted, state.params, state.stats, number, state.key, frozen, batch)
 
@@ -94,5 +95,10 @@ def compile_step(
     state = abstract_state(experiment, mesh)
     step = train_step(experiment, optimizer, rate, log_every)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
-    batch = abstract_batch(experiment, mesh, experiment.data.batch_size, evaluated=False)
-    return compile_for(experiment, jitted, state, frozen_shapes(experiment, mesh), batch)
+    frozen = frozen_shapes(experiment, mesh)
+
+    def compile_one(sized: Experiment) -> Compiled:
+        batch = abstract_batch(sized, mesh, experiment.data.batch_size, evaluated=False)
+        return compile_for(experiment, jitted, state, frozen, batch)
+
+    return for_each(experiment, compile_one)

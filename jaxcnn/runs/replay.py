@@ -65,7 +65,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
     if before:
         check_same_teacher(path, note, digest)
     frozen = stepper_for([plan]).put_frozen(frozen)
-    batches = train_batches(plan, plan.train, experiment.data.augment)
+    batches = train_batches(plan, plan.train, experiment.data.augment[: experiment.data.leading])
     metrics: dict[str, Any] = {}
     for number in range(first, step):
         if isinstance(experiment.schedule, Plateau) and (number > first or not note["evaluated"]):

@@ -23,6 +23,7 @@ from jaxcnn.data.splits import open_split
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.sizes import check_begins, experiments
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
 from jaxcnn.tasks.task import TEACHER, score_of
@@ -299,6 +300,7 @@ def make_plan(experiment: Experiment) -> Plan:
         optimizer=optimizer_of(experiment, rate),
         order=order,
     )
+    _check_sizes(plan)
     _check_metrics(experiment, mesh)
     return plan
 
@@ -350,6 +352,23 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     except (TypeError, ValueError, FlaxError) as error:
         shape = data.shape(evaluated=field == "evaluation_shape")
         raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
+
+
+def _check_sizes(plan: Plan) -> None:
+    """Takes the first image, and the model on shapes, through each size of progressive resizing."""
+    if not plan.experiment.data.sizes:
+        return
+    check_begins(plan.experiment.data, len(plan.train), plan.total)
+    state = abstract_state(plan.experiment, plan.mesh)
+    variables = {"params": state.params, **state.stats}
+    for each in experiments(plan.experiment):
+        data = each.data
+        try:
+            _check_images(plan.train, data.augment, each, evaluated=False)
+            images = jax.ShapeDtypeStruct((1, *data.image_shape), jnp.float32)
+            jax.eval_shape(functools.partial(each.model.apply, train=False), variables, images)
+        except (UserError, TypeError, ValueError, FlaxError) as error:
+            raise UserError(f"data.sizes, {data.image_shape[0]}: {error}") from error
 
 
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
 from jaxcnn.runs.program import (
@@ -23,6 +24,7 @@ from jaxcnn.runs.program import (
     within_memory,
 )
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
+from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
 
@@ -145,10 +147,13 @@ class Stacked:
         one = train_step(plan.experiment, plan.optimizer, plan.rate, plan.log_every)
         step = jax.vmap(one, in_axes=(0, None, 0))
         jitted = jax.jit(step, donate_argnums=0, out_shardings=self.over_seeds)
-        batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
-        frozen = self._shared(frozen_shapes(plan.experiment, plan.mesh))
-        shapes = (self._stacked(self.abstract), frozen, self._stacked(batch))
-        return within_memory(plan, lambda: compile_for(plan.experiment, jitted, *shapes))
+        state, frozen = self._stacked(self.abstract), self._shared(frozen_shapes(plan.experiment, plan.mesh))
+
+        def compile_one(sized: Experiment) -> Compiled:
+            batch = abstract_batch(sized, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
+            return compile_for(plan.experiment, jitted, state, frozen, self._stacked(batch))
+
+        return within_memory(plan, lambda: for_each(plan.experiment, compile_one))
 
     def compile_evaluation(self) -> Compiled:
         experiment = self.plan.experiment
@@ -160,7 +165,7 @@ class Stacked:
     def compile_statistics(self) -> Compiled:
         plan, state = self.plan, self._stacked(self.abstract)
         step = jax.vmap(statistics_step(plan.experiment), in_axes=(0, 0, None, 0, None, 0))
-        batch = abstract_batch(plan.experiment, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
+        batch = abstract_batch(last(plan.experiment), plan.mesh, plan.experiment.data.batch_size, evaluated=False)
         frozen = self._shared(frozen_shapes(plan.experiment, plan.mesh))
         number = self._shared(jax.ShapeDtypeStruct((), np.int32))
         jitted = jax.jit(step, out_shardings=self.over_seeds)

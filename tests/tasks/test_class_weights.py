@@ -15,7 +15,8 @@ WEIGHTS = (0.5, 3.0, 0.0, 1.0)
 IMAGES = np.random.default_rng(0).normal(size=(12, 9, 9, 3)).astype(np.float32)
 LABELS = np.arange(12) % 3
 NET = TinyNet(norm=False)
-VARIABLES = jax.tree.map(lambda x: 5 * x, NET.init(jax.random.key(0), IMAGES, train=False))
+VARIABLES = jax.eval_shape(lambda: NET.init(jax.random.key(0), IMAGES, train=False))
+VARIABLES = jax.tree.map(lambda x: np.random.default_rng(1).normal(size=x.shape).astype(np.float32), VARIABLES)
 
 
 def test_loss_and_gradient_are_pytorchs():
@@ -41,8 +42,14 @@ def test_loss_and_gradient_are_pytorchs():
 def test_evaluation_has_no_weights_and_a_batch_without_weight_no_loss():
     batch = {"image": IMAGES, "label": jnp.full(12, 2), "valid": np.ones(12, bool)}
     weighted = jc.Classification(class_weights=WEIGHTS)
-    assert weighted.outputs(NET, VARIABLES, batch)[0] == jc.Classification().outputs(NET, VARIABLES, batch)[0]
-    total, _, sums = weighted.loss(NET, VARIABLES, batch, train=True, rngs={})
+
+    @quick
+    def both(variables):
+        evaluated = [task.outputs(NET, variables, batch)[0] for task in (weighted, jc.Classification())]
+        return evaluated, weighted.loss(NET, variables, batch, train=True, rngs={})
+
+    (found, plain), (total, _, sums) = both(VARIABLES)
+    assert found == plain
     assert total == 0 and np.isnan(weighted.metrics(jax.device_get(sums), {})["loss"])
 
 

@@ -119,7 +119,8 @@ def test_the_loss_and_its_gradient_are_pytorchs():
     weights = (1.0, 2.5, 0.5, 4.0)
     net = TinyNet(norm=False)
     images = RNG.normal(size=(12, 9, 9, 3)).astype(np.float32)
-    variables = jax.tree.map(lambda x: 5 * x, net.init(jax.random.key(0), images, train=False))
+    variables = jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
+    variables = jax.tree.map(lambda x: RNG.normal(size=x.shape).astype(np.float32), variables)
     task = jc.MultiLabel(positive_weights=weights)
     batch = labeled(truth) | {"image": images}
     loss = quick(jax.value_and_grad(lambda v: task.loss(net, v, batch, train=True, rngs={})[0]))

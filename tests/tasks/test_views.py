@@ -18,8 +18,19 @@ from tests.torchvision_ops import torch, torchvision_ops
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 13, 10, 3)).astype(np.float32)
 NET = TinyNet(classes=7, norm=False)
-VARIABLES = NET.init(jax.random.key(0), IMAGES, train=False)
-VARIABLES = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(jax.random.key(1), x.shape), VARIABLES)
+VARIABLES = jax.eval_shape(lambda: NET.init(jax.random.key(0), IMAGES, train=False))
+VARIABLES = jax.tree.map(lambda x: RNG.normal(size=x.shape).astype(np.float32), VARIABLES)
+
+
+def drawn(model, image):
+    """Variables of a net for images of this shape, as large as they are likely to be in a trained one."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    return jax.tree.map(lambda x: (RNG.normal(size=x.shape) / np.sqrt(x.size / x.shape[-1])).astype(np.float32), shapes)
+
+
+def outputs(task, labels, valid):
+    batch = {"image": IMAGES, "label": jnp.asarray(labels), "valid": valid}
+    return quick(lambda variables: task.outputs(NET, variables, batch))
 
 
 def softmax(logits):
@@ -40,8 +51,10 @@ def test_ten_crops_are_torchvisions_in_its_order(size):
 
 
 def test_probabilities_are_the_mean_over_the_views_of_plain_loops():
+    net = quick(lambda view: NET.apply(VARIABLES, view[None], train=False)[0])
+
     def mean(cut):
-        logits = [[NET.apply(VARIABLES, view[None], train=False)[0] for view in cut(image)] for image in IMAGES]
+        logits = [[net(view) for view in cut(image)] for image in IMAGES]
         return softmax(np.array(logits, np.float64)).mean(1)
 
     flips = mean(lambda image: [image, image[:, ::-1]])
@@ -58,20 +71,20 @@ def test_probabilities_are_the_mean_over_the_views_of_plain_loops():
 def test_evaluation_counts_by_the_mean_probability_and_its_loss_is_that_ones_cross_entropy():
     task = jc.Classification(views=jc.Flips())
     labels, valid = np.array([2, 6, 0]), np.array([True, True, False])
-    probabilities = np.asarray(task.predict(NET, VARIABLES, jnp.asarray(IMAGES)), np.float64)
-    sums, records = task.outputs(NET, VARIABLES, {"image": IMAGES, "label": jnp.asarray(labels), "valid": valid})
+    probabilities = np.asarray(quick(lambda images: task.predict(NET, VARIABLES, images))(IMAGES), np.float64)
+    sums, records = outputs(task, labels, valid)(VARIABLES)
     assert records == {} and sums["count"] == 2
     assert sums["loss"] == pytest.approx(-np.log(probabilities[[0, 1], labels[:2]]).sum(), rel=1e-5)
     assert sums["accuracy"] == (probabilities.argmax(-1) == labels)[:2].sum()
-    alone = jc.Classification().outputs(NET, VARIABLES, {"image": IMAGES, "label": jnp.asarray(labels), "valid": valid})
-    assert abs(alone[0]["loss"] - sums["loss"]) > 1e-3
+    alone, _ = outputs(jc.Classification(), labels, valid)(VARIABLES)
+    assert abs(alone["loss"] - sums["loss"]) > 1e-3
 
 
 def test_a_class_that_no_view_gives_a_probability_in_float32_has_a_finite_loss():
     variables = jax.tree.map(lambda x: 300 * x, VARIABLES)
     task = jc.Classification(views=jc.Flips())
-    batch = {"image": IMAGES, "label": jnp.argmin(task.predict(NET, variables, IMAGES), -1), "valid": np.ones(3, bool)}
-    sums, _ = task.outputs(NET, variables, batch)
+    probabilities = quick(lambda variables: task.predict(NET, variables, IMAGES))(variables)
+    sums, _ = outputs(task, np.argmin(probabilities, -1), np.ones(3, bool))(variables)
     assert 100 < sums["loss"] < np.inf
 
 
@@ -86,28 +99,36 @@ def test_the_score_map_is_the_head_at_every_window(grid, first):
     height, width = grid or (2, 2)
     model, image = vgg(grid, dropout_first=first), RNG.normal(size=(2, 16, 20, 3)).astype(np.float32)
     start = image[:, : 4 * height, : 4 * width]
-    variables = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(2), start, train=False))
-    found = np.asarray(model.apply(variables, image, method="score_map"))
-    final = model.apply(variables, image, train=False, method="features")["final"]
-    assert final.shape[1:3] == (4, 5) and found.shape == (2, 5 - height, 6 - width, 5) and found.std() > 1e-3
-    for y, x in np.ndindex(found.shape[1:3]):
-        window = final[:, y : y + height, x : x + width]
-        logits = model.apply(variables, window, train=False, method="classify")
-        np.testing.assert_allclose(found[:, y, x], logits, atol=1e-5)
-    once = model.apply(variables, start, method="score_map")  # at training's size: one place, the logits
-    np.testing.assert_allclose(once[:, 0, 0], model.apply(variables, start, train=False), atol=1e-5)
+    variables = drawn(model, start)
+
+    @quick
+    def maps(image, start):
+        final = model.apply(variables, image, train=False, method="features")["final"]
+        classified = [
+            model.apply(variables, final[:, y : y + height, x : x + width], train=False, method="classify")
+            for y, x in np.ndindex(5 - height, 6 - width)
+        ]
+        score_map = model.apply(variables, image, method="score_map")
+        # At training's size: one place, the logits.
+        once = model.apply(variables, start, method="score_map")
+        return final, classified, score_map, once, model.apply(variables, start, train=False)
+
+    final, classified, found, once, logits = maps(image, start)
+    assert final.shape[1:3] == (4, 5) and found.shape == (2, 5 - height, 6 - width, 5) and found.std() > 1e-2
+    np.testing.assert_allclose(np.stack(classified, 1).reshape(found.shape), found, atol=1e-5)
+    np.testing.assert_allclose(once[:, 0, 0], logits, atol=1e-5)
 
 
 def test_dense_evaluation_averages_the_map_then_the_probabilities_over_sizes_and_flips():
     model = vgg((2, 2))
     images = RNG.normal(size=(2, 16, 16, 3)).astype(np.float32)
-    variables = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(2), images, train=False))
+    variables = drawn(model, images)
+    score_map = quick(lambda view: model.apply(variables, view, method="score_map"))
     views = []
     for size in (12, 16):
         sized = resized(jnp.asarray(images), size)
         for view in (sized, sized[:, :, ::-1]):
-            scores = model.apply(variables, view, method="score_map")
-            views.append(softmax(np.asarray(scores, np.float64).mean((1, 2))))
+            views.append(softmax(np.asarray(score_map(view), np.float64).mean((1, 2))))
     task = jc.Classification(views=jc.Dense((12, 16)))
     found = quick(lambda images: task.predict(model, variables, images))(images)
     np.testing.assert_allclose(found, np.mean(views, 0), atol=1e-6)
@@ -117,7 +138,7 @@ def test_dense_evaluation_averages_the_map_then_the_probabilities_over_sizes_and
 
 def test_of_a_net_that_ends_in_global_average_pooling_dense_evaluation_is_the_net_on_the_image():
     model = Classifier(VGG("A", stages=2, width=0.1), GAP(5))
-    variables = model.init(jax.random.key(2), IMAGES[:, :12, :8], train=False)
+    variables = drawn(model, IMAGES[:, :12, :8])
     found, expected = quick(
         lambda images: (
             jc.Dense(flips=False).log_probabilities(model, variables, images),

@@ -20,6 +20,7 @@ from jaxcnn.runs.setup import initial_state, make_plan, optimizer_of
 from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import epochs, examples, steps
+from jaxcnn.train.optimizers import SAM, SGD
 from jaxcnn.train.schedules import Constant
 from jaxcnn.train.state import Average
 from tests.compilation import quick
@@ -59,7 +60,13 @@ def test_what_never_moved_keeps_its_bits():
 
 
 def test_seeds_with_swa_stop_and_resume_to_the_bit_and_are_evaluated_beside_the_raw_net(tmp_path):
-    fields = {"schedule": Constant(), "duration": steps(14), "ema": SWA(examples(6 * 16), steps(4), recompute=steps(2))}
+    fields = {
+        "schedule": Constant(),
+        "duration": steps(14),
+        "optimizer": SAM(SGD(0.1)),
+        "layer_decay": 0.5,
+        "ema": SWA(examples(6 * 16), steps(4), recompute=steps(2)),
+    }
     experiments = [make(seed, **fields) for seed in (0, 1)]
     whole, stopped = ([tmp_path / f"{name}{seed}" for seed in (0, 1)] for name in ("whole", "stopped"))
     train(whole, experiments)
