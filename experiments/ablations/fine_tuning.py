@@ -23,7 +23,7 @@ PUBLISHED = "VOC 2007's mAP of R-CNN: 54.2 fine-tuned, 44.7 with features as the
 
 
 def study(quick: bool = False) -> jc.Study:
-    side, epochs = (96, 8) if quick else (160, 60)
+    side, epochs = (64, 8) if quick else (160, 60)
     arms = {name: arm(name, side, epochs) for name in RATES}
     small = f"EfficientNet-Lite0, {EACH} images of each of {CLASSES} classes of Tiny ImageNet at {side}x{side} pixels"
     pairs = (
