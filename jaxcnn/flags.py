@@ -14,6 +14,7 @@ from jaxcnn.cluster.initialize import Deadlines
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.debug import debug
+from jaxcnn.runs.restore import prepared_as_source
 from jaxcnn.train import duration
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
     )
     if unknown:
         raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
-    chosen = everything.experiment
+    chosen = prepared_as_source(everything.experiment)
     experiment = debug(chosen) if everything.debug else chosen
     return Command(
         experiment,

@@ -1,7 +1,8 @@
 """python -m tests.many_devices FOLDER: 20 steps of the tiny experiment on the first 1, 2, 4 and 8 of 8 fake devices.
 
 One process for all of them, since most of a short run's time is the start of its process. Writes FOLDER/runs.json:
-{name: {"losses": [...], "test": {...}, "test_ema": {...}, "spec": how the largest parameter lies}}.
+{name: {"losses": [...], "test": {...}, "test_ema": {...}, "spec": how the largest parameter lies}}, and of 100 steps
+with a frozen layer "frozen": {parameter: whether its bits are those of the start}.
 """
 
 import dataclasses
@@ -10,13 +11,16 @@ import pathlib
 import sys
 
 import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from jaxcnn import config
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.loop import run
-from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
 from jaxcnn.runs.start import start_run
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps
@@ -68,6 +72,26 @@ def cases() -> list[tuple[int, bool, tuple[int, int | str]]]:
     return [(devices, fsdp, each) for devices in CASES for fsdp in (False, True)[:devices] for each in CASES[devices]]
 
 
+def frozen(folder: pathlib.Path) -> dict[str, bool]:
+    """After 100 steps on 8 devices, with momentum and weight decay: whether each parameter has the bits that it had."""
+    made = dataclasses.replace(
+        make(8, True, 2, 16),
+        optimizer=SGD(0.05, weight_decay=0.1, decay="all"),
+        groups=(Group("params/conv1/*", freeze=True),),
+        duration=steps(100),
+        evaluate_every=steps(100),
+        log_every=steps(100),
+        checkpoints=Checkpoints(every=steps(100)),
+    )
+    plan, path = make_plan(made), folder / "frozen"
+    quiet = Console(file=(folder / "output.txt").open("a"))
+    with start_run(path, config.encode(made), None, plan.dataset()) as directory, Display(quiet) as display:
+        run(plan, directory, display)
+    first = flatten_dict(initial_state(made, plan.optimizer).params, sep="/")
+    last = flatten_dict(load_run(path).state.params, sep="/")
+    return {name: np.asarray(first[name]).tobytes() == np.asarray(last[name]).tobytes() for name in first}
+
+
 def main(folder: pathlib.Path) -> None:
     done = {}
     runs = [(devices, name_of(devices, fsdp, *case), make(devices, fsdp, *case)) for devices, fsdp, case in cases()]
@@ -80,6 +104,7 @@ def main(folder: pathlib.Path) -> None:
             losses = [line["loss"] for line in directory.metrics() if line["split"] == "train"]
         largest = max(jax.tree.leaves(abstract_state(made, plan.mesh).params), key=lambda x: x.size)
         done[name] = {"losses": losses, **result, "spec": str(largest.sharding.spec)}
+    done["frozen"] = frozen(folder)
     (folder / "runs.json").write_text(json.dumps(done))
 
 

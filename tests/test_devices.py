@@ -51,6 +51,12 @@ def test_sharding_accumulation_and_batch_norm_groups_are_the_same_on_many_device
         assert ours[split] == pytest.approx(theirs[split], abs=1e-5)
 
 
+def test_what_is_frozen_keeps_its_bits_for_100_steps_on_8_devices(many):
+    """On one device: tests/train/test_groups.py."""
+    kept = {name for name, same in many["frozen"].items() if same}
+    assert kept == {"conv1/kernel", "conv1/bias"} and len(many["frozen"]) > 4
+
+
 def test_what_fine_tuning_asks_of_a_step_is_the_same_on_many_devices(many):
     """SAM, rates by layer, a layer that is released, SWA with statistics of its own, clipping and microbatches."""
     ours, theirs = many["8-tuned"], many["1-tuned"]

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxcnn import config, experiment_file, trust
 from jaxcnn.data.examples import Examples
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs import checkpoint as checkpoints
 from jaxcnn.runs import own_code
 from jaxcnn.runs.run_directory import RunDirectory, open_run
@@ -144,15 +144,49 @@ def check_init_from(experiment: Experiment, mesh: Mesh) -> None:
     chosen(abstract_state(experiment, mesh), abstract_state(load_experiment(directory), mesh), init_from)
 
 
+PREPARED = ("image_shape", "evaluation_shape", "preprocess", "normalize")
+"""The fields of data that say how images are prepared for prediction."""
+
+
+def prepared_as_source(experiment: Experiment) -> Experiment:
+    """The experiment with its images prepared as those of the run that it starts from, if its `init_from` asks for it.
+
+    Raises:
+      UserError: that is no run, or its preparation has classes of its own whose code is not trusted.
+    """
+    init_from = experiment.init_from
+    if init_from.run is None or not init_from.preparation:
+        return experiment
+    source = load_experiment(open_run(pathlib.Path(init_from.run))).data
+    data = dataclasses.replace(experiment.data, **{field: getattr(source, field) for field in PREPARED})
+    return dataclasses.replace(experiment, data=data)
+
+
 def prepared_otherwise(experiment: Experiment, source: RestoredRun) -> list[str]:
-    """A warning for each field in which images are prepared otherwise than for the net whose weights are taken."""
-    ours, theirs = experiment.data, source.experiment.data
+    """A warning for each field in which images are prepared otherwise than for the net whose weights are taken; or what
+    was taken over."""
+    ours, theirs, run = experiment.data, source.experiment.data, experiment.init_from.run
+    if experiment.init_from.preparation:
+        steps = ", ".join(map(str, ours.preprocess)) or "nothing"
+        shape = "x".join(map(str, ours.shape(evaluated=True)))
+        return [f"images are prepared as for {run}: {steps}, to {shape}, then {ours.normalize}"]
     lines = []
     for field in ("image_shape", "normalize"):
         here, there = getattr(ours, field), getattr(theirs, field)
         if here != there:
             lines.append(
-                f"warning: the net of {experiment.init_from.run} was trained with data.{field} {there}, and here it is "
-                f"{here}; take theirs, if that is not meant"
+                f"warning: the net of {run} was trained with data.{field} {there}, and here it is {here}; take theirs "
+                "(--init-from.preparation True), if that is not meant"
             )
+    here, there = (sorted(_methods(data)) for data in (ours, theirs))
+    if here and there and here != there:
+        lines.append(
+            f"warning: images for the net of {run} are resized by {' and '.join(there)}, and here by "
+            f"{' and '.join(here)}; give data.preprocess its method, if that is not meant"
+        )
     return lines
+
+
+def _methods(data: Data) -> set[str]:
+    """By which evaluation's images are interpolated."""
+    return {getattr(transform, "method", "") for transform in data.preprocess} - {""}

@@ -20,7 +20,7 @@ from jaxcnn.runs.display import Display
 from jaxcnn.runs.evaluation import Metrics, evaluate_restored
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.prediction import Net, Prediction, decode_file, load_net, prepare
-from jaxcnn.runs.restore import check_init_from
+from jaxcnn.runs.restore import check_init_from, prepared_as_source
 from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
@@ -147,6 +147,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, quiet: bool = 
       UserError: as `python -m jaxcnn.launch` refuses it; or the loss was not finite.
     """
     path = files.expanded(pathlib.Path(workdir)).absolute()
+    experiment = prepared_as_source(experiment)
     plan = make_plan(experiment)
     if not checkpoint.steps(path / "checkpoints"):
         check_init_from(experiment, plan.mesh)

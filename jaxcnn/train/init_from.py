@@ -38,6 +38,10 @@ class InitFrom:
     rename: tuple[tuple[str, str], ...] = ()
     """(there, here): what is under `there`, such as "params/backbone", is taken as what is under `here`. With several
     of one `there` it fills all of them. Other names stay; `include` and `exclude` see the new ones."""
+    preparation: bool = False
+    """Take over how that run's images are prepared, in place of this experiment's data.image_shape, evaluation_shape,
+    preprocess and normalize. `augment` stays, and must give that shape. The run's config has what was taken over, so
+    that the run must be there at every start."""
 
     def __post_init__(self):
         check_pairs("init_from.rename", self.rename, "(there, here)")

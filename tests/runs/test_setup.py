@@ -1,11 +1,14 @@
 """What a start warns of, and how often it traces the model."""
 
 import dataclasses
+import json
+import types
 import warnings
 
 import pytest
 
 import jaxcnn as jc
+from jaxcnn.runs import restore
 from jaxcnn.runs import setup as plans
 from jaxcnn.runs.compare import curves
 from jaxcnn.runs.debug import debug
@@ -65,6 +68,35 @@ def test_fine_tuning_says_where_images_are_prepared_otherwise(tmp_path, capsys):
     same = dataclasses.replace(again, data=dataclasses.replace(again.data, normalize=first))
     jc.train(same, tmp_path / "third")
     assert "was trained with" not in capsys.readouterr().out
+    taken = dataclasses.replace(again, init_from=InitFrom(str(tmp_path / "first"), preparation=True))
+    run = jc.train(taken, tmp_path / "fourth")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "was trained with" not in said and "images are prepared as for" in said and "mean=(10.0,)" in said
+    assert run.experiment.data.normalize == first
+    stored = json.loads((tmp_path / "fourth" / "config.json").read_text())["data"]["normalize"]
+    assert (stored["mean"], stored["std"]) == ([10.0], [20.0])  # what was used, and not what was asked for
+
+
+def test_all_of_a_preparation_is_taken_over_and_another_interpolation_is_warned_of():
+    theirs = jc.Data(
+        (24, 24, 3),
+        preprocess=(jc.Resize(30, method="bicubic"), jc.CenterCrop(24)),
+        normalize=jc.Normalize((1.0,), (2.0,)),
+    )
+    ours = jc.Data((32, 32, 3), preprocess=(jc.Resize(32),), augment=(jc.HorizontalFlip(),))
+    model = jc.create_model("resnet20_cifar")
+    source = types.SimpleNamespace(experiment=jc.Experiment(model, theirs))
+    here = jc.Experiment(model, ours, init_from=InitFrom("there"))
+    lines = restore.prepared_otherwise(here, source)
+    assert len(lines) == 3 and all(line.startswith("warning: ") for line in lines)
+    assert "are resized by bicubic, and here by bilinear" in lines[2] and "(24, 24, 3)" in lines[0]
+    asked = dataclasses.replace(here, init_from=InitFrom("there", preparation=True))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(restore, "open_run", lambda path: path)
+        patched.setattr(restore, "load_experiment", lambda path: source.experiment)
+        data = restore.prepared_as_source(asked).data
+        assert restore.prepared_as_source(here) is here
+    assert data == dataclasses.replace(theirs, augment=ours.augment)
 
 
 def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):
