@@ -28,7 +28,7 @@ SHALLOW: dict[str, tuple[str, ...]] = {
     "inception_imagenet": ("--model.backbone.modules", "Mixed_5b", "Mixed_6a", "Mixed_6e", "Mixed_7a"),
     "alexnet_imagenet": (),
     "zfnet_imagenet": (),
-    "googlenet_imagenet": (),
+    "googlenet_imagenet": ("--model.backbone.modules", "3a", "4a", "4d", "5a"),
     "wide_resnet_cifar10": ("--model.backbone.depth", "10"),
     "airbench_cifar10": (),
 }

@@ -80,6 +80,16 @@ class Examples(Protocol):
         ...
 
 
+def stored(examples: Examples, i: int) -> Example:
+    """Example `i` with its image still encoded, if its source can give it so: its first transform decodes of it what it
+    needs. Raises as the source does.
+
+    Examples that hand on the attributes of others, and add to what these give, have no `encoded` of their own.
+    """
+    own = hasattr(type(examples), "encoded")
+    return examples.encoded(i) if own else examples[i]  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @runtime_checkable
 class Source(Protocol):
     """A frozen dataclass that says where a dataset is."""

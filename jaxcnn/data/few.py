@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxcnn.data.examples import Example, Examples, Source, check_index
+from jaxcnn.data.examples import Example, Examples, Source, check_index, stored
 from jaxcnn.data.splits import known_labels
 from jaxcnn.errors import UserError
 
@@ -81,8 +81,7 @@ class FewExamples:
 
     def encoded(self, i: int) -> Example:
         """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
-        whole = self.whole
-        return getattr(whole, "encoded", whole.__getitem__)(self.rows[check_index(i, len(self.rows))])
+        return stored(self.whole, self.rows[check_index(i, len(self.rows))])
 
     def where(self, i: int) -> str:
         return self.whole.where(self.rows[i])

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.data.encoded import Encoded
-from jaxcnn.data.examples import BrokenExample, Examples, check_split, label_hash
+from jaxcnn.data.examples import BrokenExample, Examples, check_split, label_hash, stored
 from jaxcnn.data.folder import Folder, subfolders
 from jaxcnn.data.images import Method, resize, shorter_side
-from jaxcnn.data.preparation import stored
 from jaxcnn.data.splits import open_split
 from jaxcnn.data.tfds import Tfds, locked, prepared, read_builder, versions_in
 from jaxcnn.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn.data.checks import PLACED, Checked, check_example, described, image_wanted
 from jaxcnn.data.encoded import Encoded
-from jaxcnn.data.examples import BrokenExample, Example, Examples
+from jaxcnn.data.examples import BrokenExample, Example, Examples, stored
 from jaxcnn.data.fields import Field, Fields
 from jaxcnn.data.geometry import MOVED, move, move_image
 from jaxcnn.data.transforms import Geometric, Transform
@@ -48,14 +48,6 @@ def read(
         elif name != "label":
             example[name] = padded(examples, i, name, part, fields[name])
     return example
-
-
-def stored(examples: Examples, i: int) -> Example:
-    """Example `i` with its image still encoded, if its source can give it so; its first transform decodes of it what it
-    needs. Raises as the source does.
-    """
-    encoded = getattr(examples, "encoded", None)
-    return examples[i] if encoded is None else encoded(i)
 
 
 def transform_example(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index
+from jaxcnn.data.examples import BrokenExample, Example, Examples, Source, check_index, stored
 from jaxcnn.data.folds import fold_numbers
 from jaxcnn.errors import UserError
 from jaxcnn.parts import EXAMPLES, check_part
@@ -123,7 +123,7 @@ class Sliced:
         """Example `i`, its image encoded if its source can give it so (data/encoded.py)."""
         examples, index = self.locate(i)
         try:
-            return getattr(examples, "encoded", examples.__getitem__)(index)
+            return stored(examples, index)
         except BrokenExample as error:
             raise BrokenExample(i, error.where, error.cause) from error
 

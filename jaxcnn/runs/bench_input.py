@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from jaxcnn.data.encoded import Encoded
-from jaxcnn.data.examples import Example, Examples
+from jaxcnn.data.examples import Example, Examples, stored
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import TrainBatches, iterate, reading_threads
 from jaxcnn.errors import UserError
@@ -169,7 +169,7 @@ class _TimedExamples:
 
     def encoded(self, i: int) -> Example:
         with self._clocks.during("read"):
-            example = getattr(self._examples, "encoded", self._examples.__getitem__)(i)
+            example = stored(self._examples, i)
         if isinstance(example["image"], Encoded):
             return example | {"image": _TimedImage(example["image"], self._clocks)}
         return example

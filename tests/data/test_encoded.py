@@ -12,14 +12,14 @@ from jaxcnn.data.colors import ColorJitter
 from jaxcnn.data.encoded import Encoded, encoded
 from jaxcnn.data.examples import BrokenExample
 from jaxcnn.data.few import Few
-from jaxcnn.data.fields import LABEL, with_image
+from jaxcnn.data.fields import LABEL, Field, with_image
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.geometry import move_image
 from jaxcnn.data.images import decode, resize
 from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.data.preparation import transformed
-from jaxcnn.data.splits import open_split
+from jaxcnn.data.splits import Sliced, open_split
 from jaxcnn.data.transforms import CenterCrop, HorizontalFlip, Pad, RandomResizedCrop, Resize
 from tests.data.mutants import mutants
 
@@ -193,6 +193,25 @@ def test_boxes_move_with_a_photo_that_is_not_decoded_yet(first):
     assert lazy.keys() == whole.keys()
     for name, part in whole.items():
         np.testing.assert_array_equal(lazy[name], part)
+
+
+class WithNumber(Whole):
+    """As WithProposals: what the examples are is handed on, and each has one part more."""
+
+    def __getattr__(self, name):
+        return getattr(self.examples, name)
+
+    def __getitem__(self, i):
+        return self.examples[i] | {"number": i}
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_examples_that_add_a_part_to_those_of_others_keep_it(folder, few):
+    examples = WithNumber(Folder(str(folder)).open("train"))
+    if few:
+        examples = Sliced("train", [(examples, np.arange(2, 6))])
+    batch = TrainBatches(examples, (CenterCrop(16),), FIELDS | {"number": Field((), "int32")}, 4, seed=0)[0]
+    np.testing.assert_array_equal(batch["number"], batch["index"] + 2 * few)
 
 
 def test_a_cut_file_is_a_broken_example_whatever_is_needed_of_it(folder):
