@@ -33,7 +33,10 @@ from jaxcnn.train.xla_flags import check_flags
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """From a data source to what the model reads."""
+    """From a data source to what the model reads.
+
+    A field that came later stands by its neighbors and is given by name only, so that positions stay what they were.
+    """
 
     image_shape: tuple[int, int, int]
     """Height, width and channels of the model's input in training, after the transforms."""
@@ -45,11 +48,11 @@ class Data:
     test_splits: tuple[str, ...] = ("test",)
     """Evaluated once, when training is over: nothing is chosen by them. One that is evaluated in training as well, at
     the user's own wish, is no test split any more."""
-    sizes: tuple[tuple[Duration, int], ...] = ()
+    sizes: tuple[tuple[Duration, int], ...] = dataclasses.field(default=(), kw_only=True)
     """Progressive resizing: sides of the square training images, each from this place in training on, such as
     ((epochs(0), 128), (epochs(6), 160)); (): image_shape throughout. Transforms of `augment` whose size is that of
     image_shape get this one; evaluation stays as it is."""
-    sampling: Balanced | None = None
+    sampling: Balanced | None = dataclasses.field(default=None, kw_only=True)
     """Balanced() trains on each class equally often, Balanced(weights) in these shares; None: on each image equally."""
     augment: tuple[Transform, ...] = ()
     """Transforms of each training image, in order, on the host; image_shape comes out."""
@@ -59,7 +62,7 @@ class Data:
     """From uint8 to what the model reads; runs on the device, inside the step."""
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
-    repeats: int = 0
+    repeats: int = dataclasses.field(default=0, kw_only=True)
     """How often each image is in its batch, augmented anew each time (repeated augmentation, Hoffer et al. 2020; 3 in
     ResNet strikes back); 0 and 1: once. An epoch is as many steps as ever, so that it sees one image of so many."""
     evaluation_batch_size: int = 512
@@ -196,7 +199,7 @@ class Experiment:
     """Largest global norm of the gradient; None: no clipping."""
     groups: tuple[Group, ...] = ()
     """Parameters by path that are frozen, or have a learning rate or a weight decay of their own."""
-    layer_decay: float | None = None
+    layer_decay: float | None = dataclasses.field(default=None, kw_only=True)
     """The rate of each layer as a part of that of the one behind it, such as 0.75; the head has the whole rate. For
     fine-tuning (train/layer_decay.py says what a layer is); None: one rate for all. It multiplies those of `groups`."""
     ema: Averaging = EMA()
@@ -206,7 +209,7 @@ class Experiment:
     """Another run's weights to start from, for fine-tuning."""
     seed: int = 0
     """Of the weights, the data order, the augmentation and dropout."""
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: EarlyStopping = dataclasses.field(default=EarlyStopping(), kw_only=True)
     """Ends training when evaluations do not get better; off by default."""
     evaluate_every: Duration = epochs(1)
     """Evaluation also happens at the end."""

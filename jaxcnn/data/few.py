@@ -32,7 +32,7 @@ class Few:
             if value is not None and (type(value) is not int or value < bound):
                 raise UserError(f"Few: {name} is {value!r}; it must be a whole number, at least {bound}")
 
-    def open(self, split: str, data_dir: str | None = None) -> "FewExamples":
+    def open(self, split: str, data_dir: str | None = None) -> Examples:
         """The examples of a split.
 
         Raises:
@@ -61,7 +61,7 @@ class Few:
         return FewExamples(whole, rows, tuple(labels[row] for row in rows), whole.name, whole.version, split, names)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FewExamples:
     """Some rows of a split."""
 
