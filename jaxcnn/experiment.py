@@ -21,7 +21,7 @@ from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Task, better, score_of
 from jaxcnn.train.averages import EMA, Averaging
 from jaxcnn.train.batch_norm import NormGroup
-from jaxcnn.train.duration import Duration, epochs, steps
+from jaxcnn.train.duration import Duration, check_length, epochs, steps
 from jaxcnn.train.early_stopping import EarlyStopping
 from jaxcnn.train.groups import Group
 from jaxcnn.train.init_from import InitFrom
@@ -86,6 +86,8 @@ class Data:
         parts.check_parts("data.augment", self.augment, parts.TRANSFORM)
         parts.check_parts("data.preprocess", self.preprocess, parts.TRANSFORM)
         parts.check_part("data.normalize", self.normalize, parts.NORMALIZE)
+        if self.sampling is not None:
+            parts.check_part("data.sampling", self.sampling, parts.SAMPLING)
         for field in ("image_shape", "evaluation_shape"):
             shape = getattr(self, field)
             if shape is not None and (len(shape) != 3 or min(shape) < 1):
@@ -119,7 +121,15 @@ class Data:
     def _check_sizes(self) -> None:
         if not self.sizes:
             return
-        if any(len(each) != 2 or type(each[1]) is not int or each[1] < 1 for each in self.sizes):
+        fits = (
+            isinstance(each, tuple | list)
+            and len(each) == 2
+            and isinstance(each[0], Duration)
+            and type(each[1]) is int
+            and each[1] >= 1
+            for each in self.sizes
+        )
+        if not all(fits):
             raise UserError(f"data.sizes are pairs of a duration and a side, ((epochs(0), 128), ...), not {self.sizes}")
         if self.sizes[0][0].amount != 0:
             raise UserError(f"data.sizes begin at 0, with (epochs(0), {self.sizes[0][1]}), and not {self.sizes[0][0]}")
@@ -235,6 +245,7 @@ class Experiment:
         parts.check_part("schedule", self.schedule, parts.SCHEDULE)
         parts.check_part("ema", self.ema, parts.AVERAGE)
         parts.check_part("task", self.task, parts.TASK)
+        parts.check_part("early_stopping", self.early_stopping, parts.EARLY_STOPPING)
         parts.check_parts("groups", self.groups, parts.GROUP)
         self._fill_metric("checkpoints")
         if isinstance(self.schedule, Plateau):
@@ -247,12 +258,13 @@ class Experiment:
             raise UserError(f"seed is {self.seed}; it must be in [0, 2**32)")
         if self.skip_bad_steps < 0:
             raise UserError(f"skip_bad_steps is {self.skip_bad_steps}; it must not be negative")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1, or None")
+        if self.layer_decay is not None and not (
+            isinstance(self.layer_decay, int | float) and 0 < self.layer_decay <= 1
+        ):
+            raise UserError(f"layer_decay is {self.layer_decay!r}; it must be above 0 and at most 1, or None")
         check_flags(self.xla_flags)
         for field in ("duration", "evaluate_every", "log_every"):
-            if getattr(self, field).amount == 0:
-                raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
+            check_length(field, getattr(self, field))
 
     def _fill_metric(self, field: str) -> None:
         """Fills in the metric that a part watches, or refuses one that the task does not have."""

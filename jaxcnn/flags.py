@@ -14,7 +14,8 @@ from jaxcnn.cluster.initialize import Deadlines
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.debug import debug
-from jaxcnn.runs.restore import prepared_as_source
+from jaxcnn.runs.restore import prepared_as_source, trust_run
+from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.train import duration
 
 T = TypeVar("T")
@@ -62,7 +63,6 @@ class Command:
     workdir: str | None
     debug: bool
     accept_code: bool = False
-    trust: bool = False
     no_report: bool = False
 
 
@@ -119,6 +119,8 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
     )
     if unknown:
         raise _unknown_flag(file, unknown[0], [name for name, *_ in fields[1:]], experiment)
+    if everything.trust:
+        _trust_sources(everything.experiment)
     chosen = prepared_as_source(everything.experiment)
     experiment = debug(chosen) if everything.debug else chosen
     return Command(
@@ -126,7 +128,6 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
         everything.workdir,
         everything.debug,
         everything.accept_code,
-        everything.trust,
         everything.no_report,
     )
 
@@ -153,6 +154,14 @@ def process_flags(flags: list[str]) -> tuple[ProcessFlags, Deadlines, list[str]]
     )
     deadlines = Deadlines(chosen.start_timeout, chosen.lost_after)
     return ProcessFlags(chosen.coordinator, chosen.processes, chosen.process), deadlines, rest
+
+
+def _trust_sources(experiment: Experiment) -> None:
+    """Trusts the code of the runs whose weights it reads. Raises UserError if they are none."""
+    taught = distillation_of(experiment.task)
+    for source in (experiment.init_from.run, taught and taught.run):
+        if source is not None:
+            trust_run(pathlib.Path(source))
 
 
 def _spelled_out(argument: str) -> str:

@@ -33,13 +33,12 @@ from jaxcnn.runs.display import Display, result_table
 from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.failure import failure_recorder
 from jaxcnn.runs.loop import run
-from jaxcnn.runs.restore import check_init_from, trust_run
+from jaxcnn.runs.restore import check_init_from
 from jaxcnn.runs.run_directory import REPORT, RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
 from jaxcnn.runs.teacher import check_teacher
 from jaxcnn.stop import Stop
-from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.terminal import keep_going, open_closed_streams, show_warnings
 from jaxcnn.text import print_plain, replace_unknown
 
@@ -112,10 +111,6 @@ def _launch(
             plan = make_plan(command.experiment)
             workdir = pathlib.Path(command.workdir or f"runs/{file.stem}{'_debug' if command.debug else ''}")
             workdir = expanded(workdir)
-            taught = distillation_of(command.experiment.task)
-            for source in (command.experiment.init_from.run, taught and taught.run):
-                if command.trust and source is not None:
-                    trust_run(pathlib.Path(source))
             if not checkpoint.steps(workdir.absolute() / "checkpoints"):  # a run that goes on has its weights
                 check_init_from(command.experiment, plan.mesh)
             check_teacher(plan)

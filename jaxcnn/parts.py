@@ -37,6 +37,11 @@ AVERAGE = {
     "on": "whether there is an average",
     "update": "update(average, params, stats, groups, step), the average after a step, as jc.EMA and jc.SWA have it",
 }
+SAMPLING = {"order": "order(labels, classes), the stream of examples, as jc.Balanced has it"}
+EARLY_STOPPING = {
+    "patience": "how many evaluations may fail to improve, as jc.EarlyStopping(patience=3) has it",
+    "on": "whether it is on",
+}
 SCHEDULE = {"build": "build(total, to_steps), a function step -> multiplier of the peak rate, with jax.numpy"}
 LOSS = {"__call__": "__call__(logits [B, classes], labels [B]) -> losses [B], with jax.numpy"}
 MIXING = {"__call__": "__call__(images [B, H, W, C], key) -> mixed images and shares [B] of their own, with jax.numpy"}

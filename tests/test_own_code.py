@@ -18,6 +18,7 @@ from jaxcnn.flags import parse
 from jaxcnn.runs import restore as saved
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.start import start_run
+from tests.tiny_runs import TINY
 
 FILE = '''
 """A file with a module beside it."""
@@ -221,6 +222,17 @@ def test_a_run_from_elsewhere_runs_its_code_only_if_it_is_trusted(tmp_path, monk
     mynet.write_text(mynet.read_text() + "\n")
     with pytest.raises(UserError, match="--trust"):
         saved.load_experiment(RunDirectory(tmp_path / "run"))
+
+
+def test_trust_is_given_before_a_preparation_is_taken_over(tmp_path, monkeypatch):
+    begin(write(tmp_path / "lab"), tmp_path / "run")
+    monkeypatch.setattr(trust, "_here", set())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
+    flags = ["--init-from.run", str(tmp_path / "run"), "--init-from.preparation"]
+    with pytest.raises(UserError, match="give --trust"):
+        parse(TINY, flags)
+    (own,) = parse(TINY, [*flags, "--trust"]).experiment.data.preprocess
+    assert type(own).__name__ == "Own"
 
 
 def test_a_link_among_the_code_of_a_run_is_refused_before_anything_runs(tmp_path):

@@ -119,10 +119,19 @@ def k_fold(arguments: list[str]) -> int:
 
     stop, console = Stop(), Console(stderr=True)
     chosen, flags = with_flags(KFold, "jaxcnn k-fold", arguments)
-    experiment = parse(chosen.file, flags).experiment
+    command = parse(chosen.file, flags)
     set_up_cache(console)
     path = chosen.workdir or pathlib.Path("runs", f"{chosen.file.stem}_kfold")
-    found = run(experiment, path, file=chosen.file, split=chosen.split, folds=chosen.folds, console=console, stop=stop)
+    found = run(
+        command.experiment,
+        path,
+        file=chosen.file,
+        split=chosen.split,
+        folds=chosen.folds,
+        console=console,
+        stop=stop,
+        accept_code=command.accept_code,
+    )
     if found is None:
         print_plain(console, "stopped; everything is saved; the same command continues")
         return PREEMPTED

@@ -31,9 +31,9 @@ class LabelTable:
         1.jpg,1,0,1               1.jpg,sky car
         2.jpg,0,0,0               2.jpg,
 
-    one class each, 1, 0 or -1 (not told), or one column with names, between which stand spaces, | or ;. Classes are the
-    columns in their order, or the names, sorted. A column "split" says which split an image is of; without one all are
-    "train", to be cut: "train[:80%]". Examples have "image", "labels" and "unsure".
+    one class each, 1, 0 or -1 (not told), or one column with names, between which stand spaces, commas, | or ;. Classes
+    are the columns in their order, or the names, sorted. A column "split" says which split an image is of; without one
+    all are "train", to be cut: "train[:80%]". Examples have "image", "labels" and "unsure".
 
     Example: LabelTable("labels.csv", images="photos")
     """
@@ -64,16 +64,13 @@ class LabelTable:
         if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
             raise UserError(f"LabelTable: {self.file} has {twice[0]} twice; let each image have one row")
         flags = {"0", "1", "-1"}
-        if all(row[number].strip() in flags for row in rows for number in columns):
+        if all(row[number] in flags for row in rows for number in columns):
             classes, states = self._by_columns([header[number] for number in columns], rows, columns)
         elif len(columns) == 1:
             classes, states = self._by_names(rows, columns[0])
         else:
             line, number = next(
-                (line, number)
-                for line, row in enumerate(rows, 2)
-                for number in columns
-                if row[number].strip() not in flags
+                (line, number) for line, row in enumerate(rows, 2) for number in columns if row[number] not in flags
             )
             raise UserError(
                 f"LabelTable: {self.file}, row {line}: {header[number]} is {rows[line - 2][number]!r}; a column of a "
@@ -95,10 +92,15 @@ class LabelTable:
         header = [name.strip() for name in rows[0]]
         if len(set(header)) < len(header):
             raise UserError(f"LabelTable: {self.file} names a column twice: {', '.join(header)}")
+        if os.path.isfile(os.path.join(self.images, header[0])):
+            raise UserError(
+                f"LabelTable: the first row of {self.file} is of the image {header[0]}; put a row before it that names "
+                "the columns, image and labels or classes"
+            )
         for line, row in enumerate(rows[1:], 2):
             if len(row) != len(header):
                 raise UserError(f"LabelTable: {self.file}, row {line} has {len(row)} columns, the first {len(header)}")
-        return header, rows[1:]
+        return header, [[part.strip() for part in row] for row in rows[1:]]
 
     def _by_columns(
         self, names: list[str], rows: list[list[str]], columns: list[int]
@@ -110,7 +112,7 @@ class LabelTable:
         return classes, np.array([[int(row[number]) for number in order] for row in rows], np.int8)
 
     def _by_names(self, rows: list[list[str]], column: int) -> tuple[tuple[str, ...], np.ndarray]:
-        each = [[name for name in re.split(r"[\s|;]+", row[column]) if name] for row in rows]
+        each = [[name for name in re.split(r"[\s,|;]+", row[column]) if name] for row in rows]
         classes = self.classes or tuple(sorted({name for names in each for name in names}))
         numbers = {name: number for number, name in enumerate(classes)}
         states = np.zeros((len(rows), len(classes)), np.int8)

@@ -14,6 +14,7 @@ from jaxcnn import config, files
 from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs import checkpoint
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import check_init_from
@@ -48,8 +49,8 @@ def folds_of(experiment: Experiment, split: str, folds: int) -> list[Experiment]
     tests are not read.
 
     Raises:
-      UserError: the split has fewer images than folds, or is a part of one; the experiment's schedule watches an
-        evaluation.
+      UserError: the split has fewer images than folds, or is a part of one; the experiment's schedule or its early
+        stopping watches an evaluation.
     """
     if "[" in split or "+" in split:
         raise UserError(f"k-fold cuts a whole split, such as train, not {split!r}")
@@ -57,6 +58,11 @@ def folds_of(experiment: Experiment, split: str, folds: int) -> list[Experiment]
         raise UserError(
             f"the schedule {type(experiment.schedule).__name__} watches an evaluation, and k-fold has none: its images "
             "train or test; take another schedule"
+        )
+    if experiment.early_stopping.on:
+        raise UserError(
+            "early_stopping watches an evaluation, and k-fold has none: its images train or test; leave it out "
+            "(--early-stopping.patience 0) and give a duration"
         )
     found = []
     for number in range(1, folds + 1):
@@ -79,6 +85,7 @@ def k_fold(
     folds: int = 5,
     console: Console | None = None,
     stop: Callable[[], bool] = lambda: False,
+    accept_code: bool = False,
 ) -> CrossValidation | None:
     """Runs every fold that is not done, in PATH/fold1, PATH/fold2, ..., each a run directory, and writes
     PATH/k_fold.json; None if it was told to stop, when the same call goes on.
@@ -91,6 +98,7 @@ def k_fold(
       folds: how many.
       console: where lines are shown.
       stop: whether to stop.
+      accept_code: go on with code that is another than the folds began with.
 
     Raises:
       UserError: as `folds_of` and as any run; a fold diverged.
@@ -101,10 +109,11 @@ def k_fold(
     for number, own in enumerate(made, 1):
         directory = RunDirectory(path / f"fold{number}")
         plan = make_plan(own)
-        check_init_from(own, plan.mesh)
+        if not checkpoint.steps(directory.checkpoints):  # a run that goes on has its weights
+            check_init_from(own, plan.mesh)
         check_teacher(plan)
         with (
-            start_run(directory.path.absolute(), config.encode(own), file, plan.dataset()) as held,
+            start_run(directory.path.absolute(), config.encode(own), file, plan.dataset(), accept_code) as held,
             Display(console, lines=False) as display,
         ):
             outcome = run(plan, held, display, stop)

@@ -176,7 +176,7 @@ def prepared_otherwise(experiment: Experiment, source: RestoredRun) -> list[str]
         if here != there:
             lines.append(
                 f"warning: the net of {run} was trained with data.{field} {there}, and here it is {here}; take theirs "
-                "(--init-from.preparation True), if that is not meant"
+                "(--init-from.preparation), if that is not meant"
             )
     here, there = (sorted(_methods(data)) for data in (ours, theirs))
     if here and there and here != there:

@@ -16,7 +16,7 @@ from jaxcnn.studies.cell import cells, check_metrics, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import FINISHED, CellsEnded, check, run_cells
-from jaxcnn.studies.study import Study, shrunk
+from jaxcnn.studies.study import Study, prepared, shrunk
 from jaxcnn.studies.table import rows
 from jaxcnn.studies.write import write_study
 from jaxcnn.text import print_plain, table
@@ -67,7 +67,8 @@ def parse_flags(
     """The flags, and the study at the scale that they ask for. `--help` and wrong flags leave through SystemExit.
 
     Raises:
-      UserError: a value is wrong, study() does not return a Study, or a claim names a figure that nothing measures.
+      UserError: a value is wrong, study() does not return a Study, a claim names a figure that nothing measures, or a
+        run whose preparation is to be taken over is not there.
     """
     chosen = tyro.cli(
         Annotated[Flags, tyro.conf.arg(name="")],
@@ -84,6 +85,7 @@ def parse_flags(
     if chosen.seeds is not None:
         study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
     check_metrics(study)
+    study = prepared(study)
     return chosen, shrunk(study) if chosen.debug else study
 
 

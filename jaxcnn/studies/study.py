@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.debug import debug
-from jaxcnn.runs.restore import RestoredRun
+from jaxcnn.runs.restore import RestoredRun, prepared_as_source
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import score_of
 
@@ -118,6 +118,18 @@ def with_seed(arm: Arm, seed: int) -> Arm:
     return dataclasses.replace(arm, seed=seed) if isinstance(arm, Experiment) else arm
 
 
+def prepared(study: Study) -> Study:
+    """The study with the images of every run prepared as those of the run that it starts from, if its `init_from` asks
+    for that. Raises UserError as `prepared_as_source`, with the arm's name."""
+    made = {}
+    for name, arm in study.arms.items():
+        try:
+            made[name] = _changed(arm, prepared_as_source)
+        except UserError as error:
+            raise UserError(f"arm {name!r}: {error}") from error
+    return dataclasses.replace(study, arms=made)
+
+
 def shrunk(study: Study) -> Study:
     """The study with every run shrunk to seconds on synthetic data, and two seeds: for trying it out.
 
@@ -132,7 +144,7 @@ def shrunk(study: Study) -> Study:
     return dataclasses.replace(
         study,
         note=f"Tried out with --debug: a few steps on made-up images, so no figure here means anything. {study.note}",
-        arms={name: _shrunk(arm) for name, arm in study.arms.items()},
+        arms={name: _changed(arm, debug) for name, arm in study.arms.items()},
         claims=tuple(
             dataclasses.replace(claim, metric=renamed(claim.metric) if claim.metric else None) for claim in study.claims
         ),
@@ -142,11 +154,12 @@ def shrunk(study: Study) -> Study:
     )
 
 
-def _shrunk(arm: Arm) -> Arm:
+def _changed(arm: Arm, change: Callable[[Experiment], Experiment]) -> Arm:
+    """The arm with its run changed, or the runs that it holds."""
     if isinstance(arm, Experiment):
-        return debug(arm)
+        return change(arm)
     whole: Any = arm  # a frozen dataclass, which a protocol cannot say
-    return dataclasses.replace(whole, **{name: debug(value) for name, value in _held(arm).items()})
+    return dataclasses.replace(whole, **{name: change(value) for name, value in _held(arm).items()})
 
 
 def _held(arm: Untrained) -> dict[str, Experiment]:

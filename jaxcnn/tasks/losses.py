@@ -80,6 +80,8 @@ def check_weights(field: str, weights: tuple[float, ...] | None) -> None:
     """Raises UserError, which names the field, unless the weights of classes are finite, at least 0, and not all 0."""
     if weights is None:
         return
+    if not isinstance(weights, tuple | list) or any(isinstance(weight, str) for weight in weights):
+        raise UserError(f"{field} is {weights!r}; give a tuple of numbers, one for each class in label order")
     for weight in weights:
         if not 0 <= weight < float("inf"):
             raise UserError(f"{field} has the weight {weight}; weights must be at least 0, and finite")

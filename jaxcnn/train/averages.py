@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.errors import UserError
-from jaxcnn.train.duration import Duration, epochs
+from jaxcnn.train.duration import Duration, check_length, epochs
 from jaxcnn.train.groups import Group, joined, split, while_frozen
 from jaxcnn.train.state import Average
 
@@ -70,8 +70,8 @@ class SWA:
 
     def __post_init__(self):
         for field in ("start", "every", "recompute"):
-            if (duration := getattr(self, field)) is not None and duration.amount == 0:
-                raise UserError(f"ema.{field} is 0; give it a length, such as 5epochs or 100steps")
+            if field != "recompute" or self.recompute is not None:
+                check_length(f"ema.{field}", getattr(self, field))
 
     @property
     def on(self) -> bool:

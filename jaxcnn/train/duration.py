@@ -36,6 +36,15 @@ class Duration:
         return round(self.amount * examples_per_unit / batch_size)
 
 
+def check_length(field: str, value: Any) -> None:
+    """Raises UserError, which names the field, unless the value is a Duration above 0."""
+    if not isinstance(value, Duration):
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 5
+        raise UserError(f"{field} is {value!r}, and not a duration; give jc.steps({number}) or jc.epochs({number})")
+    if value.amount == 0:
+        raise UserError(f"{field} is 0; give it a length, such as 5epochs or 100steps")
+
+
 def in_steps(part: Any, to_steps: Callable[[Duration], int]) -> Any:
     """A dataclass, or a tuple of them, with each of its own durations in steps; the same object if it has none."""
     if isinstance(part, tuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError, did_you_mean
-from jaxcnn.train.duration import Duration
+from jaxcnn.train.duration import Duration, check_length
 
 Params = Mapping[str, Any]
 
@@ -59,11 +59,12 @@ class Group:
                 raise UserError(f"groups: {field} of {self.match!r} is {value}; it must be {least}, and finite{hint}")
         if self.freeze and (self.rate != 1 or self.weight_decay is not None):
             raise UserError(f"groups: {self.match!r} is frozen, so that it has neither a rate nor a weight decay")
-        if self.freeze_until is not None and (self.freeze or self.freeze_until.amount == 0):
-            why = "freeze=True, which has no end" if self.freeze else "a length of 0"
-            raise UserError(
-                f"groups: {self.match!r} has freeze_until and {why}; give one of both, and a length above 0"
-            )
+        if self.freeze_until is not None:
+            check_length(f"groups: freeze_until of {self.match!r}", self.freeze_until)
+            if self.freeze:
+                raise UserError(
+                    f"groups: {self.match!r} has freeze_until and freeze=True, which has no end; give one of both"
+                )
 
     @property
     def release(self) -> int:

@@ -222,6 +222,8 @@ class SAM:
             object.__setattr__(self, "optimizer", Optax.of(self.optimizer))
         if not 0 < self.rho <= LARGEST:
             raise UserError(f"optimizer.rho is {self.rho}; it must be positive, and finite")
+        if isinstance(self.optimizer, type) or not isinstance(self.optimizer, Optimizer):
+            raise UserError(f"optimizer: SAM holds an optimizer, such as SAM(jc.SGD(0.1)), and not {self.optimizer!r}")
         if isinstance(self.optimizer, SAM):
             raise UserError("optimizer: SAM holds another SAM; give it jc.SGD() or jc.Adam()")
 

@@ -7,8 +7,12 @@ import pytest
 
 import jaxcnn as jc
 from jaxcnn import UserError
+from jaxcnn.__main__ import main as jaxcnn
 from jaxcnn.runs.k_fold import SUMMARY, k_fold
 from tests.nets import TinyNet
+from tests.tiny_runs import ROOT
+
+FILE = str(ROOT / "experiments" / "linear_digits.py")
 
 
 def experiment(**fields):
@@ -41,7 +45,28 @@ def test_every_image_is_tested_once_and_the_mean_is_that_of_the_runs(tmp_path):
 def test_what_would_choose_by_test_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="the schedule Plateau watches an evaluation, and k-fold has none"):
         k_fold(experiment(schedule=jc.Plateau()), tmp_path)
+    with pytest.raises(UserError, match="early_stopping watches an evaluation, and k-fold has none"):
+        k_fold(experiment(early_stopping=jc.EarlyStopping(patience=2)), tmp_path)
     with pytest.raises(UserError, match=r"cuts a whole split, such as train, not 'train\[:50%\]'"):
         k_fold(experiment(), tmp_path, split="train[:50%]")
     with pytest.raises(UserError, match="at most the split's 23 images"):
         k_fold(experiment(), tmp_path, folds=24)
+
+
+def test_other_code_is_accepted_and_a_source_may_be_gone_when_folds_go_on(tmp_path, monkeypatch):
+    asked = []
+
+    def start(path, encoded, file, dataset, accept_code):
+        asked.append(accept_code)
+        raise UserError("enough")
+
+    monkeypatch.setattr("jaxcnn.runs.k_fold.start_run", start)
+    where = ["--folds", "2", "--workdir", str(tmp_path)]
+    assert jaxcnn(["k-fold", FILE, *where]) == 1 and asked == [False]
+    assert jaxcnn(["k-fold", FILE, *where, "--accept-code"]) == 1 and asked == [False, True]
+    fine_tuned = experiment(init_from=jc.InitFrom(str(tmp_path / "gone")))
+    with pytest.raises(UserError, match="gone does not exist"):
+        k_fold(fine_tuned, tmp_path, folds=2)
+    (tmp_path / "fold1" / "checkpoints" / "2").mkdir(parents=True)
+    with pytest.raises(UserError, match="enough"):
+        k_fold(fine_tuned, tmp_path, folds=2)

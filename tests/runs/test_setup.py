@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 import jaxcnn as jc
+from jaxcnn.errors import UserError
 from jaxcnn.runs import restore
 from jaxcnn.runs import setup as plans
 from jaxcnn.runs.compare import curves
@@ -20,7 +21,7 @@ from tests.experiments.tiny import experiment as tiny
 
 
 def make(**fields):
-    data = {name: fields.pop(name) for name in ("batch_size", "normalize") if name in fields}
+    data = {name: fields.pop(name) for name in ("batch_size", "normalize", "sampling", "sizes") if name in fields}
     return jc.Experiment(jc.create_model("linear", classes=10), jc.Data((8, 8, 1), **data), **fields)
 
 
@@ -65,6 +66,7 @@ def test_fine_tuning_says_where_images_are_prepared_otherwise(tmp_path, capsys):
         "was trained with data.normalize Normalize(mean=(10.0,), std=(20.0,)), and here it is Normalize(mean=(0.0,)"
         in said
     )
+    assert "take theirs (--init-from.preparation), if" in said
     same = dataclasses.replace(again, data=dataclasses.replace(again.data, normalize=first))
     jc.train(same, tmp_path / "third")
     assert "was trained with" not in capsys.readouterr().out
@@ -97,6 +99,30 @@ def test_all_of_a_preparation_is_taken_over_and_another_interpolation_is_warned_
         data = restore.prepared_as_source(asked).data
         assert restore.prepared_as_source(here) is here
     assert data == dataclasses.replace(theirs, augment=ours.augment)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: make(early_stopping=3), "early_stopping is an int, which lacks .*EarlyStopping\\(patience=3\\)"),
+        (lambda: make(early_stopping=jc.EarlyStopping), "early_stopping is the class EarlyStopping; give an object"),
+        (lambda: make(duration=5), r"duration is 5, and not a duration; give jc.steps\(5\) or jc.epochs\(5\)"),
+        (lambda: jc.SWA(start=3), r"ema.start is 3, and not a duration; give jc.steps\(3\)"),
+        (lambda: jc.Group("*", freeze_until="3"), "freeze_until of '\\*' is '3', and not a duration"),
+        (lambda: make(layer_decay="0.5"), "layer_decay is '0.5'; it must be above 0"),
+        (lambda: make(sampling=True), "data.sampling is a bool, which lacks"),
+        (lambda: make(sampling=jc.Balanced), "data.sampling is the class Balanced; give an object"),
+        (lambda: make(sizes=((0, 4),)), r"data.sizes are pairs of a duration and a side"),
+        (lambda: make(sizes=(4, 8)), r"data.sizes are pairs of a duration and a side"),
+        (lambda: jc.Classification(class_weights=2.0), "task.class_weights is 2.0; give a tuple of numbers"),
+        (lambda: jc.Classification(class_weights={"cat": 2.0}), "task.class_weights is {'cat': 2.0}; give a tuple"),
+        (lambda: jc.SAM(jc.SGD), "SAM holds an optimizer, such as SAM"),
+        (lambda: jc.SAM(0.1), "SAM holds an optimizer, such as SAM.*, and not 0.1"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_sentence(wrong, message):
+    with pytest.raises(UserError, match=message):
+        wrong()
 
 
 def test_a_loss_that_is_0_throughout_is_drawn_without_a_warning(tmp_path):

@@ -15,7 +15,9 @@ import time
 import pytest
 from rich.console import Console
 
+import jaxcnn as jc
 from jaxcnn.errors import UserError
+from jaxcnn.runs import restore
 from jaxcnn.studies.command import parse_flags, run_study
 from jaxcnn.studies.pinned import ADDED, CHANGED
 from jaxcnn.studies.probes import WithoutBlocks
@@ -266,6 +268,26 @@ def test_debug_shrinks_every_cell(tmp_path):
     assert {str(arm.duration) for arm in shrunk.arms.values()} == {"6 steps"}
     finish(FILE, "--debug", "--workdir", tmp_path / "run", "--index", "0", "--of", "8")
     assert [status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"] == [6]
+
+
+def test_an_arm_takes_over_the_preparation_that_it_asks_for(monkeypatch):
+    """Or it would be trained on images that are prepared otherwise, and say that they are not."""
+    asks = jc.InitFrom("there", preparation=True)
+    normalize = jc.Normalize((1.0,), (2.0,))
+    source = dataclasses.replace(
+        tiny.experiment(), data=dataclasses.replace(tiny.experiment().data, normalize=normalize)
+    )
+    monkeypatch.setattr(restore, "open_run", lambda path: path)
+    monkeypatch.setattr(restore, "load_experiment", lambda path: source)
+
+    def study(quick):
+        made = load_study(FILE)(quick)
+        run = dataclasses.replace(made.arms["half"], init_from=asks)
+        return dataclasses.replace(made, arms=dict.fromkeys(made.arms, run) | {"none": made.arms["none"]})
+
+    for flags in ([], ["--debug"]):
+        arms = parse_flags(study, FILE, flags, "")[1].arms
+        assert arms["half"].data.normalize == normalize != arms["none"].data.normalize
 
 
 def _statuses(path):

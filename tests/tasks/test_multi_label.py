@@ -187,6 +187,8 @@ def test_a_table_has_a_column_for_each_class_or_one_with_names(table):
     names = source.open("train")
     assert names.classes == ("road", "sky") and lists(names) == [([0, 1], []), ([], [])]
     assert lists(source.open("test")) == [([1], [])] and names.version != columns.version
+    spaced = table('image, split, tags\n 1.png, train,"road, sky"\n2.png , train, sky\n').open("train")
+    assert spaced.classes == ("road", "sky") and lists(spaced) == [([0, 1], []), ([1], [])]
     assert lists(table("i,l\n1.png,sky\n", classes=("car", "sky")).open("train")) == [([1], [])]
     assert len(open_split(table("image,sky\n1.png,1\n2.png,0\n3.png,1\n"), "train[:2]")) == 2
 
@@ -199,6 +201,7 @@ def test_a_table_has_a_column_for_each_class_or_one_with_names(table):
         ("image,sky\n1.png\n", "row 2 has 1 columns, the first 2"),
         ("image,sky,sky\n1.png,1,0\n", "names a column twice"),
         ("image\n", "needs a first row"),
+        ("1.png,sky\n2.png,road\n", "the first row of .* is of the image 1.png; put a row before it"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_the_row(table, text, message):

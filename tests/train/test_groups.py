@@ -198,7 +198,7 @@ def test_mistakes_are_one_sentence():
         ({"weight_decay": -1.0}, "weight_decay of 'x' is -1.0; it must be at least 0"),
         ({"rate": float("nan")}, "rate of 'x' is nan"),
         ({"freeze": True, "freeze_until": epochs(1)}, "'x' has freeze_until and freeze=True"),
-        ({"freeze_until": epochs(0)}, "'x' has freeze_until and a length of 0"),
+        ({"freeze_until": epochs(0)}, "freeze_until of 'x' is 0; give it a length"),
         ({"freeze": True, "rate": 2.0}, "frozen, so that it has neither a rate nor a weight decay"),
     ):
         with pytest.raises(UserError, match=message):
