@@ -76,9 +76,10 @@ def measured(
     }
     result = {}
     for what, part in parts.items():
+        jax.clear_caches()  # a trace of the one is not one of the other
         with plain_convolutions():
             xla = jax.jit(part).lower(images, weights).compile()
-        jax.clear_caches()  # the trace with plain convolutions is not ours
+        jax.clear_caches()
         ours = jax.jit(part).lower(images, weights).compile()
         milliseconds = [[], []]
         for _ in range(rounds + 1):

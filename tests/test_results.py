@@ -271,3 +271,12 @@ def test_c19s_rates_are_those_that_were_best_on_other_photos_and_its_page_shows_
     means = sorted(round(arm["figures"][study["FIGURE"]]["mean"], 3) for arm in arms.values())
     shown = re.findall(r"^\| (?:Lite0|VGG-16)[^|]* \| (0\.\d{3}) \|$", (ROOT / "docs/photos.md").read_text(), re.M)
     assert sorted(map(float, shown)) == means
+
+
+def test_the_table_of_convolutions_is_the_stored_one():
+    stored = json.loads((ROOT / "docs/results/convolutions.json").read_text())["convolutions"]
+    section = (ROOT / "docs/speed.md").read_text().split("## Convolutions on a CPU")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", section, re.M)
+    assert {name: [*map(float, ratios)] for name, *ratios in rows} == {
+        name: [at["ratio"] for at in row.values()] for name, row in stored.items()
+    }
