@@ -1,7 +1,7 @@
 """Convolution in the form that is fastest for its shape on a CPU; on any other device XLA's own.
 
 XLA's CPU kernels are fast for dense convolutions on maps larger than the kernel. For others they fall back to plain
-loops, such as 458 ms where a depthwise gradient can take 12. Each form here is equal to the convolution up to
+loops, up to a hundred times as slow as need be. Each form here is equal to the convolution up to
 rounding, and is made of operations that differentiate, vectorise and shard like any other. benchmarks/convolutions.py
 measures them; docs/speed.md has the table.
 """
@@ -17,7 +17,7 @@ from jax import lax
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_GROUPS = 8
-"""So many are convolved one by one. A net with 32 groups a layer would take three times as long to compile so."""
+"""So many are convolved one by one. A net with 32 groups a layer would take far longer to compile so."""
 _plain = contextvars.ContextVar("plain convolutions", default=False)
 
 
