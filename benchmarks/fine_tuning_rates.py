@@ -3,11 +3,13 @@
     python -m benchmarks.fine_tuning_rates --start runs/lite0 [--out rates.json]
 
 Every arm of its quick form that trains is trained at each of the same five rates, once, with a seed that the study does
-not use, on as many images as there, and evaluated on as many others. Prints the accuracies and each arm's best rate.
+not use, on as many images as there, and evaluated on as many others. Prints the accuracies and each arm's best rate;
+what FILE has already is not run again.
 """
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import tempfile
 
@@ -26,22 +28,29 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     given = parser.parse_args()
     table: dict[str, dict[str, float]] = {}
+    if given.out and given.out.exists():
+        table = json.loads(given.out.read_text())["accuracy"]
     arms = load_module(STUDY).study(quick=True).arms
     with tempfile.TemporaryDirectory() as folder:
         for name, arm in arms.items():
             for rate in RATES if isinstance(arm, jc.Experiment) else ():
+                if f"{rate:g}" in table.get(name, {}):
+                    continue
                 made = tuned(arm, rate, given.start)
                 result = jc.train(made, f"{folder}/{name}-{rate}", quiet=True).result
                 table.setdefault(name, {})[f"{rate:g}"] = result[made.data.evaluation_splits[0]]["accuracy"]
                 print(f"{name}, rate {rate:g}: {table[name][f'{rate:g}']:.4f}", flush=True)
-    found = {
+                if given.out:
+                    files.write_json(given.out, summary(table))
+    print(files.to_json(summary(table), indent=2))
+
+
+def summary(table: dict[str, dict[str, float]]) -> dict[str, object]:
+    return {
         "what": f"validation accuracy of the arms of fine_tuning.py --quick that train, seed {SEED}, by learning rate",
         "accuracy": table,
         "best": {name: max(row, key=row.__getitem__) for name, row in table.items()},
     }
-    print(files.to_json(found, indent=2))
-    if given.out:
-        files.write_json(given.out, found)
 
 
 def tuned(arm: jc.Experiment, rate: float, start: str) -> jc.Experiment:

@@ -259,3 +259,15 @@ def test_the_speed_of_detectors_is_their_stored_output():
     for name, size, speed in (("yolo_v1_fast", 448, "2.1"), ("yolo_v1_small", 224, "27")):
         assert f"{stored[f'{name}, {size}x{size}, images/s']:.2g}" == speed
     assert "`yolo_v1_fast` at 448x448 took 2.1 images" in page and "`yolo_v1_small` at 224x224 27." in page
+
+
+def test_c19s_rates_are_those_that_were_best_on_other_photos_and_its_page_shows_the_means():
+    """benchmarks/fine_tuning_rates.py and the stored study; the page's table has three digits."""
+    rates = json.loads((ROOT / "docs/results/fine_tuning_rates.json").read_text())
+    study = runpy.run_path(str(ROOT / "experiments/ablations/fine_tuning.py"))
+    chosen = {name: max(row, key=row.__getitem__) for name, row in rates["accuracy"].items()}
+    assert {name: float(rate) for name, rate in chosen.items()} == study["RATES"]
+    arms = json.loads((ROOT / "docs/results/studies/fine_tuning/study.json").read_text())["arms"]
+    means = sorted(round(arm["figures"][study["FIGURE"]]["mean"], 3) for arm in arms.values())
+    shown = re.findall(r"^\| (?:Lite0|VGG-16)[^|]* \| (0\.\d{3}) \|$", (ROOT / "docs/photos.md").read_text(), re.M)
+    assert sorted(map(float, shown)) == means

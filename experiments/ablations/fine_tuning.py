@@ -19,7 +19,7 @@ import jaxcnn as jc
 
 CLASSES, EACH = 10, 20
 LITE0, HED = "runs/lite0", "runs/vgg16_hed"
-RATES = {"fine-tuned": 3e-4, "from scratch": 3e-3}
+RATES = {"fine-tuned": 1e-4, "from scratch": 3e-3}
 FIGURE = "validation accuracy"
 PUBLISHED = "VOC 2007's mAP of R-CNN: 54.2 fine-tuned, 44.7 with features as they are"
 
@@ -63,7 +63,8 @@ def head() -> jc.GAP:
 
 def lite0(norm: str) -> jc.Classifier:
     net = jc.create_model("efficientnet_lite0", head=head())
-    return net.clone(backbone=net.backbone.clone(norm=norm))
+    # Running statistics of its authors' decay, 0.99, would still be half their initial ones after 80 steps.
+    return net.clone(backbone=net.backbone.clone(norm=norm, decay=0.9))
 
 
 def trained(net: jc.Classifier, start: str | None, side: int, epochs: int, rate: float = 1e-3) -> jc.Experiment:
