@@ -13,6 +13,7 @@ from jaxcnn.data import jpeg, pipeline
 from jaxcnn.data.folder import Folder, FolderExamples
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.transforms import HorizontalFlip, RandomResizedCrop, Resize
+from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs import bench_input as bench
 from jaxcnn.runs.bench_input import HOST, bench_input
@@ -122,3 +123,9 @@ def test_the_command_prints_a_table_or_json(capsys):
     assert main(["bench-input", file, "--debug", "--seconds", "0"]) == 0
     said = capsys.readouterr().out
     assert "bottleneck: " in said and "to be expected" in said
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_time_that_is_none_is_refused(experiment, seconds):
+    with pytest.raises(UserError, match=r"seconds is (-1|nan); it is how long each figure is measured"):
+        bench_input(experiment, seconds=seconds)

@@ -76,12 +76,18 @@ def pack(
 
     Raises:
       BrokenExample: an image is broken, or its label unknown, and no more may be.
-      UserError: there is another set of this name; the source cannot be opened; the disk is full.
+      UserError: there is another set of this name; the source cannot be opened, or `out` is in its folder; the disk is
+        full.
     """
     if side < 8:
         raise UserError(f"side is {side}; it is the shorter side of the images in pixels, at least 8")
     if not 1 <= quality <= 100:
         raise UserError(f"quality is {quality}; JPEG has 1 to 100, of which 90 is good")
+    out = os.path.abspath(os.path.expanduser(out))
+    if isinstance(source, Folder):
+        photos, target = os.path.realpath(source.path), os.path.realpath(out)
+        if target == photos or target.startswith(os.path.join(photos, "")):
+            raise UserError(f"{out} is in the folder that is packed, which would have a class more; give another --out")
     known = splits_of(source, data_dir)
     for split in splits:
         check_split(split, known, f"{type(source).__name__}")
@@ -101,7 +107,6 @@ def pack(
         "classes": len(first.classes),
         "label_hash": label_hash(first.classes),
     }
-    out = os.path.abspath(os.path.expanduser(out))
     try:
         os.makedirs(out, exist_ok=True)
         with locked(os.path.join(out, f".{name}.lock"), f"another process packs {name}: waiting for it"):

@@ -79,10 +79,12 @@ def bench_input(experiment: Experiment, seconds: float = 3.0, stepper: Stepper |
       stepper: what computes; None: as the run's own.
 
     Raises:
-      UserError: there are several processes; as a run's start.
+      UserError: there are several processes; the seconds are negative; as a run's start.
     """
     if jax.process_count() > 1:
         raise UserError("bench-input measures one process; start it alone on one machine of the run")
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"seconds is {seconds:g}; it is how long each figure is measured, at least 0")
     plan = make_plan(experiment)
     data = experiment.data
     examples, transforms = load(

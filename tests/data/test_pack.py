@@ -130,6 +130,14 @@ def test_wrong_options_are_named(photos, tmp_path, options, message):
         pack(photos, str(tmp_path / "out"), **options)
 
 
+@pytest.mark.parametrize("out", ["photos", "photos/train/packed", "link"])
+def test_a_set_does_not_become_a_class_of_the_folder_that_is_packed(photos, tmp_path, out):
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    with pytest.raises(UserError, match="is in the folder that is packed, which would have a class more"):
+        pack(photos, str(tmp_path / out), side=32)
+    assert not (tmp_path / "photos/train/packed").exists() and len(photos.open("train")) == 4
+
+
 def test_a_split_that_is_not_there(photos, tmp_path):
     with pytest.raises(UserError, match="no split 'tset'; did you mean 'test'"):
         pack(photos, str(tmp_path / "out"), splits=["tset"])
