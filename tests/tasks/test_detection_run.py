@@ -117,7 +117,8 @@ def test_evaluate_measures_by_another_protocol(run, capsys):
     assert command.main(["evaluate", str(run), "--split", "test", "--protocol", "coco", "--json"]) == 0
     by_coco = json.loads(capsys.readouterr().out)["test"]
     stored = read(run, "result.json")["test"]
-    assert by_coco["loss"] == stored["loss"] and "voc07_map" not in by_coco
+    # Another protocol keeps another number of boxes: another program, whose sums may be rounded otherwise.
+    assert by_coco["loss"] == pytest.approx(stored["loss"], rel=1e-6) and "voc07_map" not in by_coco
     assert by_coco["coco_ap"] < by_coco["coco_ap50"] and [*by_coco][: len(METRICS["coco"])] == [*METRICS["coco"]]
     assert command.main(["evaluate", str(run), "--protocol", "voc7"]) == 1
     assert "--protocol is 'voc7'; did you mean 'voc07' or 'voc10'?" in " ".join(capsys.readouterr().err.split())
