@@ -1,9 +1,11 @@
 """Convolution in the form that is fastest for its shape on a CPU; on any other device XLA's own.
 
 XLA's CPU kernels are fast for dense convolutions on maps larger than the kernel. For others they fall back to plain
-loops, up to a hundred times as slow as need be. Each form here is equal to the convolution up to
-rounding, and is made of operations that differentiate, vectorise and shard like any other. benchmarks/convolutions.py
-measures them; docs/speed.md has the table.
+loops, up to a hundred times as slow as need be. Each form here is equal to the convolution up to rounding, and is made
+of operations that differentiate, vectorize and shard like any other. benchmarks/convolutions.py measures them;
+docs/speed.md has the table.
+
+The choice is no part of what jax.jit keeps a trace by: a function that was traced under `plain_convolutions` stays so.
 """
 
 import contextlib
@@ -78,11 +80,11 @@ def convolve(
         padding = lax.padtype_to_pads(images.shape[1:3], covered, strides, padding)
     if groups > 1 and groups == images.shape[-1]:
         return _depthwise(images, kernel, strides, padding, rhs_dilation)
-    if 1 < groups <= FEW_GROUPS:
+    if groups > FEW_GROUPS:
+        return plain(images, kernel, groups)
+    if groups > 1:
         parts = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         return jnp.concatenate([plain(*part) for part in parts], -1)
-    if groups > 1:
-        return plain(images, kernel, groups)
     is_small = any(side < extent for side, extent in zip(images.shape[1:3], covered, strict=True))
     if (size == (1, 1) and not any(map(any, padding))) or is_small:
         columns = jnp.concatenate(_taps(images, size, strides, padding, rhs_dilation), -1)

@@ -89,6 +89,7 @@ def test_forms_in_other_precisions_and_for_many_seeds(name):
     assert form(images, weights).dtype == jnp.bfloat16
     exact = plain(form)(images.astype(jnp.float32), weights.astype(jnp.float32))
     error = lambda out: np.abs(np.asarray(out, np.float32) - exact).max()  # noqa: E731
+    # As near as XLA's own, or one rounding of the result to bfloat16, whose numbers have eight bits.
     assert error(form(images, weights)) <= max(error(plain(form)(images, weights)), np.abs(exact).max() * 2**-8)
     form, images, weights = given(name, seeds=(2,))
     each = [outcomes(plain(form), images[i], weights[i]) for i in range(2)]
