@@ -26,8 +26,8 @@ def experiment(
     # The authors' initialisation is made for 1,000 classes: with ten its first answers are ten times as sure.
     net = net.clone(head=net.head.clone(kernel_init="normal_0.01"))
     # From scratch: running statistics of the authors' decay, 0.99, would be a fifth initial ones after 160 steps.
-    norm = {"norm": "frozen_batch"} if start is not None else {"decay": 0.9}
-    net = net.clone(backbone=net.backbone.clone(**norm))
+    backbone = net.backbone.clone(decay=0.9) if start is None else net.backbone.clone(norm="frozen_batch")
+    net = net.clone(backbone=backbone)
     slow = jc.Group("params/backbone/*", freeze=True) if train == "head" else jc.Group("params/backbone/*", rate=0.1)
     return jc.Experiment(
         model=net,
