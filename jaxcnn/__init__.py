@@ -135,6 +135,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.rcnn import RCNN as RCNN
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
+    from jaxcnn.studies.tuning import Tuning as Tuning
     from jaxcnn.studies.weak_localization import SameBox as SameBox
     from jaxcnn.studies.weak_localization import WeakLocalization as WeakLocalization
     from jaxcnn.summary.summary import endpoints as endpoints
@@ -324,6 +325,7 @@ _FROM = {
         "Claim",
         "Study",
     ),
+    "jaxcnn.studies.tuning": ("Tuning",),
     "jaxcnn.studies.weak_localization": ("SameBox", "WeakLocalization"),
     "jaxcnn.summary.summary": (
         "endpoints",
