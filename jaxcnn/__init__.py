@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import Shifted as Shifted
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
     from jaxcnn.studies.rcnn import RCNN as RCNN
+    from jaxcnn.studies.scale import Scale as Scale
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
     from jaxcnn.studies.tuning import Tuning as Tuning
@@ -321,6 +322,7 @@ _FROM = {
         "WithoutBlocks",
     ),
     "jaxcnn.studies.rcnn": ("RCNN",),
+    "jaxcnn.studies.scale": ("Scale",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",

@@ -17,6 +17,7 @@ from jaxcnn.studies.cell import FINISHED, Cell, cells, check_metrics, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import CellsEnded, Start, check, run_all, run_cells
+from jaxcnn.studies.scale import Scale, at_scale, scales_of
 from jaxcnn.studies.study import Study, prepared, shrunk
 from jaxcnn.studies.table import rows
 from jaxcnn.studies.trials import Trial, trials, tuned
@@ -33,10 +34,12 @@ class Flags:
 
     quick: bool = False
     """The scale for two CPU cores, on real data."""
+    medium: bool = False
+    """The scale for one GPU and minutes, on real data."""
     debug: bool = False
     """Every cell shrunk to seconds on synthetic data, two seeds: to try the file out."""
     workdir: str | None = None
-    """Directory of the study; default runs/NAME_OF_THE_FILE, with _quick or _debug."""
+    """Directory of the study; default runs/NAME_OF_THE_FILE, with _quick, _medium or _debug."""
     seeds: int | None = None
     """How many seeds, 0 to N - 1; default the study's own."""
     index: int = 0
@@ -81,7 +84,9 @@ def parse_flags(
     )
     if not 0 <= chosen.index < chosen.of:
         raise UserError(f"--index is {chosen.index} and --of {chosen.of}: index counts from 0 to of - 1")
-    study = function(quick=chosen.quick or chosen.debug)
+    if chosen.quick and chosen.medium:
+        raise UserError("--quick and --medium are two scales; give one of them")
+    study = at_scale(function, _scale(chosen, function, file), file)
     if not isinstance(study, Study):
         raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
     if chosen.seeds is not None:
@@ -89,6 +94,12 @@ def parse_flags(
     check_metrics(study)
     study = prepared(study)
     return chosen, shrunk(study) if chosen.debug else study
+
+
+def _scale(flags: Flags, function: Callable[..., Study], file: pathlib.Path) -> Scale:
+    """--debug shrinks the quick form, if there is one and no other is asked for."""
+    quick = flags.quick or (flags.debug and "quick" in scales_of(function, file))
+    return "medium" if flags.medium else "quick" if quick else "full"
 
 
 def run_study(
@@ -104,7 +115,7 @@ def run_study(
     Raises:
       UserError: a cell cannot be run as the study has it now; nothing has been run then.
     """
-    suffix = "_debug" if flags.debug else "_quick" if flags.quick else ""
+    suffix = "_debug" if flags.debug else "_quick" if flags.quick else "_medium" if flags.medium else ""
     path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
     found = trials(study, path)
     done = CellsEnded(True, (), ())
@@ -204,7 +215,7 @@ def _make(path: pathlib.Path) -> None:
 def _command(flags: Flags, file: pathlib.Path) -> str:
     """The command that makes this study, without machine paths."""
     words = ["python -m jaxcnn.launch", _relative(file)]
-    words += ["--quick"] * flags.quick + ["--debug"] * flags.debug
+    words += ["--quick"] * flags.quick + ["--medium"] * flags.medium + ["--debug"] * flags.debug
     words += [] if flags.seeds is None else [f"--seeds {flags.seeds}"]
     return " ".join(words)
 

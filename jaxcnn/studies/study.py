@@ -77,7 +77,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a study file's `study(quick)` returns; `quick` is the scale for two CPU cores."""
+    """What a study file's `study(scale)` returns (scale.py), or its `study()`."""
 
     question: str
     arms: Mapping[str, Arm]

@@ -5,7 +5,7 @@ import dataclasses
 import jaxcnn as jc
 
 
-def study(quick: bool = False) -> jc.Study:
+def study() -> jc.Study:
     base = jc.Experiment(
         model=jc.create_model("linear", classes=4),
         data=jc.Data(
