@@ -184,7 +184,7 @@ def study_of(name: str, root: pathlib.Path = ROOT) -> Study:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.study(quick=True)
+    return module.study("quick")
 
 
 def pin_stored(name: str, root: pathlib.Path = ROOT) -> None:
