@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.ops import onednn
+
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_GROUPS = 8
 """So many are convolved one by one. A net with 32 groups a layer would take far longer to compile so."""
@@ -78,6 +80,8 @@ def convolve(
     covered = [(k - 1) * d + 1 for k, d in zip(size, rhs_dilation, strict=True)]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:3], covered, strides, padding)
+    if onednn.is_usable(images, kernel, padding, covered):
+        return onednn.convolve(images, kernel, strides, padding, rhs_dilation, groups)
     if groups > 1 and groups == images.shape[-1]:
         return _depthwise(images, kernel, strides, padding, rhs_dilation)
     if groups > FEW_GROUPS:
