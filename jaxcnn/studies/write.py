@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxcnn import config, files
 from jaxcnn.report.page import svg, write_page
+from jaxcnn.studies.budget import matched_text
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, values_plots
@@ -21,11 +22,32 @@ from jaxcnn.studies.table import (
     subject,
     tabulate,
 )
+from jaxcnn.studies.trials import Trial, tuning_results
 
 
-def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command: str, pinned: Results) -> Results:
-    """Writes the report of a study into its directory and returns what study.json holds."""
+def write_study(
+    study: Study,
+    cells: Sequence[Cell],
+    path: pathlib.Path,
+    command: str,
+    pinned: Results,
+    found: Sequence[Trial] = (),
+) -> Results:
+    """Writes the report of a study into its directory and returns what study.json holds.
+
+    That is what `table.tabulate` gives, and {"command", "matched": what is equal between the arms that train, as a
+    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one}.
+
+    Args:
+      study: with the arms as its cells have them, tuned.
+      cells: all of its cells.
+      path: its directory.
+      command: that makes it, for the page.
+      pinned: its pinned claims.
+      found: its trials.
+    """
     results = {"command": command} | tabulate(study, cells, pinned)
+    results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
     files.write_text(path / "table.csv", comma_separated(results))
