@@ -55,12 +55,14 @@ def jaxcnns(name: str, seconds: float, clock: Callable[[], float]) -> dict[str, 
     from jaxcnn import create_model
     from jaxcnn.data.synthetic import Synthetic
     from jaxcnn.data.transforms import Normalize
+    from jaxcnn.devices import keep_memory
     from jaxcnn.experiment import Data, Experiment
     from jaxcnn.runs.program import compile_step
     from jaxcnn.runs.setup import initial_state
     from jaxcnn.train import mesh as meshes
     from jaxcnn.train.optimizers import SGD, build_optimizer
 
+    keep_memory()  # as the front door does
     ours, batch, side, channels, classes = NETS[name]
     shape = (side, side, channels)
     normalize = Normalize((MEAN,) * channels, (STD,) * channels)
