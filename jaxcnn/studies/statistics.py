@@ -14,7 +14,7 @@ Two methods must agree before a claim is decided, because each fails where the o
 
 With fewer than FEWEST pairs nothing is decided, and nothing by equal differences of a figure that is not rounded: they
 tell nothing of other seeds. How often the two are wrong together is measured in
-tests/studies/test_statistics.py and stated in docs/studies.md.
+tests/studies/test_statistics.py and stated in docs/studies_table.md.
 """
 
 import dataclasses

@@ -1,4 +1,5 @@
-"""Verdicts: docs/studies.md, a row for every claim, from the stored results of the studies.
+"""Verdicts: docs/studies.md with its pictures, for people, and docs/studies_table.md, a row for every claim, both from
+the stored results of the studies.
 
 Command: python -m jaxcnn.studies.verdicts [--keep runs/NAME_quick ...] [--again] [--pin]
 
@@ -19,6 +20,7 @@ import sys
 import textwrap
 
 from jaxcnn import files
+from jaxcnn.studies.claims_page import claims_page, pictures, studies
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import claims_of, digest, matched, read, summary
 from jaxcnn.studies.study import Study
@@ -35,15 +37,17 @@ from jaxcnn.studies.table import (
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ("study.json", "table.md", "claims.json")
-START = """# Studies: what is claimed, and what came out
+START = """# Studies: every figure
+
+[studies.md](studies.md) says the same in pictures and plain words.
 
 Each row is a claim of [courses.md](courses.md), as a study of [experiments/ablations](../experiments/ablations) put it
 before its first run; a claim that the study file has in another form now is marked **changed after the start**, with
 both texts.
 `python -m jaxcnn.launch experiments/ablations/NAME.py --quick` runs one on two CPU cores; without `--quick` it is the
 form for a cluster, which nobody has run yet. All figures are from the quick forms, as stored in
-[results/studies](results/studies); `python -m jaxcnn.studies.verdicts` writes this page and
-`tests/test_studies_page.py` compares it with them and with the study files.
+[results/studies](results/studies); `python -m jaxcnn.studies.verdicts` writes both pages and
+`tests/test_studies_page.py` compares them with them and with the study files.
 
 A verdict is decided by the differences, paired by seed, and the margin in the third column. **Supported** needs at
 least five pairs, a 95% interval that lies above the margin as a whole, and an exact sign test that agrees, at 5% on one
@@ -89,8 +93,8 @@ measured beside other work and are no benchmark.
 """
 
 
-def page(root: pathlib.Path = ROOT) -> str:
-    """docs/studies.md as the files under `root` have it; a study without stored results is "not run"."""
+def table_page(root: pathlib.Path = ROOT) -> str:
+    """docs/studies_table.md as the files under `root` have it; a study without stored results is "not run"."""
     files = sorted((root / "experiments" / "ablations").glob("*.py"), key=_number)
     start = START.replace("FIXED", textwrap.fill(FIXED, 120))
     columns = ("claim", "study", "difference that is claimed", "measured, 95% interval over seeds")
@@ -98,15 +102,15 @@ def page(root: pathlib.Path = ROOT) -> str:
     lines = [start, markdown_row(columns), "|" + "---|" * 8]
     ran = []
     for file in files:
-        claim = _docstring(file).split(":")[0]
+        label = _docstring(file).split(":")[0]
         stored = root / "docs" / "results" / "studies" / file.stem / "study.json"
         link = f"[{file.stem}](../experiments/ablations/{file.name})"
         if not stored.exists():
-            lines.append(f"| {claim} | {link} | {_title(file)} | not run | - | not run | - | - |")
+            lines.append(f"| {label} | {link} | {_title(file)} | not run | - | not run | - | - |")
             continue
         results = json.loads(stored.read_text())
         ran.append((file.stem, results))
-        lines += [row(claim, link, each) for each in results["claims"]]
+        lines += [row(label, link, each) for each in results["claims"]]
     lines += ["", "## The runs", "", "| study | command | seeds | arms | commit | machine | JAX | data |"]
     lines.append("|" + "---|" * 8)
     lines += [run(name, results) for name, results in ran]
@@ -116,7 +120,7 @@ def page(root: pathlib.Path = ROOT) -> str:
     return "\n".join(lines) + "\n"
 
 
-def row(claim: str, link: str, result: Results) -> str:
+def row(label: str, link: str, result: Results) -> str:
     """One claim of a study."""
     changed = f" (**{result['change']}**)" if result["change"] else ""
     said = f"{result['text']} ({result['metric']}: {subject(result)}){changed}"
@@ -124,7 +128,7 @@ def row(claim: str, link: str, result: Results) -> str:
         said += f"; the file has now: {result['now']['text']} ({result['now']['metric']}: {subject(result['now'])})"
     return markdown_row(
         [
-            claim,
+            label,
             link,
             said,
             measured(result),
@@ -180,7 +184,7 @@ def study_of(name: str, root: pathlib.Path = ROOT) -> Study:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.study(quick=True)
+    return module.study("quick")
 
 
 def pin_stored(name: str, root: pathlib.Path = ROOT) -> None:
@@ -220,12 +224,29 @@ def _title(file: pathlib.Path) -> str:
 
 
 def _number(file: pathlib.Path) -> tuple[int, str]:
-    return int(re.findall(r"^C(\d+)", _docstring(file))[0]), file.stem
+    """The order of the pages: by claim, and the project's own questions last."""
+    number = re.match(r"C(\d+): ", _docstring(file))
+    return int(number[1]) if number else 10**6, file.stem
+
+
+def write_pages(root: pathlib.Path = ROOT) -> None:
+    """Writes both pages and the pictures; a picture that no claim has any more goes."""
+    told, docs = studies(root), root / "docs"
+    made = pictures(told)
+    folder = docs / "images" / "studies"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        if old.name not in made:
+            old.unlink()
+    for name, svg in made.items():
+        files.write_text(folder / name, svg)
+    files.write_text(docs / "studies.md", claims_page(told))
+    files.write_text(docs / "studies_table.md", table_page(root))
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxcnn.studies.verdicts", description="docs/studies.md from the stored results"
+        prog="python -m jaxcnn.studies.verdicts", description="the pages of studies from the stored results"
     )
     parser.add_argument(
         "--keep", nargs="*", type=pathlib.Path, default=[], help="directories of studies to store first"
@@ -240,7 +261,7 @@ def main(arguments: list[str]) -> None:
         pin_stored(name)
     for name in names if chosen.again else ():
         judge_again(name)
-    files.write_text(ROOT / "docs" / "studies.md", page())
+    write_pages()
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def test_five_seeds_do_not_see_every_collapse(measured):
 
 
 def test_the_measured_rates_are_in_the_docs(measured):
-    text = (ROOT / "docs" / "studies.md").read_text()
+    text = (ROOT / "docs" / "studies_table.md").read_text()
     for (kind, n), (coverage, wrong) in measured.items():
         assert f"| {NAMES[kind]} | {n} | {coverage:.0%} | {wrong:.1%} |" in text
 
