@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.study import EXACT
 from jaxcnn.studies.units import figure, is_percentage, scale, signed, unit
@@ -232,7 +233,7 @@ def _arms(study: Told, claim: Results) -> str:
         return ""
     found = []
     for name in (claim["higher"], claim["lower"]):
-        arm = study.results["arms"].get(name)
+        arm = all_arms(study.results).get(name)
         if arm is None:
             return ""
         mean = arm["counts"].get(claim["metric"], (arm["figures"].get(claim["metric"]) or {}).get("mean"))

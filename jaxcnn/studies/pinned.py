@@ -57,6 +57,7 @@ def settled(study: Study) -> Results:
         "reach": dict(study.reach),
         "diverged": dict(study.diverged),
         "tuning": pinned_tuning(study.tuning),
+        "groups": {name: list(arms) for name, arms in study.groups.items()},
     }
 
 
@@ -100,6 +101,8 @@ def digest(pinned: Mapping[str, Any]) -> str:
     parts = {"claims": claims} | {name: pinned[name] for name in ("seeds", "reach", "diverged")}
     if pinned.get("tuning"):  # a study without one, or of before there were any, keeps its digest
         parts["tuning"] = pinned["tuning"]
+    if pinned.get("groups"):
+        parts["groups"] = pinned["groups"]
     return hashlib.sha256(files.to_json(parts).encode()).hexdigest()
 
 
@@ -123,6 +126,8 @@ def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ())
     ]
     if "tuning" in now and now["tuning"] != pinned.get("tuning"):
         changes.append("the tuning was another one at the start")
+    if "groups" in now and now["groups"] != pinned.get("groups", {}):
+        changes.append("the groups of arms were others at the start")
     others = [cell.name for cell in cells if _other(cell, pinned)]
     if others:
         changes.append(f"these cells were run under other claims: {', '.join(others)}")
