@@ -1,5 +1,6 @@
 """docs/studies.md against the stored results, these against their own figures, their pinned claims and the files."""
 
+import itertools
 import json
 import re
 import shutil
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxcnn.studies.judge import over_page
 from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, matched, read
-from jaxcnn.studies.verdicts import KEPT, again, judge_again, keep, page, study_of
+from jaxcnn.studies.verdicts import KEPT, again, judge_again, keep, page, stored_results, study_of
 from tests.tiny_runs import ROOT
 
 PAGE = ROOT / "docs" / "studies.md"
@@ -33,20 +35,21 @@ def test_the_page_is_what_the_stored_results_make():
 
 def test_every_claim_of_every_study_has_its_row():
     """Read from the page's text, with the figures written by another function than the page's."""
-    count = 0
+    count, corrected = 0, over_page(stored_results())
     for file in FILES:
         stored = ROOT / "docs" / "results" / "studies" / file.stem / "study.json"
         rows = rows_of(file.stem)
         if not stored.exists():
-            assert [(row[3], row[5]) for row in rows] == [("not run", "not run")]
+            assert [(row[3], row[8]) for row in rows] == [("not run", "not run")]
             count += 1
             continue
-        claims = json.loads(stored.read_text())["claims"]
+        claims = corrected[file.stem]["claims"]
         assert len(rows) == len(claims)
         count += len(claims)
-        for claim, (_, _, said, measured, wider, verdict, _, _) in zip(claims, rows, strict=True):
+        for claim, (_, _, said, measured, _, wider, p, _, verdict, _, _) in zip(claims, rows, strict=True):
             assert said.startswith(claim["text"] + " (")
             assert verdict == f"**{claim['verdict']}** ({claim['reason']})"
+            assert p == "-" if claim["p"] is None else p.startswith(f"{claim['p']:.2g} alone, ")
             number = float(re.search(r"[+-][\d.,e+-]*\d", measured)[0].replace(",", ""))
             assert number == pytest.approx(claim["difference"]["mean"], rel=1e-3)
             if claim["over_images"]:
@@ -115,34 +118,44 @@ def test_a_stored_study_is_whole(file):
         values = [counts[metric] if metric in counts else cell["figures"].get(metric, np.nan) for cell in cells]
         return np.array(values, float)
 
+    decided = []
     for claim in results["claims"]:
         metric, margin = claim["metric"], claim["margin"]
         values = of(claim["higher"], metric) - of(claim["lower"], metric)
         if claim["beyond"]:
             values -= of(claim["beyond"][0], metric) - of(claim["beyond"][1], metric)
         if metric in ("parameters", "multiply-adds", "megabytes kept"):
-            verdict = "supported" if values.mean() > margin else "contradicted"
-        elif np.isnan(values).any() or len(values) < 5:
-            verdict = "inconclusive"
-        else:
-            # A share of n images moves in steps of 1/n; what a probe found has no count and is taken as it is.
-            count = results["arms"][claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
-            spread = max(values.std(ddof=1), np.sqrt(2 / 12) / count)
-            low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), spread / np.sqrt(len(values)))
-            above = stats.binomtest(int((values > margin + 1e-12).sum()), len(values), alternative="greater").pvalue
-            below = stats.binomtest(int((values < margin - 1e-12).sum()), len(values), alternative="greater").pvalue
-            verdict = "inconclusive"
-            verdict = "supported" if low > margin and above <= 0.05 else verdict
-            verdict = "contradicted" if high < margin and below <= 0.05 else verdict
-            assert claim["difference"]["low"] == pytest.approx(low, rel=1e-6, abs=1e-9)
-        assert claim["verdict"] == verdict
+            assert claim["verdict"] == ("supported" if values.mean() > margin else "contradicted")
+            continue
+        if np.isnan(values).any() or len(values) < 5:
+            assert claim["verdict"] == "inconclusive"
+            continue
+        # A share of n images moves in steps of 1/n; what a probe found has no count and is taken as it is.
+        count = results["arms"][claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
+        spread = max(values.std(ddof=1), np.sqrt(2 / 12) / count)
+        low, _ = stats.t.interval(0.95, len(values) - 1, values.mean(), spread / np.sqrt(len(values)))
+        assert claim["difference"]["low"] == pytest.approx(low, rel=1e-6, abs=1e-9)
+        sided = []
+        for over in (values - margin, margin - values):
+            t = stats.t.sf(over.mean() / spread * np.sqrt(len(over)), len(over) - 1)
+            over = np.where(np.abs(over) < 1e-12, 0, over)
+            flips = [(np.array(signs) * over).sum() for signs in itertools.product((1, -1), repeat=len(over))]
+            flip = np.mean(np.array(flips) >= over.sum() - 1e-12)
+            sided.append(t if flip <= max(0.025, 0.5 ** len(over)) else max(t, flip))
+        p = min(1.0, 2 * min(sided))
+        assert claim["p"] == pytest.approx(p, rel=1e-4)
+        decided.append((p, "supported" if sided[0] < sided[1] else "contradicted", claim))
+    rejected = True
+    for rank, (p, verdict, claim) in enumerate(sorted(decided, key=lambda each: each[0])):
+        rejected = rejected and p <= 0.05 / (len(decided) - rank)
+        assert claim["verdict"] == (verdict if rejected else "inconclusive")
 
 
 def test_a_study_that_was_not_run_says_so_and_keep_stores_it(tmp_path):
     (tmp_path / "experiments" / "ablations").mkdir(parents=True)
     file = tmp_path / "experiments" / "ablations" / FILES[0].name
     file.write_text(FILES[0].read_text())
-    assert page(tmp_path).count("| not run | - | not run |") == 1
+    assert page(tmp_path).count("| not run | - | - | - | - | not run |") == 1
     stored = STORED[0]
     (tmp_path / "experiments" / "ablations" / f"{stored.parent.name}.py").write_text(
         (ROOT / "experiments" / "ablations" / f"{stored.parent.name}.py").read_text()

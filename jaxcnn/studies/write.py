@@ -11,13 +11,17 @@ from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, values_plots
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
+    CORRECTED,
     FIXED,
+    bootstrapped,
     comma_separated,
     markdown,
     measured,
     over_images,
     pinned_lines,
+    probabilities,
     rows,
+    smallest,
     subject,
     tabulate,
 )
@@ -39,6 +43,7 @@ def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command
         plots={name: svg(figure, DESCRIPTIONS[name]) for name, figure in figures.items()},
         claims=[_shown(claim) for claim in results["claims"]],
         fixed=FIXED,
+        corrected=CORRECTED,
         pinned=pinned_lines(results),
         links={cell.name: _link(cell, path) for cell in cells},
         base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
@@ -48,6 +53,7 @@ def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command
 
 def _shown(claim: Any) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
+    shown |= {"probabilities": probabilities(claim), "seen": smallest(claim), "by_bootstrap": bootstrapped(claim)}
     now = claim["now"]
     return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}
 
