@@ -30,7 +30,7 @@ def main() -> None:
     table: dict[str, dict[str, float]] = {}
     if given.out and given.out.exists():
         table = json.loads(given.out.read_text())["accuracy"]
-    arms = load_module(STUDY).study(quick=True).arms
+    arms = load_module(STUDY).study("quick").arms
     with tempfile.TemporaryDirectory() as folder:
         for name, arm in arms.items():
             for rate in RATES if isinstance(arm, jc.Experiment) else ():

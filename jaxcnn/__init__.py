@@ -133,8 +133,10 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import Shifted as Shifted
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
     from jaxcnn.studies.rcnn import RCNN as RCNN
+    from jaxcnn.studies.scale import Scale as Scale
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
+    from jaxcnn.studies.tuning import Tuning as Tuning
     from jaxcnn.studies.weak_localization import SameBox as SameBox
     from jaxcnn.studies.weak_localization import WeakLocalization as WeakLocalization
     from jaxcnn.summary.summary import endpoints as endpoints
@@ -320,10 +322,12 @@ _FROM = {
         "WithoutBlocks",
     ),
     "jaxcnn.studies.rcnn": ("RCNN",),
+    "jaxcnn.studies.scale": ("Scale",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",
     ),
+    "jaxcnn.studies.tuning": ("Tuning",),
     "jaxcnn.studies.weak_localization": ("SameBox", "WeakLocalization"),
     "jaxcnn.summary.summary": (
         "endpoints",

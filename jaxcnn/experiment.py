@@ -103,6 +103,11 @@ class Data:
         for field in ("workers", "tolerate_broken", "memory_limit", "repeats"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
+        if self.repeats > 1 and self.repeats >= self.batch_size:
+            raise UserError(
+                f"data.repeats is {self.repeats} and data.batch_size {self.batch_size}: each batch would be one image "
+                "again and again; let there be fewer repeats than images in a batch"
+            )
         for field in ("evaluation_splits", "test_splits"):
             names = getattr(self, field)
             if isinstance(names, str):
@@ -184,6 +189,11 @@ class Checkpoints:
             raise UserError("checkpoints.latest must be at least 2 and checkpoints.best at least 0")
 
 
+class _Score(str):
+    """The score of a task, filled in where no metric was given: of another task, which a flag or dataclasses.replace
+    puts in the place of that one, it is another."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """A model, its data and how it is trained. Batch sizes are global; durations are epochs, steps or examples."""
@@ -247,6 +257,7 @@ class Experiment:
         parts.check_part("task", self.task, parts.TASK)
         parts.check_part("early_stopping", self.early_stopping, parts.EARLY_STOPPING)
         parts.check_parts("groups", self.groups, parts.GROUP)
+        parts.check_whole_numbers(self)
         self._fill_metric("checkpoints")
         if isinstance(self.schedule, Plateau):
             self._fill_metric("schedule")
@@ -269,8 +280,8 @@ class Experiment:
     def _fill_metric(self, field: str) -> None:
         """Fills in the metric that a part watches, or refuses one that the task does not have."""
         part, known = getattr(self, field), self.task.directions
-        if part.metric is None:
-            object.__setattr__(self, field, dataclasses.replace(part, metric=score_of(self.task)))
+        if part.metric is None or isinstance(part.metric, _Score):
+            object.__setattr__(self, field, dataclasses.replace(part, metric=_Score(score_of(self.task))))
         elif part.metric not in known:
             hint = did_you_mean(part.metric, known) or f"; there is {', '.join(known)}"
             raise UserError(f"{field}.metric: {type(self.task).__name__} has no metric {part.metric!r}{hint}")

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flax import linen as nn
+
 from jaxcnn.errors import UserError
 
 SOURCE = {"open": "open(split, data_dir=None), which returns the examples of one split"}
@@ -107,6 +109,30 @@ def check_parts(field: str, parts: Any, members: Mapping[str, str]) -> None:
         )
     for number, part in enumerate(parts):
         check_part(f"{field}.{number}", part, members)
+
+
+def check_whole_numbers(value: Any, path: str = "") -> None:
+    """Refuses a number that is none, 1.5 say, in a field of type int, in a tree of dataclasses and tuples of them.
+
+    Modules are left out: what they hold is theirs to check.
+
+    Raises:
+      UserError: it names the field.
+    """
+    if isinstance(value, tuple | list):
+        for number, item in enumerate(value):
+            check_whole_numbers(item, f"{path}.{number}")
+    if not dataclasses.is_dataclass(value) or isinstance(value, type | nn.Module):
+        return
+    for field in dataclasses.fields(value):
+        held, name = getattr(value, field.name, None), f"{path}.{field.name}" if path else field.name
+        if field.type in _WHOLE and isinstance(held, float | complex | str):
+            raise UserError(f"{name} is {held!r}; it must be a whole number")
+        check_whole_numbers(held, name)
+
+
+_WHOLE = (int, int | None, "int", "int | None")
+"""Types of such fields, as they stand in a class; text where its file says `from __future__ import annotations`."""
 
 
 def check_pairs(field: str, value: Any, named: str) -> None:

@@ -52,6 +52,11 @@ def print_plain(console: Console, text: str) -> None:
     console.print(Text(plain_lines(text)), soft_wrap=True)
 
 
+def counted(number: int, things: str) -> str:
+    """ "1 device", "1,024 devices": the number with the plural of what it counts, which ends in "s"."""
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
+
+
 def in_figure(name: object) -> str:
     """A label for matplotlib that shows the name: no mathematics, and in the legend whatever it begins with."""
     text = plain(name).replace("$", r"\$")

@@ -10,8 +10,10 @@ import pytest
 
 from jaxcnn import config
 from jaxcnn.data.few import Few
+from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.cell import check_metrics
+from jaxcnn.studies.scale import SCALES, at_scale, scales_of
 from jaxcnn.studies.study import Study, Untrained, folder, shrunk
 from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.segmentation import Segmentation
@@ -20,6 +22,8 @@ from tests.tiny_runs import ROOT, finish, read
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 NAMES = [file.stem for file in FILES]
 WITHOUT_DOWNLOADS = ["depth", "degradation", "fc_vs_gap", "initialisation", "paths"]
+MEDIUM: set[str] = set()
+"""Studies that have a form for one GPU."""
 CLASSES = {
     "Digits": 10,
     "fashion_mnist": 10,
@@ -59,10 +63,16 @@ def test_the_docstring_has_every_part(name):
     assert "Expected: " in doc and "Published" in doc and "docs/studies.md" in doc
 
 
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, quick):
-    study = load(name).study(quick=quick)
+def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, scale):
+    file, quick = ROOT / "experiments" / "ablations" / f"{name}.py", scale == "quick"
+    if scale not in scales_of(load(name).study, file):
+        assert scale == "medium" and name not in MEDIUM
+        with pytest.raises(UserError, match="has no medium form; it has the forms quick, full"):
+            at_scale(load(name).study, scale, file)
+        return
+    study = at_scale(load(name).study, scale, file)
     assert isinstance(study, Study) and study.claims and len(study.seeds) >= 3
     check_metrics(study)
     if quick:
@@ -99,7 +109,7 @@ def test_debug_decides_every_claim(name, tmp_path):
     """The probes and the arms that are no runs are in these; a claim whose figure nobody measures has no difference."""
     finish(ROOT / "experiments" / "ablations" / f"{name}.py", "--debug", "--workdir", tmp_path / "study")
     results = read(tmp_path / "study", "study.json")
-    study = load(name).study(quick=True)
+    study = load(name).study("quick")
     assert list(results["arms"]) == list(study.arms)
     for arm in study.arms:
         assert {cell["state"] for cell in results["arms"][arm]["cells"]} == {"done"}

@@ -113,6 +113,9 @@ def test_in_memory_nothing_is_read_or_decoded(experiment, stepper):
     found = bench_input(dataclasses.replace(experiment, data=made), seconds=0, stepper=stepper)
     assert found.stages["read"] is found.stages["decode"] is found.stages["augment"] is None
     assert found.stages["batch"] and found.readers == 1 and np.isfinite(found.host)
+    slow = dataclasses.replace(found, bottleneck="batch")
+    assert " images/s on 1 thread, " in slow.verdict()
+    assert " images/s on 4 threads, " in dataclasses.replace(slow, readers=4).verdict()
 
 
 def test_the_command_prints_a_table_or_json(capsys):
@@ -122,7 +125,7 @@ def test_the_command_prints_a_table_or_json(capsys):
     assert set(told["stages"]) == set(HOST) and told["verdict"].startswith(told["bottleneck"])
     assert main(["bench-input", file, "--debug", "--seconds", "0"]) == 0
     said = capsys.readouterr().out
-    assert "bottleneck: " in said and "to be expected" in said
+    assert "bottleneck: " in said and "to be expected" in said and "alone, on 1 thread " in said
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])

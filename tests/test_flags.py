@@ -1,5 +1,6 @@
 """Flags: one way to pass an experiment's to every command that takes its file, and hints that lead on."""
 
+import dataclasses
 import json
 
 import pytest
@@ -69,6 +70,20 @@ def test_data_check_takes_the_experiments_flags(between, capsys):
     assert code == 0 and "40 images, 0 broken" in out
     code, _, errors = run(capsys, "data", "check", TINY, *between, "--data.sorce.train", "40")
     assert code == 1 and "did you mean '--data.source.train'" in errors
+
+
+def test_the_score_of_a_task_that_a_flag_changes_is_the_new_tasks():
+    """What watches a metric that the file does not name watches the score, which is another with another protocol."""
+    file = ROOT / "experiments" / "yolo_bccd.py"
+    assert parse(file, []).experiment.checkpoints.metric == "voc07_map"
+    flags = ["--early-stopping.patience", "3", "--task.protocol", "coco"]
+    made = parse(file, flags).experiment
+    assert made.checkpoints.metric == made.early_stopping.metric == "coco_ap"
+    again = dataclasses.replace(made, task=dataclasses.replace(made.task, protocol="voc10"))
+    assert again.checkpoints.metric == "voc10_map"
+    assert parse(file, [*flags, "--checkpoints.metric", "coco_ap50"]).experiment.checkpoints.metric == "coco_ap50"
+    with pytest.raises(UserError, match=r"checkpoints\.metric: Detection has no metric 'voc07_map'"):
+        parse(file, [*flags, "--checkpoints.metric", "voc07_map"])
 
 
 def test_fit_batch_takes_the_experiments_flags_and_no_more_than_the_images(capsys):

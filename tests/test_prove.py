@@ -76,7 +76,7 @@ import dataclasses
 import jaxcnn as jc
 from tests.experiments.tiny import experiment as tiny
 
-def study(quick: bool = False) -> jc.Study:
+def study() -> jc.Study:
     made = dataclasses.replace(tiny(), duration=jc.steps(9), checkpoints=jc.Checkpoints(every=jc.steps(4)))
     arms = {"fast": made, "slow": dataclasses.replace(made, optimizer=jc.SGD(0.01))}
     return jc.Study(question="?", arms=arms, claims=(), seeds=(0, 1))

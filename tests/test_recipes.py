@@ -20,10 +20,13 @@ import jaxcnn as jc
 from jaxcnn import experiment_file, flags, launch
 from jaxcnn.data.preparation import transformed
 from jaxcnn.runs import program
+from jaxcnn.runs.debug import debug
+from jaxcnn.runs.fit_batch import fit_batch
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
 from jaxcnn.train.schedules import make_rate
 from tests.docs import EXPERIMENTS, SHALLOW, choices
+from tests.nets import TinyNet
 from tests.slow import WANTED, slow
 from tests.tiny_runs import ROOT, read
 
@@ -429,3 +432,12 @@ def test_repeated_augmentation_reaches_the_batches_of_a_run():
     assert train_batches(dataclasses.replace(plan, experiment=again), plan.train, ()).repeats == 1
     with pytest.raises(jc.UserError, match=r"data\.repeats is -1"):
         jc.Data((8, 8, 3), repeats=-1)
+    for size in (3, 2):
+        with pytest.raises(jc.UserError, match=rf"data\.repeats is 3 and data\.batch_size {size}: each batch would be"):
+            dataclasses.replace(data, batch_size=size)
+    # Smaller batches than the experiment's own are what --debug makes, and what fit-batch tries.
+    large = jc.Data((144, 144, 3), data.source, "train", (), (), repeats=3, batch_size=8)
+    assert debug(jc.Experiment(TinyNet(), large)).data.repeats == 0
+    small = dataclasses.replace(plan.experiment, data=dataclasses.replace(data, batch_size=4))
+    assert debug(small).data.repeats == 3
+    assert fit_batch(small, 2**30).batch_size == 64

@@ -7,6 +7,7 @@ than tanh. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
@@ -14,7 +15,8 @@ from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 THRESHOLD = 0.75  # the paper's 25% training error
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     base = on_fashion_mnist() if quick else on_cifar10()
     figure = f"epochs to train accuracy {THRESHOLD:g}"
     different = (

@@ -7,11 +7,14 @@ substantial overfitting" without (no figure); DenseNet-40 on CIFAR-10: error 7.0
 Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     if quick:
         model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
         base = changed(fashion_mnist(model, size=16, train=1000), duration=jc.epochs(30), evaluate_every=jc.epochs(5))

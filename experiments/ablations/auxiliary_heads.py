@@ -6,12 +6,15 @@ Expected: a lower training loss of the main classifier and a slightly better tes
 in GoogLeNet, one of the two heads is enough; 0.4 points in Inception-v3 with batch norm. Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.models.googlenet import GOOGLENET_AUX
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     different = (
         "two stages of four modules, an eighth as wide, no LRN; Fashion-MNIST, 480 steps" if quick else "other crops"
     )

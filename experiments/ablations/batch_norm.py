@@ -9,6 +9,7 @@ from weights from which the other does not. Published: steps to 72.2% on ImageNe
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
@@ -17,7 +18,8 @@ RATES = (0.01, 0.1, 1.0)
 THRESHOLD = 0.7
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     base = on_fashion_mnist(quick)
     arms = {}
     for norm, words in (("none", "no norm"), ("batch", "batch norm")):

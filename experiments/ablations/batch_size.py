@@ -8,13 +8,16 @@ Published, ResNet-50 on ImageNet (Wu & He 2018): batch norm's error 23.6 at 32 i
 norm's 24.1 and 24.1. Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import ALL, changed, fashion_mnist
 
 LARGE, SMALL = 50, 2
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     arms = {}
     for norm in ("batch", "layer"):
         for batch in (LARGE, SMALL):

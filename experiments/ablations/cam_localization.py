@@ -8,12 +8,15 @@ middle. Published: top-5 localisation error on ILSVRC 2014 37.1 with CAM, 34.2 o
 et al., abstract). Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 
 FIGURE = "MaxBoxAcc"
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     base = on_tiny_imagenet(quick)
     arms = {
         "maps of a GAP net": base,

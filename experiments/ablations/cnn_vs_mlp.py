@@ -7,12 +7,14 @@ docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     mlp = jc.create_model("mlp")
     if quick:
         base = changed(fashion_mnist(mlp), learning_rate=0.02, duration=jc.epochs(10), evaluate_every=jc.epochs(2))

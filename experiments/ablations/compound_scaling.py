@@ -8,6 +8,7 @@ depth x4 78.1, width x2 77.7, resolution x2 77.5, compound 78.8. Ours: docs/stud
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
@@ -15,7 +16,8 @@ from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 DIMENSIONS = ("depth", "width", "resolution")
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     arms = quick_arms() if quick else full_arms()
     different = "residual nets of two stages, Fashion-MNIST" if quick else "the recipe of ResNet, shorter"
     published = {"depth": "79.0", "width": "78.9", "resolution": "79.1"}

@@ -7,6 +7,8 @@ DenseNet-100-BC with 0.8 M parameters has 4.51 error on CIFAR-10, the pre-activa
 (figure 4, right). Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
@@ -15,7 +17,8 @@ QUICK = {"depth": (3, 3), "stem_width": 12}
 FULL = {"depth": (12, 12, 12), "stem_width": 16}
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     growth, wider = (4, 9) if quick else (12, 44)
     nets = {
         "addition": {"growth": growth, "combine": "add"},

@@ -10,6 +10,7 @@ The quick form's rate and length were chosen before its run, with another seed.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 
@@ -18,7 +19,8 @@ FOUND = "test voc07_map"
 PUBLISHED = "mAP of R-FCN on VOC 2007 at an IoU of 0.5: 79.6, with v1 82.3"
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     bent, straight = on_cutouts(0.1, quick), on_cutouts(0.0, quick)
     signs, detected = on_signs(quick), in_composed_images(quick)
     arms = {

@@ -8,12 +8,14 @@ on ImageNet: plain-18 27.94, plain-34 28.54, ResNet-18 27.88, ResNet-34 25.03; o
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     # Blocks of two convolutions per stage; the number of layers is that of the paper's section 4.2.
     depths = {10: (2, 2), 22: (5, 5), 42: (10, 10)} if quick else {20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
     shallow, deep = min(depths), max(depths)

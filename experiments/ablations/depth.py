@@ -7,6 +7,7 @@ B 28.7/9.9, C 28.1/9.4, D 27.0/8.8, E 27.3/9.0. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.models.vgg import VGG_BN_HEAD
@@ -15,7 +16,8 @@ from jaxcnn.studies.recipes import changed, digits, imagenet
 NETS = {"A": "vgg11", "B": "vgg13", "C": "vgg16_c", "D": "vgg16", "E": "vgg19"}
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     different = (
         "three stages, an eighth as wide, batch norm; 300 digits, which every net fits"
         if quick

@@ -10,12 +10,14 @@ of 10,000 on MNIST of a large net, 146 of a small one, 74 of that one taught (se
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import cifar10
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     labels, teacher = on_fashion_mnist() if quick else on_cifar10()
     arms = {"labels alone": labels}
     different = (

@@ -7,12 +7,14 @@ NIN 11.59 with FC layers, 10.88 with dropout. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     fields = {"stages": 3, "width": 0.125} if quick else {"stages": 4}
     head = jc.FC(classes=10, widths=(256, 256) if quick else (512, 512))
     model = jc.create_model("vgg11", head=head, **fields, kernel_init="he_fan_in")

@@ -8,11 +8,13 @@ docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     fc = jc.FC(classes=10, widths=(512, 512), names=("fc6", "fc7", "fc8"), dropout=0.5)
     heads = {"FC": fc.clone(dropout=0.0), "FC, dropout": fc, "GAP": jc.GAP(classes=10)}
     base = on_digits() if quick else on_cifar10()

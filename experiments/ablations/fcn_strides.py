@@ -9,6 +9,7 @@ The quick form's rate and length were chosen before its run, with one seed of ea
 
 import dataclasses
 import itertools
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.models.fcn import vgg_maps
@@ -16,7 +17,8 @@ from jaxcnn.models.fcn import vgg_maps
 STRIDES = {"FCN-32s": 32, "FCN-16s": 16, "FCN-8s": 8}
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     base = on_camvid() if quick else on_voc()
     different = "a VGG an eighth as wide, with batch norm, on CamVid at 120x90" if quick else "each net trained at once"
     published = {"FCN-16s": "59.4 with 32s, 62.4 with 16s (table 2)", "FCN-8s": "62.4 with 16s, 62.7 with 8s (table 2)"}

@@ -15,6 +15,8 @@ ImageNet and then for edges (Xie & Tu 2015). The two arms in which all layers le
 for each of them out of five, with a seed of its own, on other images: python -m benchmarks.fine_tuning_rates.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 
 CLASSES, EACH = 10, 20
@@ -24,7 +26,8 @@ FIGURE = "validation accuracy"
 PUBLISHED = "VOC 2007's mAP of R-CNN: 54.2 fine-tuned, 44.7 with features as they are"
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     side, epochs = (64, 8) if quick else (160, 60)
     arms = {
         "fine-tuned": trained(lite0("frozen_batch"), LITE0, side, epochs, RATES["fine-tuned"]),

@@ -6,11 +6,14 @@ Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against
 accuracy. Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     arms = {}
     for name, naive in {"with reductions": False, "naive": True}.items():
         fields = {"modules": ("3a", "3b"), "width": 0.125, "classes": 10, "dropout": 0.0} if quick else {}

@@ -8,6 +8,7 @@ He's sooner; with 30 layers Glorot's stalls completely (no figure). Ours: docs/s
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
@@ -16,7 +17,8 @@ INITS = {"He": "he_fan_in", "Glorot": "glorot_uniform", "LeCun": "lecun_normal"}
 CHANCE = 2.303  # the loss of ten equally probable classes
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     blocks = {6: (2,), 14: (6,)} if quick else {20: (3, 3, 3), 32: (5, 5, 5)}
     shallow, deep = blocks
     base = on_digits() if quick else on_cifar10()

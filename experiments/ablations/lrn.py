@@ -7,12 +7,14 @@ points of top-1 and 1.2 of top-5 error. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     nets = {"VGG-A": "vgg11", "VGG-A-LRN": "vgg11_lrn"}
     # The papers' input, pixels minus their mean: LRN's constants are made for activations of that size.
     if quick:

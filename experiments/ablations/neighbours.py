@@ -6,11 +6,14 @@ Expected: the CNN is more accurate, keeps less and classifies sooner. Published:
 docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     if quick:
         cnn = changed(fashion_mnist(jc.create_model("lecture_simple"), train=5000), evaluate_every=jc.epochs(2))
         metric, different = "test[:2000] accuracy", "5,000 images of Fashion-MNIST, two CPU cores"

@@ -10,6 +10,7 @@ image shows.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 
@@ -19,7 +20,8 @@ FOUND, TIME = "test voc07_map", "relative time per image"
 PUBLISHED = "VOC 2007: Faster R-CNN 73.2 at 7 frames a second, YOLO 63.4 at 45"
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     cells, composed = on_blood_cells(quick), on_composed_images(quick)
     arms = {}
     for name, base in (("cells", cells), ("composed", composed)):

@@ -7,11 +7,14 @@ Published: on CIFAR-10 removing any layer of VGG brings it to chance (90% error)
 block has hardly an effect, except where the map is halved (figure 3, no table). Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     depth = (5, 5) if quick else (9, 9, 9)
     fields = {"width": 0.5} if quick else {}
     arms = {}

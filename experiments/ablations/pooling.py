@@ -7,12 +7,14 @@ top-5 on ImageNet. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     if quick:
         head = jc.FC(classes=10, widths=(64,))
         model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=head)

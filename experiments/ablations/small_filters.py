@@ -9,6 +9,7 @@ against 24.5 C^2. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.models.vgg import VGG_BN_HEAD
@@ -17,7 +18,8 @@ from jaxcnn.studies.recipes import changed, fashion_mnist, imagenet
 NETS = {"pairs of 3x3": ("vgg13_bn", "5x5"), "triples of 3x3": ("vgg16_bn", "7x7")}
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     base = on_fashion_mnist() if quick else imagenet(jc.create_model("vgg13_bn"), rate=0.05)
     different = "three stages, an eighth as wide, batch norm, Fashion-MNIST" if quick else "batch norm; central crop"
     arms, claims = {}, []

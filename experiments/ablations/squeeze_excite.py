@@ -6,11 +6,14 @@ Expected: a better accuracy for under one percent of multiply-adds. Published, R
 with SE 23.29; 3.86 G multiply-adds, with SE 3.87 G. Ours: docs/studies.md.
 """
 
+from typing import Literal
+
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     fields = {"depth": (2, 2), "width": 0.5} if quick else {}
     plain = jc.create_model("resnet20_cifar", **fields)
     # Reduction 4: the paper's 16 would leave these narrow nets one channel.

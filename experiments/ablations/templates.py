@@ -7,12 +7,14 @@ moved or enlarged. Published: no figure. Ours: docs/studies.md.
 """
 
 import dataclasses
+from typing import Literal
 
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
 
 
-def study(quick: bool = False) -> jc.Study:
+def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
+    quick = scale == "quick"
     vgg = {"stages": 3, "width": 0.125} if quick else {"stages": 4}
     models = {
         "linear": jc.create_model("linear"),

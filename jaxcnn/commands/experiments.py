@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jaxcnn.commands.output import show, show_lines
 from jaxcnn.errors import UserError
+from jaxcnn.text import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,9 @@ def fit_batch(arguments: list[str]) -> None:
         table.add_row(f"{size:,}", f"{needed / 2**20:,.1f}", "fits" if needed <= found.limit else "does not fit")
     show(dataclasses.asdict(found), table, chosen.json)
     if not chosen.json:
-        why = f" (there are {found.examples:,} images)" if found.fits_all_examples else ""
-        print(f"largest batch {found.batch_size:,}{why} on {found.devices} devices, as compiled for {found.platform}")
+        why = f" (there are {counted(found.examples or 0, 'images')})" if found.fits_all_examples else ""
+        devices = counted(found.devices, "devices")
+        print(f"largest batch {found.batch_size:,}{why} on {devices}, as compiled for {found.platform}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +173,7 @@ def bench_input(arguments: list[str]) -> None:
     found = bench(parse(chosen.file, flags).experiment, chosen.seconds)
     table = Table("stage", "images/s", "")
     for name, rate in found.stages.items():
-        alone = f"alone, on {found.readers} {found.reader}" if rate else "nothing to do, or with the reading"
+        alone = f"alone, on {counted(found.readers, found.reader)}" if rate else "nothing to do, or with the reading"
         table.add_row(name, f"{rate:,.0f}" if rate else "-", alone)
     table.add_row("all of these", f"{found.host:,.0f}", "as a run reads ahead")
     table.add_row("transfer", f"{found.transfer:,.0f}", "to the device")
@@ -219,7 +221,8 @@ def probe(arguments: list[str]) -> None:
     show(dataclasses.asdict(found), table, chosen.json)
     if not chosen.json:
         edge = "; it is the last one tried" if found.l2 in (PENALTIES[0], PENALTIES[-1]) else ""
-        show_lines(f"{found.size:,} features ({chosen.endpoint}); L2 {found.l2:.2g}, chosen by {names[1]}{edge}")
+        features = counted(found.size, "features")
+        show_lines(f"{features} ({chosen.endpoint}); L2 {found.l2:.2g}, chosen by {names[1]}{edge}")
 
 
 @dataclasses.dataclass(frozen=True)

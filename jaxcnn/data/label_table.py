@@ -55,7 +55,7 @@ class LabelTable:
 
         Raises UserError, with the line, if the table is not as it should be.
         """
-        header, rows = self._read()
+        header, rows, numbers = self._read()
         splits = [row[header.index(SPLIT)] for row in rows] if SPLIT in header else ["train"] * len(rows)
         check_split(split, sorted(set(splits)), f"LabelTable {self.file}")
         columns = [number for number, name in enumerate(header) if number and name != SPLIT]
@@ -67,23 +67,26 @@ class LabelTable:
         if all(row[number] in flags for row in rows for number in columns):
             classes, states = self._by_columns([header[number] for number in columns], rows, columns)
         elif len(columns) == 1:
-            classes, states = self._by_names(rows, columns[0])
+            classes, states = self._by_names(rows, numbers, columns[0])
         else:
-            line, number = next(
-                (line, number) for line, row in enumerate(rows, 2) for number in columns if row[number] not in flags
+            place, column = next(
+                (place, column) for place, row in enumerate(rows) for column in columns if row[column] not in flags
             )
             raise UserError(
-                f"LabelTable: {self.file}, row {line}: {header[number]} is {rows[line - 2][number]!r}; a column of a "
-                "class holds 1, 0 or -1, and a table with names has one column for them"
+                f"LabelTable: {self.file}, row {numbers[place]}: {header[column]} is {rows[place][column]!r}; a column "
+                "of a class holds 1, 0 or -1, and a table with names has one column for them"
             )
         return TableExamples(self, split, classes, [names[i] for i in chosen], states[chosen])
 
-    def _read(self) -> tuple[list[str], list[list[str]]]:
+    def _read(self) -> tuple[list[str], list[list[str]], list[int]]:
+        """The first row, the others, and which rows of the file those are, 1 the first: it may have empty ones."""
         try:
             text = read_bytes(self.file).decode("utf-8-sig")
-            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+            numbered = enumerate(csv.reader(io.StringIO(text, newline="")), 1)
+            filled = [(number, row) for number, row in numbered if any(part.strip() for part in row)]
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"LabelTable: {self.file} cannot be read: {error}") from error
+        numbers, rows = [number for number, _ in filled], [row for _, row in filled]
         if len(rows) < 2 or len(rows[0]) < 2:
             raise UserError(
                 f"LabelTable: {self.file} needs a first row that names its columns, image and labels or classes, and a "
@@ -97,10 +100,12 @@ class LabelTable:
                 f"LabelTable: the first row of {self.file} is of the image {header[0]}; put a row before it that names "
                 "the columns, image and labels or classes"
             )
-        for line, row in enumerate(rows[1:], 2):
+        for number, row in filled[1:]:
             if len(row) != len(header):
-                raise UserError(f"LabelTable: {self.file}, row {line} has {len(row)} columns, the first {len(header)}")
-        return header, [[part.strip() for part in row] for row in rows[1:]]
+                raise UserError(
+                    f"LabelTable: {self.file}, row {number} has {len(row)} columns, and the first {len(header)}"
+                )
+        return header, [[part.strip() for part in row] for row in rows[1:]], numbers[1:]
 
     def _by_columns(
         self, names: list[str], rows: list[list[str]], columns: list[int]
@@ -111,19 +116,19 @@ class LabelTable:
         order = [columns[names.index(name)] for name in classes]
         return classes, np.array([[int(row[number]) for number in order] for row in rows], np.int8)
 
-    def _by_names(self, rows: list[list[str]], column: int) -> tuple[tuple[str, ...], np.ndarray]:
+    def _by_names(self, rows: list[list[str]], numbers: list[int], column: int) -> tuple[tuple[str, ...], np.ndarray]:
         each = [[name for name in re.split(r"[\s,|;]+", row[column]) if name] for row in rows]
         classes = self.classes or tuple(sorted({name for names in each for name in names}))
-        numbers = {name: number for number, name in enumerate(classes)}
+        labels = {name: label for label, name in enumerate(classes)}
         states = np.zeros((len(rows), len(classes)), np.int8)
-        for line, names in enumerate(each):
+        for place, names in enumerate(each):
             for name in names:
-                if name not in numbers:
+                if name not in labels:
                     raise UserError(
-                        f"LabelTable: {self.file}, row {line + 2}: {name!r} is not among the classes "
+                        f"LabelTable: {self.file}, row {numbers[place]}: {name!r} is not among the classes "
                         f"{', '.join(classes)}"
                     )
-                states[line, numbers[name]] = 1
+                states[place, labels[name]] = 1
         return classes, states
 
 

@@ -207,6 +207,34 @@ def shared(one: Examples, other: Examples) -> int:
     return len(_example_ids(one) & _example_ids(other))
 
 
+def may_share(one: str, other: str) -> bool:
+    """Whether two splits of one source can have an image in common, as far as their names tell: "train[:80%]" and
+    "train[80%:]" surely have none."""
+    return any(
+        name == named and not _ends_before(end, begins) and not _ends_before(ends, begin)
+        for name, begin, end in _slices(one)
+        for named, begins, ends in _slices(other)
+    )
+
+
+def _slices(split: str) -> list[tuple[str, str | None, str | None]]:
+    """(whole split, begin, end) of the parts of a split; a fold counts as the whole."""
+    return [
+        (match[1], match[2], match[3])
+        if (match := _PART.fullmatch(part))
+        else (part.partition("[")[0].strip(), None, None)
+        for part in split.split("+")
+    ]
+
+
+def _ends_before(end: str | None, begin: str | None) -> bool:
+    """Whether a slice that ends here surely lies before one that begins there: both in percent, or both in images."""
+    if end is None or begin is None or end.endswith("%") != begin.endswith("%"):
+        return False
+    last, first = (float(each.rstrip("%").replace("_", "")) for each in (end, begin))
+    return last <= first and (last < 0) == (first < 0)
+
+
 def _example_ids(examples: Examples) -> set[tuple[str, int]]:
     if isinstance(examples, Sliced):
         return examples.example_ids()

@@ -1,7 +1,6 @@
 """Layers that several families share. Images are NHWC; padding is explicit, never "SAME" with a stride."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Literal, get_args, get_origin
@@ -13,6 +12,7 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.ops.convolution import convolve
+from jaxcnn.ops.window_max import window_max
 
 Dtype = Literal["float32", "bfloat16", "float64"]
 """Of the computation; parameters stay float32. float64 is for checks, and needs jax_enable_x64."""
@@ -239,37 +239,13 @@ def max_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0, ceil_mod
     With `ceil_mode` it is the ceiling, less a last window that would start in the padding: PyTorch's and Caffe's rule,
     by which the only window may be larger than the map.
 
-    Among equal values the gradient goes to the first, row by row, as in PyTorch. It is made of slices and selections:
-    XLA's own (select-and-scatter) is not deterministic on a GPU and slow on a CPU.
+    Among equal values the gradient goes to the first, row by row, as in PyTorch (ops/window_max.py).
     """
     check_window(x, size - 2 * padding - (stride - 1 if ceil_mode else 0), "max pooling")
     (top, bottom), (left, right) = (_pool_padding(side, size, stride, padding, ceil_mode) for side in x.shape[1:3])
     if top or bottom or left or right:
         x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-jnp.inf)
-    return _window_max(x, size, stride)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _window_max(x: jax.Array, size: int, stride: int) -> jax.Array:
-    return nn.max_pool(x, (size, size), (stride, stride))
-
-
-@_window_max.defjvp
-def _window_max_jvp(
-    size: int, stride: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    first, *others = _window_elements(primals[0], size, stride)
-    best, argmax = first, jnp.zeros(first.shape, jnp.int32)
-    for number, element in enumerate(others, 1):
-        better = (element > best) | jnp.isnan(element)
-        best, argmax = jnp.where(better, element, best), jnp.where(better, number, argmax)
-    return best, jax.lax.select_n(argmax, *_window_elements(tangents[0], size, stride))
-
-
-def _window_elements(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
-    """The first element of every window, the second, ...: size * size arrays [B, H', W', C]."""
-    rows, columns = (side - size + 1 for side in x.shape[1:3])
-    return [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)]
+    return window_max(x, size, stride)
 
 
 def avg_pool(

@@ -1,9 +1,9 @@
-"""Convolution in the form that is fastest for its shape on a CPU; on any other device XLA's own.
+"""Convolution in the form that is fastest for its shape on a CPU; on a GPU that of gpu_forms.py; else XLA's own.
 
 XLA's CPU kernels are fast for dense convolutions on maps larger than the kernel. For others they fall back to plain
 loops, up to a hundred times as slow as need be. Each form here is equal to the convolution up to rounding, and is made
 of operations that differentiate, vectorize and shard like any other. benchmarks/convolutions.py measures them;
-docs/speed.md has the table.
+docs/speed.md has the table. If oneDNN is at hand, it computes what it can on a CPU (onednn.py).
 
 The choice is no part of what jax.jit keeps a trace by: a function that was traced under `plain_convolutions` stays so.
 """
@@ -16,6 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxcnn.ops import onednn
+from jaxcnn.ops.gpu_forms import gpu_form
+from jaxcnn.ops.platform import platform
+from jaxcnn.ops.space_to_depth import convolve_blocks
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_GROUPS = 8
@@ -50,7 +55,7 @@ def convolve(
 ) -> jax.Array:
     """`lax.conv_general_dilated` for [B, H, W, C] and kernels [h, w, C / groups, O]: what nn.Conv calls.
 
-    The forms, by shape:
+    The forms on a CPU, by shape:
       depthwise, as many groups as channels: the sum over the kernel's taps of shifted images times weights;
       two to eight groups: a convolution for each, side by side;
       1x1 without padding: a matrix product over the channels;
@@ -72,12 +77,23 @@ def convolve(
             precision=precision,
         )
 
-    groups, size = feature_group_count, kernel.shape[:2]
-    if _plain.get() or jax.default_backend() != "cpu" or tuple(lhs_dilation) != (1, 1) or 0 in images.shape:
+    groups, size, on = feature_group_count, kernel.shape[:2], platform()
+    if _plain.get() or on not in ("cpu", "gpu") or tuple(lhs_dilation) != (1, 1) or 0 in images.shape:
         return plain(images, kernel, groups)
     covered = [(k - 1) * d + 1 for k, d in zip(size, rhs_dilation, strict=True)]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:3], covered, strides, padding)
+    if on == "cpu" and onednn.is_usable(images, kernel, padding, covered):
+        return onednn.convolve(images, kernel, strides, padding, rhs_dilation, groups)
+    if on == "gpu":
+        form = gpu_form(kernel.shape, strides, padding, rhs_dilation, groups)
+        if form == "space_to_depth":
+            return convolve_blocks(images, kernel, strides, padding, precision)
+        if form == "taps":
+            return _depthwise(images, kernel, strides, padding, rhs_dilation)
+        if form == "product":
+            return _product(images, kernel, strides, padding, rhs_dilation, precision)
+        return plain(images, kernel, groups)
     if groups > 1 and groups == images.shape[-1]:
         return _depthwise(images, kernel, strides, padding, rhs_dilation)
     if groups > FEW_GROUPS:
@@ -87,9 +103,21 @@ def convolve(
         return jnp.concatenate([plain(*part) for part in parts], -1)
     is_small = any(side < extent for side, extent in zip(images.shape[1:3], covered, strict=True))
     if (size == (1, 1) and not any(map(any, padding))) or is_small:
-        columns = jnp.concatenate(_taps(images, size, strides, padding, rhs_dilation), -1)
-        return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+        return _product(images, kernel, strides, padding, rhs_dilation, precision)
     return plain(images, kernel)
+
+
+def _product(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    precision: Any,
+) -> jax.Array:
+    """[B, H, W, C], [h, w, C, O] -> [B, H', W', O]: a matrix product with the image under each tap, side by side."""
+    columns = jnp.concatenate(_taps(images, kernel.shape[:2], strides, padding, dilation), -1)
+    return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
 def _depthwise(

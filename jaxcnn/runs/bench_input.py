@@ -26,6 +26,7 @@ from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.setup import Plan, batch_fields, make_plan
 from jaxcnn.runs.stepper import Single, Stepper
 from jaxcnn.runs.teacher import load_frozen
+from jaxcnn.text import counted
 
 HOST = ("read", "decode", "augment", "batch")
 """The stages of the host, in order. "read": the source gives its example, encoded if it can (data/encoded.py), else
@@ -65,8 +66,8 @@ class Bench:
             return f"transfer: {self.transfer:,.0f} images/s; the step needs {step}"
         alone = self.stages[self.bottleneck]
         return (
-            f"{self.bottleneck}: {alone:,.0f} images/s on {self.readers} {self.reader}, {self.host:,.0f} with the "
-            f"other stages; the step needs {step}"
+            f"{self.bottleneck}: {alone:,.0f} images/s on {counted(self.readers, self.reader)}, {self.host:,.0f} with "
+            f"the other stages; the step needs {step}"
         )
 
 

@@ -57,6 +57,7 @@ def debug(experiment: Experiment) -> Experiment:
         evaluation_splits=("validation",) if data.evaluation_splits else (),
         test_splits=("test",) if data.test_splits else (),
         batch_size=batch,
+        repeats=data.repeats if data.repeats < batch else 0,
         evaluation_batch_size=jax.device_count() * -(-batch // jax.device_count()),
         workers=0,
         sizes=_few_sizes(experiment.data, data),

@@ -46,7 +46,7 @@ class FrozenNet:
       say: is given what was loaded, and warnings.
 
     Raises:
-      UserError: as `InitFrom`; the net has no such map.
+      UserError: as `InitFrom`; the net has no such map, or no layer before its head.
     """
 
     def __init__(
@@ -60,6 +60,11 @@ class FrozenNet:
         state = jax.jit(lambda: initial_state(experiment, optax.identity()))()
         state = with_init_from(state, experiment, say)
         self._variables = {"params": state.params, **state.stats}
+        if set(state.params) <= {"head"}:
+            raise UserError(
+                "a linear probe is of what the layers before a net's head make of an image, and this net has none: "
+                "train it, which fits a linear classifier of its pixels"
+            )
         shape = (1, *experiment.data.shape(evaluated=True))
         maps = jax.eval_shape(self._maps, self._variables, jax.ShapeDtypeStruct(shape, np.uint8))
         if endpoint not in maps:

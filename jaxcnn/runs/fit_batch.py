@@ -11,7 +11,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.memory import batch_unit, device_memory, gib, is_out_of_memory, largest_batch
 from jaxcnn.runs.program import compile_step
-from jaxcnn.runs.setup import optimizer_of, resolved
+from jaxcnn.runs.setup import check_shapes, optimizer_of, resolved
 from jaxcnn.train import mesh as meshes
 
 SPARE = 0.25
@@ -44,17 +44,19 @@ def fit_batch(experiment: Experiment, limit: int | None = None) -> Fit:
         data, the system and other programs too.
 
     Raises:
-      UserError: not even the smallest batch fits.
+      UserError: not even the smallest batch fits, or the model does not take the images' sizes.
     """
     mesh = meshes.make_mesh(experiment.parallel)
     if limit is None:
         limit = int(device_memory(mesh) * (1 - SPARE if jax.default_backend() == "cpu" else 1))
     constant = lambda step: jnp.float32(0)  # noqa: E731
     experiment = resolved(experiment, lambda _: 1)  # at which step something begins changes no memory
+    check_shapes(experiment, mesh)
     optimizer = optimizer_of(experiment, constant)
 
     def needs(size: int) -> int:
-        data = dataclasses.replace(experiment.data, batch_size=size)
+        # How many of its images are the same changes no memory, and one of few images may not hold so many.
+        data = dataclasses.replace(experiment.data, batch_size=size, repeats=0)
         try:
             sized = dataclasses.replace(experiment, data=data)
             compiled: Compiled = compile_step(sized, mesh, optimizer, constant, log_every=1)

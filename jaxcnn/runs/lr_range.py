@@ -49,7 +49,8 @@ def lr_range(
     """Trains for `length` steps of rising rate, in a run directory of its own, and measures no split.
 
     Args:
-      experiment: whose optimizer, data and net are tried; its schedule, duration and evaluations are left out.
+      experiment: whose optimizer, data and net are tried; its schedule, duration and evaluations are left out. What its
+        `init_from.preparation` asks for is taken over already (restore.prepared_as_source), as flags.parse does.
       folder: of the run.
       low: the first rate.
       high: the last.
@@ -73,6 +74,8 @@ def lr_range(
         schedule=Rising(low / high),
         data=dataclasses.replace(experiment.data, evaluation_splits=(), test_splits=(), sizes=()),
         duration=steps(length),
+        # Once more it would undo what --debug has made of it.
+        init_from=dataclasses.replace(experiment.init_from, preparation=False),
         early_stopping=EarlyStopping(),
         evaluate_every=steps(length),
         log_every=steps(1),

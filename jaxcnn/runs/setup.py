@@ -285,7 +285,7 @@ def make_plan(experiment: Experiment) -> Plan:
         raise UserError(f"duration {experiment.duration} is less than one step of {data.batch_size} examples")
     rate = make_rate(experiment.schedule, experiment.optimizer.learning_rate, total, to_steps)
     experiment = resolved(experiment, to_steps)
-    _check_model(experiment, mesh)
+    check_shapes(experiment, mesh)
     plan = Plan(
         experiment=experiment,
         train=train,
@@ -300,7 +300,7 @@ def make_plan(experiment: Experiment) -> Plan:
         optimizer=optimizer_of(experiment, rate),
         order=order,
     )
-    _check_sizes(plan)
+    _check_images_of_sizes(plan)
     _check_metrics(experiment, mesh)
     return plan
 
@@ -331,9 +331,13 @@ def _check_images(
         read(examples, 0, transforms, Draws(EVALUATION).at(0), batch_fields(experiment, evaluated=evaluated))
 
 
-def _check_model(experiment: Experiment, mesh: Mesh) -> None:
-    """Runs the initialisation of the model and the optimizer on shapes only, and the model in evaluation if its images
-    have another shape there."""
+def check_shapes(experiment: Experiment, mesh: Mesh) -> None:
+    """Runs the initialisation of the model and the optimizer on shapes only, and the model on those of evaluation's
+    images and of `data.sizes`, if they have others.
+
+    Raises:
+      UserError: the model does not take them.
+    """
     data, field = experiment.data, "image_shape"
     try:
         state = abstract_state(experiment, mesh)
@@ -352,23 +356,29 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     except (TypeError, ValueError, FlaxError) as error:
         shape = data.shape(evaluated=field == "evaluation_shape")
         raise UserError(f"the model does not take images of data.{field} {shape}: {error}") from error
+    variables = {"params": state.params, **state.stats}
+    for each in experiments(experiment) if data.sizes else ():
+        images = jax.ShapeDtypeStruct((1, *each.data.image_shape), jnp.float32)
+        try:
+            jax.eval_shape(functools.partial(each.model.apply, train=False), variables, images)
+        except (UserError, TypeError, ValueError, FlaxError) as error:
+            raise UserError(
+                f"data.sizes, {each.data.image_shape[0]}: the model does not take images of this size with the "
+                f"parameters that it has for those of data.image_shape {data.image_shape}; take a net that averages "
+                f"over all positions before its head, or leave data.sizes out: {error}"
+            ) from error
 
 
-def _check_sizes(plan: Plan) -> None:
-    """Takes the first image, and the model on shapes, through each size of progressive resizing."""
+def _check_images_of_sizes(plan: Plan) -> None:
+    """Takes the first image through each size of progressive resizing."""
     if not plan.experiment.data.sizes:
         return
     check_begins(plan.experiment.data, len(plan.train), plan.total)
-    state = abstract_state(plan.experiment, plan.mesh)
-    variables = {"params": state.params, **state.stats}
     for each in experiments(plan.experiment):
-        data = each.data
         try:
-            _check_images(plan.train, data.augment, each, evaluated=False)
-            images = jax.ShapeDtypeStruct((1, *data.image_shape), jnp.float32)
-            jax.eval_shape(functools.partial(each.model.apply, train=False), variables, images)
-        except (UserError, TypeError, ValueError, FlaxError) as error:
-            raise UserError(f"data.sizes, {data.image_shape[0]}: {error}") from error
+            _check_images(plan.train, each.data.augment, each, evaluated=False)
+        except UserError as error:
+            raise UserError(f"data.sizes, {each.data.image_shape[0]}: {error}") from error
 
 
 def _check_metrics(experiment: Experiment, mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 from jaxcnn.data.box_rules import counts, notes_of
 from jaxcnn.data.splits import classes_without_images, shared
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.tasks.views import TenCrop, views_of
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.schedules import StepDecay
 
@@ -38,6 +39,9 @@ def warnings_of(plan: Plan) -> list[str]:
         for group in plan.experiment.groups
         if group.release >= plan.total
     ]
+    views = views_of(plan.experiment.task)
+    if isinstance(views, TenCrop) and (doubt := views.doubt(data.shape(evaluated=True))):
+        found.append(f"task.views: {doubt}; give larger images by data.preprocess and data.evaluation_shape")
     ema = plan.experiment.ema
     if isinstance(ema, SWA) and ema.start.amount > plan.total:
         found.append(f"ema averages from step {ema.start.amount:,.0f} on, and the run ends at step {plan.total:,}")

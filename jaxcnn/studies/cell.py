@@ -23,11 +23,14 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name, metrics_of
 from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
+from jaxcnn.studies.tuning import check_tuning
 from jaxcnn.summary.summary import summarize
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Direction
 
 PROBES = "probes.json"
+FINISHED = ("done", "diverged")
+"""States of runs that are over; one that diverged would diverge again."""
 Directions = Mapping[str, Direction]
 
 
@@ -207,7 +210,8 @@ def metric_names(arm: Arm, study: Study) -> list[str]:
 
 
 def check_metrics(study: Study) -> None:
-    """Raises UserError, with the nearest name, if a claim or the study names a figure that its arms will not have."""
+    """Raises UserError, with the nearest name, if a claim, the study or its tuning names a figure that its arms
+    will not have; or if they cannot be tuned as it says (tuning.check_tuning)."""
     arms = {name: metric_names(arm, study) for name, arm in study.arms.items()}
     for claim in study.claims:
         for arm in (claim.higher, claim.lower, *(claim.beyond or ())):
@@ -222,6 +226,7 @@ def check_metrics(study: Study) -> None:
             logged = [f"{split} {name}" for split in ("train", *splits) for name in arm.task.directions]
             for figure in study.reach:
                 _known("study.reach", figure, logged)
+    check_tuning(study, arms)
 
 
 def _known(what: str, figure: str, known: Sequence[str], of: str = "") -> None:

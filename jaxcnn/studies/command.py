@@ -10,14 +10,17 @@ import tyro
 from rich.console import Console
 
 from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
 from jaxcnn.files import expanded
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.studies.cell import cells, check_metrics, counts
+from jaxcnn.studies.cell import FINISHED, Cell, cells, check_metrics, counts
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
-from jaxcnn.studies.runner import FINISHED, CellsEnded, check, run_cells
+from jaxcnn.studies.runner import CellsEnded, Start, check, run_all, run_cells
+from jaxcnn.studies.scale import Scale, at_scale, scales_of
 from jaxcnn.studies.study import Study, prepared, shrunk
 from jaxcnn.studies.table import rows
+from jaxcnn.studies.trials import Trial, trials, tuned
 from jaxcnn.studies.write import write_study
 from jaxcnn.text import print_plain, table
 
@@ -31,10 +34,12 @@ class Flags:
 
     quick: bool = False
     """The scale for two CPU cores, on real data."""
+    medium: bool = False
+    """The scale for one GPU and minutes, on real data."""
     debug: bool = False
     """Every cell shrunk to seconds on synthetic data, two seeds: to try the file out."""
     workdir: str | None = None
-    """Directory of the study; default runs/NAME_OF_THE_FILE, with _quick or _debug."""
+    """Directory of the study; default runs/NAME_OF_THE_FILE, with _quick, _medium or _debug."""
     seeds: int | None = None
     """How many seeds, 0 to N - 1; default the study's own."""
     index: int = 0
@@ -79,7 +84,9 @@ def parse_flags(
     )
     if not 0 <= chosen.index < chosen.of:
         raise UserError(f"--index is {chosen.index} and --of {chosen.of}: index counts from 0 to of - 1")
-    study = function(quick=chosen.quick or chosen.debug)
+    if chosen.quick and chosen.medium:
+        raise UserError("--quick and --medium are two scales; give one of them")
+    study = at_scale(function, _scale(chosen, function, file), file)
     if not isinstance(study, Study):
         raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
     if chosen.seeds is not None:
@@ -87,6 +94,12 @@ def parse_flags(
     check_metrics(study)
     study = prepared(study)
     return chosen, shrunk(study) if chosen.debug else study
+
+
+def _scale(flags: Flags, function: Callable[..., Study], file: pathlib.Path) -> Scale:
+    """--debug shrinks the quick form, if there is one and no other is asked for."""
+    quick = flags.quick or (flags.debug and "quick" in scales_of(function, file))
+    return "medium" if flags.medium else "quick" if quick else "full"
 
 
 def run_study(
@@ -102,30 +115,64 @@ def run_study(
     Raises:
       UserError: a cell cannot be run as the study has it now; nothing has been run then.
     """
-    suffix = "_debug" if flags.debug else "_quick" if flags.quick else ""
+    suffix = "_debug" if flags.debug else "_quick" if flags.quick else "_medium" if flags.medium else ""
     path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
+    found = trials(study, path)
+    done = CellsEnded(True, (), ())
+    if flags.report_only:
+        if not (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
+        pinned = pin(path, study, [*_cells_of(found), *cells(study, path)])
+    else:
+        _check(study, found, path, file, flags.accept_code)
+        _make(path)
+        pinned = pin(path, study, [*_cells_of(found), *cells(study, path)])
+        tuning = f", after {len(_cells_of(found))} runs that tune them" if found else ""
+        print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds{tuning}")
+        how = Start(file, console, stop, pinned, _vmap_seeds(flags, study), flags.accept_code, events)
+        if not _finished(found):
+            done = run_all(_judged_by_tuning(study, found), _cells_of(found), how, flags.index, flags.of)
+            if not done.finished or done.failed:
+                return Ended(done.finished, done.failed, "no cell of the verdict is run before all have ended")
+            _check(study, found, path, file, flags.accept_code)
+        done = run_cells(tuned(study, found), cells(tuned(study, found), path)[flags.index :: flags.of], how)
+    study = tuned(study, found) if _finished(found) else study
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
-    done = CellsEnded(True, (), ())
-    if flags.report_only and not (path.is_dir() and any(path.iterdir())):
-        raise UserError(f"{path}: there is no study to report on; run it without --report-only first")
-    if not flags.report_only:
-        check(everything, file, flags.accept_code)
-        _make(path)
-    pinned = pin(path, study, everything)
-    if not flags.report_only:
-        print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds")
-        vmap_seeds = _vmap_seeds(flags, study)
-        done = run_cells(study, share, file, console, stop, pinned, vmap_seeds, flags.accept_code, events)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""
     if flags.of > 1 and not flags.report_only:
         message = f"share {flags.index} of {flags.of} is done{left}; --report-only makes the report when all are"
         return Ended(done.finished, failed, message)
-    results = write_study(study, everything, path, _command(flags, file), pinned)
+    results = write_study(study, everything, path, _command(flags, file), pinned, found)
     show(results, console)
     return Ended(done.finished, failed, f"report: {path / 'study.html'}{left}")
+
+
+def _cells_of(found: Sequence[Trial]) -> list[Cell]:
+    return [cell for trial in found for cell in trial.cells]
+
+
+def _finished(found: Sequence[Trial]) -> bool:
+    return all(trial.finished for trial in found)
+
+
+def _check(study: Study, found: Sequence[Trial], path: pathlib.Path, file: pathlib.Path, accept_code: bool) -> None:
+    """The trials, and the study's cells as the trials have tuned them. Before all have ended these are checked as they
+    are without, if they have not begun."""
+    check(_cells_of(found), file, accept_code)
+    if _finished(found):
+        check(cells(tuned(study, found), path), file, accept_code)
+    else:
+        check([cell for cell in cells(study, path) if not (cell.path / "config.json").exists()], file, accept_code)
+
+
+def _judged_by_tuning(study: Study, found: Sequence[Trial]) -> Study:
+    """The study as its trials are run: without probes, and told by the figure that chooses."""
+    arm = _cells_of(found)[0].arm
+    assert study.tuning is not None and isinstance(arm, Experiment)
+    return dataclasses.replace(study, probes=(), metric=study.tuning.metric_of(arm))
 
 
 def show(results: Results, console: Console) -> None:
@@ -133,9 +180,22 @@ def show(results: Results, console: Console) -> None:
     lines = rows(results)
     columns = [name for name in lines[0] if name not in ("images per second", "multiply-adds")]
     console.print(table(columns, [[row[name] for name in columns] for row in lines]))
+    for name, arm in (results["tuning"] or {"arms": {}})["arms"].items():
+        print_plain(console, f"tuned {name}: {_tuned_text(arm)}")
     for claim in results["claims"]:
         changed = f" ({claim['change']})" if claim["change"] else ""
         print_plain(console, f"{claim['verdict']}: {claim['text']}{changed} ({claim['reason']})")
+
+
+def _tuned_text(arm: Results) -> str:
+    """What was chosen for an arm, by what, and whether the grid may be too small."""
+    if arm["chosen"] is None:
+        return "not finished"
+    trial, count = arm["trials"][arm["chosen"]], len(arm["trials"])
+    if arm["all_failed"]:
+        return f"{trial['text']}, the first of {count}: none has a {arm['metric']}"
+    edge = f", at the edge of the grid in {', '.join(arm['edge'])}" if arm["edge"] else ""
+    return f"{trial['text']} ({arm['metric']} {trial['score']:.4g}, best of {count}{edge})"
 
 
 def _vmap_seeds(flags: Flags, study: Study) -> bool:
@@ -155,7 +215,7 @@ def _make(path: pathlib.Path) -> None:
 def _command(flags: Flags, file: pathlib.Path) -> str:
     """The command that makes this study, without machine paths."""
     words = ["python -m jaxcnn.launch", _relative(file)]
-    words += ["--quick"] * flags.quick + ["--debug"] * flags.debug
+    words += ["--quick"] * flags.quick + ["--medium"] * flags.medium + ["--debug"] * flags.debug
     words += [] if flags.seeds is None else [f"--seeds {flags.seeds}"]
     return " ".join(words)
 

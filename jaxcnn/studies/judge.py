@@ -104,8 +104,8 @@ def corrected(claims: Sequence[Results]) -> list[Results]:
         said = own
         if p is not None and own["verdict"] != "inconclusive" and p > 2 * LEVEL:
             reason = (
-                f"alone it would be {own['verdict']} (p = {claim['p']:.2g}), but not among {len(family)} claims: "
-                f"p = {p:.2g} with Holm's correction"
+                f"not beyond chance among {len(family)} claims: alone it would be {own['verdict']} "
+                f"(p = {claim['p']:.2g}; {p:.2g} with Holm's correction)"
             )
             said = {"verdict": "inconclusive", "reason": reason}
         found.append(claim | said | {"p_holm": None if p is None else _rounded(p)})

@@ -19,6 +19,7 @@ from jaxcnn import files
 from jaxcnn.errors import UserError
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.study import Study
+from jaxcnn.studies.tuning import pinned_tuning
 
 NAME = "claims.json"
 JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin", "within")
@@ -56,14 +57,15 @@ def settled(study: Study) -> Results:
         "seeds": list(study.seeds),
         "reach": dict(study.reach),
         "diverged": dict(study.diverged),
+        "tuning": pinned_tuning(study.tuning),
     }
 
 
 def pin(path: pathlib.Path, study: Study, cells: Sequence[Cell]) -> Results:
     """The pinned claims of the study in `path`; they are pinned now if they are not.
 
-    {"date", "origin", "digest", "late", "claims", "seeds", "reach", "diverged"}; "late" says that cells had begun
-    before. A study's file that is gone comes back from the cells' copies.
+    {"date", "origin", "digest", "late", "claims", "seeds", "reach", "diverged", "tuning"}; "late" says that cells had
+    begun before. A study's file that is gone comes back from the cells' copies.
 
     Raises:
       UserError: the file cannot be read or written, or was changed by hand.
@@ -101,6 +103,8 @@ def digest(pinned: Mapping[str, Any]) -> str:
         for claim in pinned["claims"]
     ]
     parts = {"claims": claims} | {name: pinned[name] for name in ("seeds", "reach", "diverged")}
+    if pinned.get("tuning"):  # a study without one, or of before there were any, keeps its digest
+        parts["tuning"] = pinned["tuning"]
     return hashlib.sha256(files.to_json(parts).encode()).hexdigest()
 
 
@@ -122,6 +126,8 @@ def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ())
         for name, what in TOLD.items()
         if now[name] != pinned[name]
     ]
+    if "tuning" in now and now["tuning"] != pinned.get("tuning"):
+        changes.append("the tuning was another one at the start")
     others = [cell.name for cell in cells if _other(cell, pinned)]
     if others:
         changes.append(f"these cells were run under other claims: {', '.join(others)}")

@@ -20,13 +20,27 @@ from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import InUse, start_run
 from jaxcnn.runs.teacher import check_teacher
-from jaxcnn.studies.cell import Cell, cell_metrics, probe
+from jaxcnn.studies.cell import FINISHED, Cell, cell_metrics, probe
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
 from jaxcnn.text import print_plain
 
-FINISHED = ("done", "diverged")  # a run that diverged would diverge again
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How one start of a study, or a sweep, runs its cells."""
+
+    file: pathlib.Path
+    console: Console
+    stop: Callable[[], bool]
+    pinned: Results
+    """What was settled before the first run, of which each cell gets a copy; {} of a sweep, which claims nothing."""
+    vmap_seeds: bool = False
+    """Whether the seeds of an arm are trained as one program, vmapped over them, if that is possible
+    (runs/stepper.py: Stacked)."""
+    accept_code: bool = False
+    events: Events = SILENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,21 +82,8 @@ def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) 
                 raise UserError(f"arm {cell.arm_name!r}: {error}") from error
 
 
-def run_cells(
-    study: Study,
-    cells: Sequence[Cell],
-    file: pathlib.Path,
-    console: Console,
-    stop: Callable[[], bool],
-    pinned: Results,
-    vmap_seeds: bool = False,
-    accept_code: bool = False,
-    events: Events = SILENT,
-) -> CellsEnded:
+def run_cells(study: Study, cells: Sequence[Cell], how: Start) -> CellsEnded:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
-
-    With `vmap_seeds` the seeds of an arm are trained as one program, vmapped over them, if that is possible
-    (runs/stepper.py: Stacked).
 
     A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
     process runs is left to it.
@@ -90,46 +91,67 @@ def run_cells(
     previous, failed, elsewhere = None, [], []
     for number, cell in enumerate(cells, 1):
         label = f"[{number}/{len(cells)}] {cell.name}"
-        if stop():
+        if how.stop():
             return CellsEnded(False, (*failed,), (*elsewhere,))
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
-            if (
-                vmap_seeds
-                and of_arm
-                and fits(of_arm)
-                and not _run_vmapped(of_arm, file, console, stop, pinned, accept_code, events)
-            ):
+            if how.vmap_seeds and of_arm and fits(of_arm) and not _run_vmapped(of_arm, how):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
         began = cell.state() in FINISHED
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, file, console, stop, pinned, accept_code, events)
+            state = cell.state() if began else _run(cell, how)
             if state == "preempted":
                 return CellsEnded(False, (*failed,), (*elsewhere,))
             if state == "done":
                 probe(cell, study)
         except InUse:
             elsewhere.append(cell.name)
-            print_plain(console, f"{label}: another process runs it; left to that")
+            print_plain(how.console, f"{label}: another process runs it; left to that")
             continue
         except UserError as error:
             failed.append(cell.name)
-            print_plain(console, f"{label}: failed: {error}")
+            print_plain(how.console, f"{label}: failed: {error}")
             continue
         except Exception as error:
             failed.append(cell.name)
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            print_plain(console, f"{label}: failed: {text}")
+            print_plain(how.console, f"{label}: failed: {text}")
             continue
         value = cell_metrics(cell, study).get(study.metric)
         what = state if value is None else f"{study.metric} {value:.4g}"
         print_plain(
-            console, f"{label}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
+            how.console, f"{label}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
         )
     return CellsEnded(True, (*failed,), (*elsewhere,))
+
+
+WAIT = 5.0
+"""Seconds between two looks at cells that other processes run."""
+
+
+def run_all(study: Study, cells: Sequence[Cell], how: Start, index: int = 0, of: int = 1) -> CellsEnded:
+    """Runs a share of the cells, and returns when all of them have ended: what comes next needs all.
+
+    What other shares have not done by then is run as well; what they are running is waited for, and taken over if they
+    end without it. `elsewhere` is empty then.
+    """
+    done = run_cells(study, cells[index::of], how)
+    failed, told = done.failed, False
+    while done.finished:
+        left = [cell for cell in cells if cell.state() not in FINISHED and cell.name not in failed]
+        if not left:
+            break
+        if {cell.name for cell in left} <= {*done.elsewhere}:
+            if not told:
+                print_plain(how.console, f"waiting for {len(left)} runs of other processes")
+            told, how = True, dataclasses.replace(how, console=Console(quiet=True))
+            time.sleep(WAIT)
+        done = run_cells(study, left, how)
+        failed = (*failed, *done.failed)
+    return CellsEnded(done.finished, failed, ())
 
 
 def fits(cells: Sequence[Cell]) -> bool:
@@ -137,15 +159,7 @@ def fits(cells: Sequence[Cell]) -> bool:
     return len(cells) > 1 and isinstance(cells[0].arm, Experiment) and jax.process_count() == 1
 
 
-def _run_vmapped(
-    cells: Sequence[Cell],
-    file: pathlib.Path,
-    console: Console,
-    stop: Callable[[], bool],
-    pinned: Results,
-    accept_code: bool,
-    events: Events,
-) -> bool:
+def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
     """False if `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start = time.perf_counter()
     try:
@@ -153,48 +167,41 @@ def _run_vmapped(
             plans = [make_plan(cell.arm) for cell in cells if isinstance(cell.arm, Experiment)]  # all, see `fits`
             directories = [
                 held.enter_context(
-                    start_run(cell.path.absolute(), config.encode(cell.arm), file, plan.dataset(), accept_code)
+                    start_run(cell.path.absolute(), config.encode(cell.arm), how.file, plan.dataset(), how.accept_code)
                 )
                 for cell, plan in zip(cells, plans, strict=True)
             ]
             for cell in cells:
-                keep_copy(cell.path, pinned)
-            display = held.enter_context(Display(console, lines=False))
-            outcomes = run_seeds(plans, directories, display, stop, events=events)
+                keep_copy(cell.path, how.pinned)
+            display = held.enter_context(Display(how.console, lines=False))
+            outcomes = run_seeds(plans, directories, display, how.stop, events=how.events)
     except InUse:
         return True  # each cell says so
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        print_plain(console, f"{cells[0].arm_name}: the seeds cannot be vmapped ({text}); one by one")
+        print_plain(how.console, f"{cells[0].arm_name}: the seeds cannot be vmapped ({text}); one by one")
         return True
     if any(outcome.state == "preempted" for outcome in outcomes):
         return False
     print_plain(
-        console, f"{cells[0].arm_name}: {len(cells)} seeds as one program ({time.perf_counter() - start:.1f} s)"
+        how.console, f"{cells[0].arm_name}: {len(cells)} seeds as one program ({time.perf_counter() - start:.1f} s)"
     )
     return True
 
 
-def _run(
-    cell: Cell,
-    file: pathlib.Path,
-    console: Console,
-    stop: Callable[[], bool],
-    pinned: Results,
-    accept_code: bool,
-    events: Events,
-) -> str:
+def _run(cell: Cell, how: Start) -> str:
     """Runs or goes on with one cell; returns its state."""
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)
         with contextlib.ExitStack() as held:
-            directory = held.enter_context(start_run(cell.path.absolute(), encoded, file, plan.dataset(), accept_code))
-            keep_copy(cell.path, pinned)
-            display = held.enter_context(Display(console, lines=False))
-            return run(plan, directory, display, stop, events=events).state
-    with start_run(cell.path.absolute(), encoded, file, {}, accept_code) as directory:
-        keep_copy(cell.path, pinned)
+            opened = start_run(cell.path.absolute(), encoded, how.file, plan.dataset(), how.accept_code)
+            directory = held.enter_context(opened)
+            keep_copy(cell.path, how.pinned)
+            display = held.enter_context(Display(how.console, lines=False))
+            return run(plan, directory, display, how.stop, events=how.events).state
+    with start_run(cell.path.absolute(), encoded, how.file, {}, how.accept_code) as directory:
+        keep_copy(cell.path, how.pinned)
         directory.write_status("running", 0)
         try:
             measured = cell.arm.measure(cell.seed)

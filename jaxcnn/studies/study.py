@@ -11,6 +11,9 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.restore import RestoredRun, prepared_as_source
+from jaxcnn.studies.axes import value_of, with_values
+from jaxcnn.studies.budget import Matched, check_matched
+from jaxcnn.studies.tuning import Tuning
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import score_of
 
@@ -91,7 +94,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a study file's `study(quick)` returns; `quick` is the scale for two CPU cores."""
+    """What a study file's `study(scale)` returns (scale.py), or its `study()`."""
 
     question: str
     arms: Mapping[str, Arm]
@@ -109,6 +112,11 @@ class Study:
     a claim that needs it is inconclusive."""
     note: str = ""
     """What a reader must know of the scale, for the page."""
+    tuning: Tuning | None = None
+    """What every arm that trains is tuned by before the verdict's cells are run; None: the arms are as they are."""
+    matched: Matched = ""
+    """What is equal between the arms that train, which is checked: "epochs", "steps", or "compute", the multiply-adds
+    of the whole training within a tenth; "": not stated."""
 
     def __post_init__(self):
         if len(self.arms) < 2:
@@ -123,6 +131,7 @@ class Study:
                 if name not in self.arms:
                     hint = did_you_mean(name, self.arms) or "; there is " + ", ".join(self.arms)
                     raise UserError(f"the claim {claim.text!r} names no arm {name!r}{hint}")
+        check_matched(self.matched, self.arms)
 
 
 def folder(arm: str) -> str:
@@ -168,7 +177,25 @@ def shrunk(study: Study) -> Study:
         seeds=study.seeds[:2],
         metric=renamed(study.metric),
         diverged={renamed(figure): value for figure, value in study.diverged.items()},
+        tuning=_one_point(study),
+        matched="",
     )
+
+
+def _one_point(study: Study) -> Tuning | None:
+    """A tuning of the first point alone, with the values that --debug makes of it, such as a rate for its batches."""
+    tuning = study.tuning
+    if tuning is None:
+        return None
+    own, metric = {}, tuning.metric
+    for name, arm in study.arms.items():
+        if isinstance(arm, Experiment):
+            tried = debug(with_values(arm, tuning.points_of(name)[0]))
+            own[name] = {field: (value_of(tried, field),) for field in tuning.axes}
+            for split in arm.data.evaluation_splits:
+                if metric is not None and metric.startswith(f"{split} "):
+                    metric = f"validation {metric.removeprefix(f'{split} ')}"
+    return Tuning(next(iter(own.values())), tuning.seeds[:1], metric, own)
 
 
 def _changed(arm: Arm, change: Callable[[Experiment], Experiment]) -> Arm:

@@ -1,4 +1,5 @@
-"""Verdicts: docs/studies.md, a row for every claim, from the stored results of the studies.
+"""Verdicts: docs/studies.md with its pictures, for people, and docs/studies_table.md, a row for every claim, both from
+the stored results of the studies.
 
 Command: python -m jaxcnn.studies.verdicts [--keep runs/NAME_quick ...] [--again] [--pin]
 
@@ -19,8 +20,9 @@ import sys
 import textwrap
 
 from jaxcnn import files
+from jaxcnn.studies.claims_page import claims_page, pictures, stored_results, studies
 from jaxcnn.studies.error_rates import error_rates_table, error_rates_text, read_error_rates
-from jaxcnn.studies.judge import Results, over_page
+from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import claims_of, digest, matched, read, summary
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
@@ -39,22 +41,24 @@ from jaxcnn.studies.table import (
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ("study.json", "table.md", "claims.json")
-START = """# Studies: what is claimed, and what came out
+START = """# Studies: every figure
+
+[studies.md](studies.md) says the same in pictures and plain words.
 
 Each row is a claim of [courses.md](courses.md), as a study of [experiments/ablations](../experiments/ablations) put it
 before its first run; a claim that the study file has in another form now is marked **changed after the start**, with
 both texts.
 `python -m jaxcnn.launch experiments/ablations/NAME.py --quick` runs one on two CPU cores; without `--quick` it is the
 form for a cluster, which nobody has run yet. All figures are from the quick forms, as stored in
-[results/studies](results/studies); `python -m jaxcnn.studies.verdicts` writes this page and
-`tests/test_studies_page.py` compares it with them and with the study files.
+[results/studies](results/studies); `python -m jaxcnn.studies.verdicts` writes both pages and
+`tests/test_studies_page.py` compares them with them and with the study files.
 
 A verdict is decided by the differences, paired by seed, and the margin in the third column. **Supported** needs at
 least five pairs and two tests on one side that agree that the mean lies above the margin: Student's t at 2.5%, whose
 interval then lies above it as a whole, and the exact sign-flip test at 2.5%, or with five seeds at 1/32, which they can
 attain. **Contradicted** needs the same below, else a claim is **inconclusive**, with the reason. Since each claim has
-its chance to be wrong, the p-values are corrected by Holm's method: in the table of a study over its claims, on this
-page over all, and here the latter decides. A cell that failed, or diverged without a value that the study set for that
+its chance to be wrong, the p-values are corrected by Holm's method: in the table of a study over its claims, on these
+pages over all, and here the latter decides. A cell that failed, or diverged without a value that the study set for that
 before, leaves its pair missing, and a claim is decided only if it would be with every value that the missing figures
 can take. A difference of capped figures is "at least" what is shown. That two arms are alike ("nearer than") takes two
 one-sided tests. Counted figures need no test. The smallest effect seen is how far beyond its margin a difference must
@@ -79,8 +83,8 @@ measured beside other work and are no benchmark.
 """
 
 
-def page(root: pathlib.Path = ROOT) -> str:
-    """docs/studies.md as the files under `root` have it; a study without stored results is "not run"."""
+def table_page(root: pathlib.Path = ROOT) -> str:
+    """docs/studies_table.md as the files under `root` have it; a study without stored results is "not run"."""
     files = sorted((root / "experiments" / "ablations").glob("*.py"), key=_number)
     rates = read_error_rates(ROOT)
     start = START.replace("FIXED", textwrap.fill(FIXED, 120)).replace("TABLE", error_rates_table(rates))
@@ -89,17 +93,17 @@ def page(root: pathlib.Path = ROOT) -> str:
     columns += ("by bootstrap", "over seeds and images", "p", "smallest effect seen", "verdict")
     columns += ("published", "different here")
     lines = [start, markdown_row(columns), "|" + "---|" * len(columns)]
-    corrected = over_page(stored_results(root))
+    corrected = stored_results(root)
     ran = []
     for file in files:
-        claim = _docstring(file).split(":")[0]
+        label = _docstring(file).split(":")[0]
         link = f"[{file.stem}](../experiments/ablations/{file.name})"
         if file.stem not in corrected:
-            lines.append(f"| {claim} | {link} | {_title(file)} | not run | - | - | - | - | not run | - | - |")
+            lines.append(f"| {label} | {link} | {_title(file)} | not run | - | - | - | - | not run | - | - |")
             continue
         results = corrected[file.stem]
         ran.append((file.stem, results))
-        lines += [row(claim, link, each) for each in results["claims"]]
+        lines += [row(label, link, each) for each in results["claims"]]
     lines += ["", "## The runs", "", "| study | command | seeds | arms | commit | machine | JAX | data |"]
     lines.append("|" + "---|" * 8)
     lines += [run(name, results) for name, results in ran]
@@ -109,14 +113,7 @@ def page(root: pathlib.Path = ROOT) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stored_results(root: pathlib.Path = ROOT) -> dict[str, Results]:
-    """{study: its study.json} of the studies that have a file and stored results, in the order of the page."""
-    files = sorted((root / "experiments" / "ablations").glob("*.py"), key=_number)
-    stored = {file.stem: root / "docs" / "results" / "studies" / file.stem / "study.json" for file in files}
-    return {name: json.loads(file.read_text()) for name, file in stored.items() if file.exists()}
-
-
-def row(claim: str, link: str, result: Results) -> str:
+def row(label: str, link: str, result: Results) -> str:
     """One claim of a study."""
     changed = f" (**{result['change']}**)" if result["change"] else ""
     said = f"{result['text']} ({result['metric']}: {subject(result)}){changed}"
@@ -124,7 +121,7 @@ def row(claim: str, link: str, result: Results) -> str:
         said += f"; the file has now: {result['now']['text']} ({result['now']['metric']}: {subject(result['now'])})"
     return markdown_row(
         [
-            claim,
+            label,
             link,
             said,
             measured(result),
@@ -183,7 +180,7 @@ def study_of(name: str, root: pathlib.Path = ROOT) -> Study:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.study(quick=True)
+    return module.study("quick")
 
 
 def pin_stored(name: str, root: pathlib.Path = ROOT) -> None:
@@ -223,12 +220,29 @@ def _title(file: pathlib.Path) -> str:
 
 
 def _number(file: pathlib.Path) -> tuple[int, str]:
-    return int(re.findall(r"^C(\d+)", _docstring(file))[0]), file.stem
+    """The order of the pages: by claim, and the project's own questions last."""
+    number = re.match(r"C(\d+): ", _docstring(file))
+    return int(number[1]) if number else 10**6, file.stem
+
+
+def write_pages(root: pathlib.Path = ROOT) -> None:
+    """Writes both pages and the pictures; a picture that no claim has any more goes."""
+    told, docs = studies(root), root / "docs"
+    made = pictures(told)
+    folder = docs / "images" / "studies"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        if old.name not in made:
+            old.unlink()
+    for name, svg in made.items():
+        files.write_text(folder / name, svg)
+    files.write_text(docs / "studies.md", claims_page(told))
+    files.write_text(docs / "studies_table.md", table_page(root))
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxcnn.studies.verdicts", description="docs/studies.md from the stored results"
+        prog="python -m jaxcnn.studies.verdicts", description="the pages of studies from the stored results"
     )
     parser.add_argument(
         "--keep", nargs="*", type=pathlib.Path, default=[], help="directories of studies to store first"
@@ -243,7 +257,7 @@ def main(arguments: list[str]) -> None:
         pin_stored(name)
     for name in names if chosen.again else ():
         judge_again(name)
-    files.write_text(ROOT / "docs" / "studies.md", page())
+    write_pages()
 
 
 if __name__ == "__main__":

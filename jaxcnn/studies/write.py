@@ -2,13 +2,18 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+
+import markupsafe
 
 from jaxcnn import config, files
 from jaxcnn.report.page import svg, write_page
+from jaxcnn.studies.budget import matched_text
 from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.claims_page import described
+from jaxcnn.studies.details import pairs, power, preregistration, tuning_rows
+from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import Results
-from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, values_plots
+from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, pair_plot, values_plots
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
     CORRECTED,
@@ -18,18 +23,37 @@ from jaxcnn.studies.table import (
     markdown,
     measured,
     over_images,
-    pinned_lines,
     probabilities,
     rows,
-    smallest,
     subject,
     tabulate,
 )
+from jaxcnn.studies.trials import Trial, tuning_results
 
 
-def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command: str, pinned: Results) -> Results:
-    """Writes the report of a study into its directory and returns what study.json holds."""
-    results = {"command": command} | tabulate(study, cells, pinned)
+def write_study(
+    study: Study,
+    cells: Sequence[Cell],
+    path: pathlib.Path,
+    command: str,
+    pinned: Results,
+    found: Sequence[Trial] = (),
+) -> Results:
+    """Writes the report of a study into its directory and returns what study.json holds.
+
+    That is what `table.tabulate` gives, and {"command", "matched": what is equal between the arms that train, as a
+    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one}.
+
+    Args:
+      study: with the arms as its cells have them, tuned.
+      cells: all of its cells.
+      path: its directory.
+      command: that makes it, for the page.
+      pinned: its pinned claims.
+      found: its trials.
+    """
+    results: Results = {"command": command} | tabulate(study, cells, pinned)
+    results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
     files.write_text(path / "table.csv", comma_separated(results))
@@ -41,19 +65,24 @@ def write_study(study: Study, cells: Sequence[Cell], path: pathlib.Path, command
         results=results,
         rows=rows(results),
         plots={name: svg(figure, DESCRIPTIONS[name]) for name, figure in figures.items()},
-        claims=[_shown(claim) for claim in results["claims"]],
+        claims=[_shown(claim, results) for claim in results["claims"]],
+        settled=preregistration(results),
+        tuned=tuning_rows(results),
         fixed=FIXED,
         corrected=CORRECTED,
-        pinned=pinned_lines(results),
         links={cell.name: _link(cell, path) for cell in cells},
         base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
     )
     return results
 
 
-def _shown(claim: Any) -> Results:
+def _shown(claim: Results, results: Results) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
-    shown |= {"probabilities": probabilities(claim), "seen": smallest(claim), "by_bootstrap": bootstrapped(claim)}
+    shown |= {"probabilities": probabilities(claim), "by_bootstrap": bootstrapped(claim)}
+    shown |= {"size": described(claim), "power": power(claim), "pairs": pairs(results, claim)}
+    picture, drawn = interval_svg(claim, (), described(claim)), pair_plot(results, claim)
+    shown["picture"] = picture and markupsafe.Markup(picture)
+    shown["drawn"] = drawn and svg(drawn, DESCRIPTIONS["pair"])
     now = claim["now"]
     return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}
 

@@ -74,6 +74,16 @@ class TenCrop:
             for top, left in places
         ]
 
+    def doubt(self, shape: tuple[int, int, int]) -> str | None:
+        """What to warn of before it looks at images [H, W, C] of this shape: that all crops are the whole of them."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if shape[:2] != (height, width):
+            return None
+        return (
+            f"TenCrop cuts {height}x{width} out of images of {height}x{width}: all its crops are the image and its "
+            "mirror image, two views and not ten, as jc.Flips() has them for a fifth of the time"
+        )
+
     def log_probabilities(self, model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
         """Normalised images [B, H, W, C] -> logarithms of probabilities [B, classes], float32."""
         return averaged(each_log_probabilities(_logits(model, variables), self.crops(images)))

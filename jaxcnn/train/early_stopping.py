@@ -24,8 +24,10 @@ class EarlyStopping:
     """Of the figure over the best one so far, in its own units; less than that is none."""
 
     def __post_init__(self):
-        if self.patience < 0:
-            raise UserError(f"early_stopping.patience is {self.patience}; it must be at least 1, or 0 for off")
+        if type(self.patience) is not int or self.patience < 0:
+            raise UserError(
+                f"early_stopping.patience is {self.patience!r}; it must be a whole number, at least 1, or 0 for off"
+            )
         if not 0 <= self.min_improvement < float("inf"):
             raise UserError(f"early_stopping.min_improvement is {self.min_improvement}; it must not be negative")
 

@@ -6,7 +6,7 @@ import jaxcnn as jc
 from tests.experiments.tiny import experiment as tiny
 
 
-def study(quick: bool = False) -> jc.Study:
+def study() -> jc.Study:
     made = dataclasses.replace(
         tiny(), duration=jc.steps(24), log_every=jc.steps(4), checkpoints=jc.Checkpoints(every=jc.steps(5))
     )

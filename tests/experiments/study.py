@@ -8,7 +8,7 @@ from jaxcnn.train.optimizers import SGD
 from tests.experiments import tiny
 
 
-def study(quick: bool = False) -> Study:
+def study() -> Study:
     base = dataclasses.replace(tiny.experiment(), duration=steps(40))
     return Study(
         question="Does dropout slow a tiny net down?",

@@ -106,6 +106,7 @@ def test_a_run_ends_where_it_would_have_ended_wherever_it_is_stopped(tmp_path):
 def test_mistakes_are_one_sentence_and_older_runs_go_on():
     for fields, message in (
         ({"patience": -1}, "patience is -1"),
+        ({"patience": 1.5}, "patience is 1.5; it must be a whole number"),
         ({"min_improvement": -0.1}, "min_improvement is -0.1"),
         ({"min_improvement": math.nan}, "min_improvement is nan"),
     ):

@@ -11,9 +11,12 @@ from PIL import Image
 
 import jaxcnn as jc
 from jaxcnn.errors import UserError
+from jaxcnn.runs import restore
+from jaxcnn.runs.debug import debug
 from jaxcnn.runs.lr_range import judge, lr_range
 from jaxcnn.train.schedules import Rising
 from tests.experiments.tiny import experiment
+from tests.nets import TinyNet
 from tests.tiny_runs import TINY, call, finish
 
 
@@ -42,6 +45,28 @@ def test_a_run_of_rising_rate_is_read_to_where_it_is_not_finite(tmp_path):
     assert 5 <= len(found.rates) < 40 and np.isfinite(found.losses).all()
     np.testing.assert_allclose(found.rates[:2], [1e-4, 1e-4 * 10 ** (34 / 39)], rtol=1e-3)
     assert found.rates[0] <= found.steepest <= found.lowest < 1e4 and min(found.losses) < found.losses[0]
+
+
+def test_what_debug_makes_of_a_preparation_that_was_taken_over_stays(tmp_path, monkeypatch):
+    """As on the command line: the images are prepared as for another run's net, and --debug shrinks them."""
+    theirs = jc.Data((448, 448, 3), preprocess=(jc.Resize(448),), normalize=jc.Normalize((1.0,), (2.0,)))
+    made = jc.Experiment(TinyNet(), jc.Data((32, 32, 3), jc.Synthetic((32, 32, 3), classes=4)))
+    made = dataclasses.replace(made, init_from=jc.InitFrom("there", preparation=True))
+    monkeypatch.setattr(restore, "open_run", lambda path: path)
+    monkeypatch.setattr(restore, "load_experiment", lambda path: jc.Experiment(TinyNet(), theirs))
+    small = debug(restore.prepared_as_source(made))
+    trained = []
+
+    def train(tried, folder, quiet):
+        trained.append(restore.prepared_as_source(tried))
+        raise UserError("enough")
+
+    monkeypatch.setattr("jaxcnn.runs.lr_range.train", train)
+    with pytest.raises(UserError, match="enough"):
+        lr_range(small, tmp_path / "run")
+    (tried,) = trained
+    assert tried.data.image_shape == small.data.image_shape == (128, 128, 3)
+    assert tried.data.normalize == theirs.normalize
 
 
 def test_a_loss_that_does_not_fall_or_falls_throughout_is_told():

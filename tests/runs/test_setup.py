@@ -117,6 +117,15 @@ def test_all_of_a_preparation_is_taken_over_and_another_interpolation_is_warned_
         (lambda: jc.Classification(class_weights=2.0), "task.class_weights is 2.0; give a tuple of numbers"),
         (lambda: jc.Classification(class_weights={"cat": 2.0}), "task.class_weights is {'cat': 2.0}; give a tuple"),
         (lambda: jc.SAM(jc.SGD), "SAM holds an optimizer, such as SAM"),
+        (lambda: make(batch_size=2.5), r"data\.batch_size is 2\.5; it must be a whole number"),
+        (
+            lambda: jc.Experiment(
+                jc.create_model("linear", classes=10), jc.Data((8, 8, 3), jc.Synthetic((8, 8, 3), train=8.5))
+            ),
+            r"data\.source\.train is 8\.5; it must be a whole",
+        ),
+        (lambda: make(schedule=jc.Plateau(patience=1.5)), r"schedule\.patience is 1\.5; it must be a whole number"),
+        (lambda: make(accumulate="2"), "accumulate is '2'; it must be a whole number"),
         (lambda: jc.SAM(0.1), "SAM holds an optimizer, such as SAM.*, and not 0.1"),
     ],
 )

@@ -13,6 +13,7 @@ from jaxcnn.data.memory import Memory, load
 from jaxcnn.data.pipeline import iterate
 from jaxcnn.models import FC, create_model
 from jaxcnn.runs.debug import debug
+from jaxcnn.runs.fit_batch import fit_batch
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.replay import replay
 from jaxcnn.runs.setup import make_plan
@@ -100,7 +101,7 @@ def test_a_run_that_stops_between_two_changes_goes_on_to_the_same(tmp_path):
         ({"augment": (jc.CenterCrop(8),), "sizes": ((jc.epochs(0), 13),)}, r"data.sizes, 13: .* smaller"),
         (
             {"model": create_model("mlp", head=FC(classes=4, widths=(3,)))},
-            "data.sizes, 6: ",
+            "data.sizes, 6: the model does not take images of this size with the parameters that it has for those of",
         ),
     ],
     ids=range(7),
@@ -108,6 +109,11 @@ def test_a_run_that_stops_between_two_changes_goes_on_to_the_same(tmp_path):
 def test_sizes_that_cannot_be_are_refused_before_anything_is_compiled(fields, message):
     with pytest.raises(UserError, match=message):
         make_plan(experiment(**fields))
+
+
+def test_fit_batch_refuses_a_net_that_does_not_take_the_sizes():
+    with pytest.raises(UserError, match=r"data\.sizes, 6: the model does not take .*Shape"):
+        fit_batch(experiment(create_model("linear", classes=4)), 2**30)
 
 
 def test_debug_keeps_the_first_and_the_last_size_and_shrinks_them_with_the_images():

@@ -162,15 +162,17 @@ def test_what_cannot_be_probed_is_told(experiment):
     with pytest.raises(UserError, match="this task is Segmentation"):
         other = {"checkpoints": jc.Checkpoints(), "schedule": jc.Constant()}
         probe(dataclasses.replace(experiment, task=jc.Segmentation(), **other))
+    with pytest.raises(UserError, match="the layers before a net's head make of an image, and this net has none"):
+        probe(dataclasses.replace(experiment, model=jc.create_model("linear", classes=10)))
     with pytest.raises(UserError, match="TinyNet has no maps of features"):
         probe(dataclasses.replace(experiment, model=TinyNet()))
 
 
 def test_the_command_says_what_it_measured(tmp_path, capsys):
-    words = ["experiments/linear_digits.py", "--keep", str(tmp_path / "kept"), "--data.train-split", "train[:100]"]
+    words = ["experiments/lenet_digits.py", "--keep", str(tmp_path / "kept"), "--data.train-split", "train[:100]"]
     assert main(["probe", *words]) == 0
     out = capsys.readouterr().out
-    assert "95% interval" in out and "chosen by train[90%:]" in out
+    assert "95% interval" in out and "chosen by train[90%:]" in out and "16 features (final)" in out
     assert len([*(tmp_path / "kept").iterdir()]) == 3
     assert main(["probe", *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import time
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -85,16 +86,26 @@ def test_the_page_the_table_and_the_terminal_have_every_part(study):
         "epochs to",
     ):
         assert text in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 4 + 2 * 3  # and for each claim its interval and its pairs
+    assert "Settled before the first run" in page and "Reproduce" in page and "--workdir" not in page
     assert not re.search(r"""(src|href)=["'](?!data:|cells/|#)""", page)  # nothing is fetched from elsewhere
     assert "| wild |" in table and "0 of 2" in table and "diverged (seed 0), diverged (seed 1)" in table
     for claim in read(path, "study.json")["claims"]:
         assert f"**{claim['verdict']}** ({claim['reason']})" in table and f"{claim['verdict']}: {claim['text']}" in out
         assert claim["text"] in page and claim["reason"] in page
+        for seed, (low, high) in enumerate(
+            zip(*(of_cells(path, claim[arm], claim["metric"]) for arm in ("lower", "higher")), strict=True)
+        ):
+            times, form = (100, ".1f") if "accuracy" in claim["metric"] else (1, ".3g")
+            assert re.search(rf"- seed {seed}: {times * high:{form}}%? against {times * low:{form}}%?, ", table)
     for text in (page, table):
         assert "the test images are the same ones for all, and treated as fixed" in text
     assert "Over seeds and images: [" in page and "over seeds and images" in table
     assert all(f'href="cells/{cell}/' in page for cell in CELLS)
+
+
+def of_cells(path, arm, metric):
+    return [cell["figures"][metric] for cell in read(path, "study.json")["arms"][arm]["cells"]]
 
 
 def test_a_finished_study_runs_nothing_again(study):
@@ -270,6 +281,36 @@ def test_debug_shrinks_every_cell(tmp_path):
     assert [status["step"] for status in _statuses(tmp_path / "run") if status["state"] == "done"] == [6]
 
 
+@pytest.mark.parametrize(
+    "annotation, flags, called",
+    [
+        ("scale: jc.Scale = 'full'", [], "full"),
+        ("scale: jc.Scale = 'full'", ["--medium"], "medium"),
+        ("scale: jc.Scale = 'full'", ["--medium", "--debug"], "medium"),
+        ("scale: jc.Scale = 'full'", ["--debug"], "quick"),
+        ("scale: Literal['medium', 'full'] = 'full'", ["--debug"], "full"),
+        ("", ["--debug"], None),
+        ("", [], None),
+        ("scale: jc.Scale = 'full'", ["--quick", "--medium"], "two scales; give one of them"),
+        ("scale: Literal['quick', 'full'] = 'full'", ["--medium"], "has no medium form; it has the forms quick, full"),
+        ("", ["--quick"], "study.py has no quick form; it has one form, without a flag"),
+        ("quick: bool = False", [], "study(quick): it takes nothing, or `scale: jc.Scale"),
+        ("scale: str = 'full'", [], "study(scale): it takes nothing, or `scale: jc.Scale"),
+    ],
+)  # fmt: skip
+def test_the_scale_is_what_the_flags_ask_for_and_the_study_has(annotation, flags, called):
+    names = {"jc": jc, "Literal": Literal, "made": load_study(FILE), "asked": []}
+    given = annotation.partition(":")[0] or "None"
+    exec(f"def study({annotation}):\n    asked.append({given})\n    return made()", names)
+    if called in ("quick", "medium", "full", None):
+        parse_flags(names["study"], FILE, flags, "")
+        assert names["asked"] == [called]
+    else:
+        with pytest.raises(UserError) as error:
+            parse_flags(names["study"], FILE, flags, "")
+        assert called in str(error.value) and names["asked"] == []
+
+
 def test_an_arm_takes_over_the_preparation_that_it_asks_for(monkeypatch):
     """Or it would be trained on images that are prepared otherwise, and say that they are not."""
     asks = jc.InitFrom("there", preparation=True)
@@ -280,8 +321,8 @@ def test_an_arm_takes_over_the_preparation_that_it_asks_for(monkeypatch):
     monkeypatch.setattr(restore, "open_run", lambda path: path)
     monkeypatch.setattr(restore, "load_experiment", lambda path: source)
 
-    def study(quick):
-        made = load_study(FILE)(quick)
+    def study():
+        made = load_study(FILE)()
         run = dataclasses.replace(made.arms["half"], init_from=asks)
         return dataclasses.replace(made, arms=dict.fromkeys(made.arms, run) | {"none": made.arms["none"]})
 

@@ -197,8 +197,11 @@ def test_a_table_has_a_column_for_each_class_or_one_with_names(table):
     ("text", "message"),
     [
         ("image,sky,road\n1.png,1,maybe\n", "row 2: road is 'maybe'; a column of a class holds 1, 0 or -1"),
+        # Empty rows, as people put between groups and spreadsheets write them, count as rows of the file.
+        ("\nimage,sky,road\n\n1.png,1,0\n,,\n2.png,1,maybe\n", "row 6: road is 'maybe'"),
+        ("image,sky\n\n\n1.png,0\n2.png\n", "row 5 has 1 columns, and the first 2"),
         ("image,sky\n1.png,1\n1.png,0\n", "has 1.png twice"),
-        ("image,sky\n1.png\n", "row 2 has 1 columns, the first 2"),
+        ("image,sky\n1.png\n", "row 2 has 1 columns, and the first 2"),
         ("image,sky,sky\n1.png,1,0\n", "names a column twice"),
         ("image\n", "needs a first row"),
         ("1.png,sky\n2.png,road\n", "the first row of .* is of the image 1.png; put a row before it"),
@@ -210,8 +213,9 @@ def test_a_table_that_is_wrong_is_refused_with_the_row(table, text, message):
 
 
 def test_a_table_refuses_names_and_splits_that_it_does_not_know(table):
-    with pytest.raises(UserError, match="row 2: 'see' is not among the classes sky"):
-        table("i,l\n1.png,see\n", classes=("sky",)).open("train")
+    with pytest.raises(UserError, match="row 4: 'see' is not among the classes sky"):
+        table("i,l\n1.png,sky\n\n2.png,see\n", classes=("sky",)).open("train")
+    assert lists(table("i,l\n\n1.png,sky\n,\n2.png,\n").open("train")) == [([0], []), ([], [])]
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         table("i,l\n1.png,sky\n").open("test")
     with pytest.raises(UserError, match="no column 'lake'; it has sky"):

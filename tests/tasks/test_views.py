@@ -10,6 +10,7 @@ from jaxcnn import UserError
 from jaxcnn.models import FC, GAP, VGG, Classifier, create_model
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.tasks.views import resized
 from tests.compilation import quick
 from tests.nets import TinyNet
@@ -184,7 +185,7 @@ def test_views_that_do_not_fit_are_refused_before_anything_is_compiled():
         jc.Classification(views=jc.SGD())
 
 
-def test_a_saved_run_is_evaluated_and_asked_with_views_that_it_was_not_trained_with(tmp_path, capsys):
+def test_a_saved_run_is_evaluated_and_asked_with_views_that_it_was_not_trained_with(tmp_path, capsys, caplog):
     run = jc.train(experiment(None), tmp_path / "run", quiet=True)
     seen = run.with_views(jc.TenCrop(8), side=10)
     examples = run.experiment.data.source.open("test")
@@ -213,6 +214,19 @@ def test_a_saved_run_is_evaluated_and_asked_with_views_that_it_was_not_trained_w
     assert json.loads(capsys.readouterr().out)["test"] == figures
     assert command.main([*words, "--sides", "10,12"]) == 1
     assert "--views ten-crop looks at one size" in capsys.readouterr().err
+    for asked, message in (
+        (("ten-crop", "--sides", "6"), "--views ten-crop --sides 6: this net, which was trained on 8x8, cannot"),
+        (("dense",), "--views dense: this net, which was trained on 8x8, cannot look so: Dense needs a net with a map"),
+    ):
+        assert command.main([*words[:-1], *asked]) == 1
+        assert message in " ".join(capsys.readouterr().err.split())
+    # All ten crops of an image of the net's own size are two, which costs five times as much as two views.
+    assert not command.main(words)
+    two = "TenCrop cuts 8x8 out of images of 8x8: all its crops are the image and its mirror image"
+    assert caplog.records[-1].message.startswith(two) and "--sides 9" in caplog.text
+    plan = make_plan(experiment(jc.TenCrop(8)))
+    assert [line for line in warnings_of(plan) if line.startswith(f"task.views: {two}")]
+    assert not [line for line in warnings_of(make_plan(experiment(jc.TenCrop(7)))) if "TenCrop" in line]
     assert command.main(["evaluate", str(tmp_path / "run"), "--sides", "10"]) == 1
 
 
