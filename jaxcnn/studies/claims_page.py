@@ -18,6 +18,7 @@ from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import over_page
 from jaxcnn.studies.study import EXACT
+from jaxcnn.studies.table import subject
 from jaxcnn.studies.units import figure, is_percentage, scale, signed, unit
 from jaxcnn.text import plain
 
@@ -211,7 +212,8 @@ def part(study: Told, claim: Results) -> Iterator[str]:
         beside = f" Published: {plain(claim['published'])}."
     yield f"{described(claim)}{_arms(study, claim)}.{beside}{_could_be_seen(claim)}"
     if claim["now"]:
-        yield f"The study file has now: {plain(claim['now']['text'])}."
+        now = claim["now"]
+        yield f"The study file has now: {plain(now['text'])} ({plain(now['metric'])}: {plain(subject(now))})."
 
 
 def _could_be_seen(claim: Results) -> str:
