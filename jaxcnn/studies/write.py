@@ -49,7 +49,7 @@ def write_study(
       pinned: its pinned claims.
       found: its trials.
     """
-    results = {"command": command} | tabulate(study, cells, pinned)
+    results: Results = {"command": command} | tabulate(study, cells, pinned)
     results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
