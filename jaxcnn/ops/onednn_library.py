@@ -52,7 +52,7 @@ def _ready() -> str | None:
         return None
     try:
         _register(_library(package))
-    except (Unusable, OSError) as error:
+    except (Unusable, OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: XLA's refusal
         log.warning(
             f"{PACKAGE} is installed and cannot be used, {error}: convolutions are XLA's; {SWITCH}=0 hides this"
         )
