@@ -24,7 +24,7 @@ from jaxcnn.cluster.heartbeat import LOST, is_loss
 from jaxcnn.cluster.initialize import Deadlines, ProcessGroup, initialize
 from jaxcnn.cluster.preflight import check_collective, check_equal
 from jaxcnn.cluster.rendezvous import ProcessMissing, Stopped
-from jaxcnn.devices import check_devices, use_32_bits
+from jaxcnn.devices import check_devices, keep_memory, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.files import expanded
 from jaxcnn.flags import parse, process_flags
@@ -252,6 +252,7 @@ def set_up_cache(errors: Console) -> None:
 if __name__ == "__main__":
     open_closed_streams()
     replace_unknown(sys.stdout, sys.stderr)
+    keep_memory()
     told = Stop()
     keep_going(told.tell)
     show_warnings()

@@ -1,6 +1,7 @@
 """docs/studies.md, its pictures and docs/studies_table.md against the stored results, these against their own figures,
 their pinned claims and the files."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,8 +13,8 @@ import pytest
 from scipy import stats
 
 from jaxcnn.studies.claims_page import claims_page, pictures, studies
-from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, matched, read
-from jaxcnn.studies.verdicts import KEPT, again, judge_again, keep, study_of, table_page, write_pages
+from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, digest, matched, read, settled
+from jaxcnn.studies.verdicts import ANEW, KEPT, again, judge_again, keep, study_of, table_page, write_pages
 from tests.tiny_runs import ROOT
 
 PEOPLE = ROOT / "docs" / "studies.md"
@@ -200,6 +201,20 @@ def test_a_margin_that_is_moved_later_changes_no_verdict():
     assert {claim["change"] for claim in found} == {CHANGED}
     assert [claim["margin"] for claim in found] == [claim["margin"] for claim in before["claims"]]
     assert {claim["change"] for claim in matched(pinned, [])} == {DROPPED}
+
+
+def test_what_was_said_of_runs_stays_when_their_study_is_registered_anew():
+    """A file with other seeds tells of other runs: its words about the setting do not go to the stored ones."""
+    results = json.loads((ROOT / "docs" / "results" / "studies" / "fc_vs_gap" / "study.json").read_text())
+    study = study_of("fc_vs_gap")
+    told = dataclasses.replace(study, claims=tuple(dataclasses.replace(c, different="told anew") for c in study.claims))
+    pinned = read(ROOT / "docs" / "results" / "studies" / "fc_vs_gap" / "claims.json") | settled(study)
+    pinned["digest"] = digest(pinned)
+    same = again(results, pinned, told)
+    assert {claim["different"] for claim in same["claims"]} == {"told anew"} and ANEW not in same["pinned"]["changes"]
+    other = again(results, pinned, dataclasses.replace(told, seeds=(*study.seeds, 99)))
+    assert [c["different"] for c in other["claims"]] == [c["different"] for c in results["claims"]]
+    assert ANEW in other["pinned"]["changes"]
 
 
 @pytest.mark.parametrize("file", STORED, ids=NAMES)

@@ -27,6 +27,7 @@ from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
+from jaxcnn.train.xla_flags import once_options
 
 Batch = dict[str, np.ndarray]
 
@@ -102,7 +103,8 @@ class Single:
         # The seed is an argument and no constant: the compile cache then serves all seeds.
         create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
         seed = np.uint32(self.plan.experiment.seed)
-        return [jax.jit(create, out_shardings=meshes.shardings(self.abstract))(seed)]
+        options = once_options(self.plan.mesh.devices.flat[0].platform)
+        return [jax.jit(create, out_shardings=meshes.shardings(self.abstract), compiler_options=options)(seed)]
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
         return states[0]
@@ -173,7 +175,8 @@ class Stacked:
         return compile_for(plan.experiment, jitted, *shapes)
 
     def create(self) -> list[TrainState]:
-        create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
+        create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
+        create = jax.jit(create, compiler_options=once_options(jax.default_backend()))
         return [create(np.uint32(plan.experiment.seed)) for plan in self.plans]
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:

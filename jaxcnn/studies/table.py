@@ -10,6 +10,7 @@ from jaxcnn import config
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import Cell, cell_metrics, counts, reach_name, reaches, steps
+from jaxcnn.studies.details import details
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
 from jaxcnn.studies.statistics import spread
@@ -202,7 +203,7 @@ def markdown(results: Results) -> str:
             claim["different"] or "-",
         ]
         lines.append(markdown_row(cells))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *details(results)]) + "\n"
 
 
 def markdown_row(cells: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ import textwrap
 from jaxcnn import files
 from jaxcnn.studies.claims_page import claims_page, pictures, studies
 from jaxcnn.studies.judge import Results
-from jaxcnn.studies.pinned import claims_of, digest, matched, read, summary
+from jaxcnn.studies.pinned import claims_of, digest, matched, read, settled, summary
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
     FIXED,
@@ -36,6 +36,7 @@ from jaxcnn.studies.table import (
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
+ANEW = "the study file was registered anew since, with other arms or seeds, and was not run again yet"
 KEPT = ("study.json", "table.md", "claims.json")
 START = """# Studies: every figure
 
@@ -171,10 +172,21 @@ def judge_again(name: str, root: pathlib.Path = ROOT) -> None:
 
 
 def again(results: Results, pinned: Results, study: Study) -> Results:
-    """The stored results with claims, verdicts and differences made anew."""
+    """The stored results with claims, verdicts and differences made anew.
+
+    Of a study that was registered anew since, what the file says of its setting is not that of the stored runs: each
+    claim keeps what was said of it with them.
+    """
     now = {name: results[name] for name in ("seeds", "diverged")} | {"reach": _reach(results)}
     claims = matched(pinned, claims_of(study))
-    return judged(results, claims) | {"pinned": summary(pinned, now)}
+    about = summary(pinned, now)
+    if digest(settled(study)) != pinned["digest"]:
+        said = {
+            claim["text"]: {name: claim[name] for name in ("published", "different")} for claim in results["claims"]
+        }
+        claims = [claim | said.get(claim["text"], {}) for claim in claims]
+        about["changes"].append(ANEW)
+    return judged(results, claims) | {"pinned": about}
 
 
 def study_of(name: str, root: pathlib.Path = ROOT) -> Study:

@@ -1,5 +1,7 @@
 """The forms of a convolution on a GPU, traced for one and computed here: each is the convolution, with gradients."""
 
+from typing import Any
+
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -33,7 +35,7 @@ SHAPES = {
 STRIDED = list(SHAPES)[:7]
 
 
-def given(name, dtype=np.float32, seeds=()):
+def given(name, dtype: Any = np.float32, seeds=()):
     height, width, channels, filters, kernel, stride, padding, groups = SHAPES[name]
     random = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(random.normal(size=(*seeds, *shape)), dtype)  # noqa: E731
@@ -91,7 +93,7 @@ def test_the_table_is_of_forms_that_are_possible():
 
 def test_other_platforms_and_counting_have_the_convolution_itself():
     _, images, weights = given("ResNet's 7x7")
-    form = lambda *of: convolve(*of, (2, 2), ((3, 3), (3, 3)))  # noqa: E731
+    form = lambda images, weights: convolve(images, weights, (2, 2), ((3, 3), (3, 3)))  # noqa: E731
     for platform in ("cpu", "tpu"):
         with traced_for(platform):
             assert convolutions(form, images, weights) == [(2, 2)]
