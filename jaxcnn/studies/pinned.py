@@ -22,7 +22,7 @@ from jaxcnn.studies.study import Study
 from jaxcnn.studies.tuning import pinned_tuning
 
 NAME = "claims.json"
-JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin")
+JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin", "within")
 """What a verdict depends on; what was published and what is different here may be told better later."""
 CHANGED, ADDED, DROPPED = "changed after the start", "added after the start", "dropped after the start"
 LATE = "not pinned before the runs"
@@ -42,6 +42,7 @@ def claims_of(study: Study) -> list[Results]:
             "lower": claim.lower,
             "beyond": list(claim.beyond) if claim.beyond else None,
             "margin": claim.margin,
+            "within": claim.within,
             "published": claim.published,
             "different": claim.different,
         }
@@ -96,7 +97,11 @@ def read(file: pathlib.Path) -> Results:
 
 def digest(pinned: Mapping[str, Any]) -> str:
     """SHA-256 of what decides the verdicts."""
-    claims = [{name: claim[name] for name in JUDGED} for claim in pinned["claims"]]
+    # Claims without one, such as those of before there was any, keep their digest.
+    claims = [
+        {name: value for name, value in _judged(claim).items() if name != "within" or value is not None}
+        for claim in pinned["claims"]
+    ]
     parts = {"claims": claims} | {name: pinned[name] for name in ("seeds", "reach", "diverged")}
     if pinned.get("tuning"):  # a study without one, or of before there were any, keeps its digest
         parts["tuning"] = pinned["tuning"]
@@ -157,7 +162,7 @@ def matched(pinned: Results, present: Sequence[Results]) -> list[Results]:
 
 
 def _judged(claim: Results) -> Results:
-    return {name: claim[name] for name in JUDGED}
+    return {name: claim.get(name) for name in JUDGED}
 
 
 def _told(claim: Results) -> Results:
@@ -168,7 +173,7 @@ def _alike(one: Results, other: Results) -> int:
     """In how many fields two claims agree; 0 if neither the text nor the two arms are the same."""
     if one["text"] != other["text"] and {one["higher"], one["lower"]} != {other["higher"], other["lower"]}:
         return 0
-    return sum(one[name] == other[name] for name in JUDGED)
+    return sum(one[name] == other[name] for name in JUDGED if name != "within")
 
 
 def _said(value: Any) -> str:
