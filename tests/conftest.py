@@ -16,6 +16,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # PyTorch's threads of two workers would wait for each other: its part of a parity test took twice as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests are of what everyone has, with or without this extra; its own tests turn it on.
+os.environ.setdefault("JAXCNN_ONEDNN", "0")
 # What runs of the tests are trusted is nobody's business outside of them.
 os.environ["XDG_STATE_HOME"] = str(cache / "state")
 

@@ -273,8 +273,12 @@ def run_snippet(snippet: Snippet, folder: pathlib.Path) -> str | None:
         make(weights)
         if not pathlib.Path(weights).exists():
             return f"{weights} cannot be made here: torch or torchvision is not installed"
-    file = folder / f"{snippet.where.replace('/', '_').replace(':', '_').replace('.', '_')}.py"
+    named = re.match(r"# (\w+\.py)\n", snippet.code)  # a file that commands of the page run
+    file = folder / (named[1] if named else f"{snippet.where.replace('/', '_').replace(':', '_').replace('.', '_')}.py")
     file.write_text(snippet.code)
+    if re.search(r"^def study\(", snippet.code, re.M):
+        assert named and is_study(file.name)
+        return None
     if re.search(r"^def experiment\(", snippet.code, re.M):
         run_training(("python", "-m", "jaxcnn.launch", file.name))
     else:

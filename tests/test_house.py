@@ -65,6 +65,10 @@ NOT_IN_PURE = {
     *("os", "pathlib", "io", "json", "shutil", "tempfile", "time", "datetime", "subprocess", "threading", "socket"),
 }
 IMPURE = {
+    "jaxcnn.ops.onednn_library": (
+        {"os", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
+        "finds and compiles a library",
+    ),
     "jaxcnn.train": ({"pathlib"}, "the type of jaxcnn.train's argument"),
     "jaxcnn.models.hed": ({"os", "pathlib"}, "the file of weights in an installed package"),
     "jaxcnn.models.mtcnn": ({"os", "pathlib"}, "the files of weights in an installed package"),

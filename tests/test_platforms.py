@@ -1,6 +1,9 @@
 """What JAX has here, and what the environment asks of it: one sentence where they differ."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +39,32 @@ def test_64_bits_are_turned_off_and_it_is_said():
         assert jnp.zeros(1).dtype == jnp.float32
     finally:
         jax.config.update("jax_enable_x64", False)
+
+
+FAULTS = """
+import ctypes, resource
+from jaxcnn.devices import keep_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def faults():  # pages that the system hands out for 64 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    piece = libc.malloc(ctypes.c_size_t(2**26))
+    libc.memset(ctypes.c_void_p(piece), 1, ctypes.c_size_t(2**26))
+    libc.free(ctypes.c_void_p(piece))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults(), keep_memory(), faults(), faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="it is glibc's malloc")
+def test_what_a_step_has_freed_serves_the_next():
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"}
+    done = [sys.executable, "-c", FAULTS]
+    first, second, kept, third, fourth = subprocess.check_output(done, text=True, env=clean).split()
+    assert kept == "True" and int(first) > 10_000 and int(second) > 10_000  # pages of 4 KiB
+    assert int(third) > 10_000 and int(fourth) < 100
+    told = subprocess.check_output(done, text=True, env=clean | {"MALLOC_ARENA_MAX": "4"}).split()
+    assert told[2] == "False" and int(told[4]) > 10_000
 
 
 def refused_by_the_system():

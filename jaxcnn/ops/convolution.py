@@ -3,7 +3,7 @@
 XLA's CPU kernels are fast for dense convolutions on maps larger than the kernel. For others they fall back to plain
 loops, up to a hundred times as slow as need be. Each form here is equal to the convolution up to rounding, and is made
 of operations that differentiate, vectorize and shard like any other. benchmarks/convolutions.py measures them;
-docs/speed.md has the table.
+docs/speed.md has the table. If oneDNN is at hand, it computes what it can on a CPU (onednn.py).
 
 The choice is no part of what jax.jit keeps a trace by: a function that was traced under `plain_convolutions` stays so.
 """
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.ops import onednn
 from jaxcnn.ops.gpu_forms import gpu_form
 from jaxcnn.ops.platform import platform
 from jaxcnn.ops.space_to_depth import convolve_blocks
@@ -82,6 +83,8 @@ def convolve(
     covered = [(k - 1) * d + 1 for k, d in zip(size, rhs_dilation, strict=True)]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:3], covered, strides, padding)
+    if on == "cpu" and onednn.is_usable(images, kernel, padding, covered):
+        return onednn.convolve(images, kernel, strides, padding, rhs_dilation, groups)
     if on == "gpu":
         form = gpu_form(kernel.shape, strides, padding, rhs_dilation, groups)
         if form == "space_to_depth":

@@ -16,6 +16,7 @@ import jax
 
 from jaxcnn import config, experiment_file, files, trust
 from jaxcnn.errors import UserError
+from jaxcnn.ops import onednn, onednn_library
 from jaxcnn.runs import own_code
 from jaxcnn.runs.run_directory import REPORT, RunDirectory
 
@@ -111,6 +112,7 @@ def start_run(
             _same_data(directory, first, encoded, dataset)
             now = environment(dataset, encoded) | {"code": own_code.digests(sources)}
             _same_code(directory, first, sources, encoded, accept_code)
+            _warn_of_other_convolutions(directory, first, now)
             starts = [*first.pop("resumed", []), now] if first else []
             first = first or now | {"rebuilt": True}
             first["code"] = own_code.digests(own_code.stored(path))
@@ -148,6 +150,7 @@ def environment(dataset: dict[str, Any], encoded: dict[str, Any]) -> dict[str, A
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "convolutions": onednn.computed_by(),
         "processes": jax.process_count(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
         "free": {
@@ -198,6 +201,17 @@ def _same_code(
             return
     if own_code.digests(own_code.stored(directory.path)) != own_code.digests(sources):
         directory.store(sources)
+
+
+def _warn_of_other_convolutions(directory: RunDirectory, first: dict[str, Any], now: dict[str, Any]) -> None:
+    """What XLA and oneDNN compute differs by rounding, as it does between devices, which may change as well."""
+    before = [first, *first.get("resumed", [])][-1].get("convolutions", "XLA")
+    if first and before != now["convolutions"]:
+        keep = f"{onednn_library.SWITCH}=0 keeps XLA's" if before == "XLA" else "the extra onednn has the former"
+        log.warning(
+            f"{directory.path}: its convolutions were {before}'s and are {now['convolutions']}'s from here on, which "
+            f"round otherwise: the result will not be, to the bit, that of a run without this; {keep}"
+        )
 
 
 def _same_config(directory: RunDirectory, encoded: dict[str, Any]) -> None:

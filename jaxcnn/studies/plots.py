@@ -12,6 +12,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.cell import Cell, points
+from jaxcnn.studies.judge import Results, by_seed
+from jaxcnn.studies.study import EXACT
+from jaxcnn.studies.units import is_percentage, scale
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import score_of
 from jaxcnn.text import in_figure
@@ -19,6 +22,7 @@ from jaxcnn.text import in_figure
 Plots = dict[str, Figure]
 DESCRIPTIONS = {
     "values": "the metric of every cell as a dot, by arm, with the arm's mean",
+    "pair": "a line for each seed, from the lower arm's figure to the higher arm's",
     "differences": "each arm's paired difference to the baseline with its 95% interval",
     "loss": "training loss by epoch, mean and one standard deviation over the seeds",
     "score": "score of the first evaluation split by epoch, mean and one standard deviation over the seeds",
@@ -50,6 +54,29 @@ def values_plots(results: dict[str, Any]) -> Plots:
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=6)
     return {"values": values, "differences": differences}
+
+
+def pair_plot(results: Results, claim: Results) -> Figure | None:
+    """Each seed's pair of a measured claim as a line from the lower arm's figure (hollow) to the higher arm's (filled);
+    None of a counted claim, of one of four arms, and without a whole pair."""
+    arms = [results["arms"].get(claim[side], {"cells": []}) for side in ("lower", "higher")]
+    values = [by_seed({"counts": {}} | arm, claim["metric"], results["seeds"]) for arm in arms]
+    seeds = [seed for seed in results["seeds"] if seed in values[0] and seed in values[1]]
+    if claim["metric"] in EXACT or claim["beyond"] or not seeds:
+        return None
+    times, mark = scale(claim["metric"]), ", %" * is_percentage(claim["metric"])
+    figure, axes = _panel(f"{claim['metric']}{mark}", "seed", 1.3 + 0.22 * len(seeds))
+    for row, seed in enumerate(seeds):
+        low, high = (times * side[seed] for side in values)
+        axes.plot([low, high], [row, row], color="C2" if high > low else "C3", linewidth=1.5)
+        axes.plot(
+            low, row, "o", color="C0", markerfacecolor="white", label=in_figure(claim["lower"]) if not row else None
+        )
+        axes.plot(high, row, "o", color="C0", label=in_figure(claim["higher"]) if not row else None)
+    axes.set_yticks(range(len(seeds)), [str(seed) for seed in seeds])
+    axes.set_ylim(len(seeds) - 0.5, -0.5)
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return figure
 
 
 def curve_plots(cells: Sequence[Cell]) -> Plots:

@@ -2,22 +2,28 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+
+import markupsafe
 
 from jaxcnn import config, files
 from jaxcnn.report.page import svg, write_page
 from jaxcnn.studies.budget import matched_text
 from jaxcnn.studies.cell import Cell
+from jaxcnn.studies.claims_page import described
+from jaxcnn.studies.details import pairs, power, preregistration, tuning_rows
+from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import Results
-from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, values_plots
+from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, pair_plot, values_plots
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
+    CORRECTED,
     FIXED,
+    bootstrapped,
     comma_separated,
     markdown,
     measured,
     over_images,
-    pinned_lines,
+    probabilities,
     rows,
     subject,
     tabulate,
@@ -46,7 +52,7 @@ def write_study(
       pinned: its pinned claims.
       found: its trials.
     """
-    results = {"command": command} | tabulate(study, cells, pinned)
+    results: Results = {"command": command} | tabulate(study, cells, pinned)
     results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
@@ -59,17 +65,24 @@ def write_study(
         results=results,
         rows=rows(results),
         plots={name: svg(figure, DESCRIPTIONS[name]) for name, figure in figures.items()},
-        claims=[_shown(claim) for claim in results["claims"]],
+        claims=[_shown(claim, results) for claim in results["claims"]],
+        settled=preregistration(results),
+        tuned=tuning_rows(results),
         fixed=FIXED,
-        pinned=pinned_lines(results),
+        corrected=CORRECTED,
         links={cell.name: _link(cell, path) for cell in cells},
         base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
     )
     return results
 
 
-def _shown(claim: Any) -> Results:
+def _shown(claim: Results, results: Results) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
+    shown |= {"probabilities": probabilities(claim), "by_bootstrap": bootstrapped(claim)}
+    shown |= {"size": described(claim), "power": power(claim), "pairs": pairs(results, claim)}
+    picture, drawn = interval_svg(claim, (), described(claim)), pair_plot(results, claim)
+    shown["picture"] = picture and markupsafe.Markup(picture)
+    shown["drawn"] = drawn and svg(drawn, DESCRIPTIONS["pair"])
     now = claim["now"]
     return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}
 

@@ -86,16 +86,26 @@ def test_the_page_the_table_and_the_terminal_have_every_part(study):
         "epochs to",
     ):
         assert text in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 4 + 2 * 3  # and for each claim its interval and its pairs
+    assert "Settled before the first run" in page and "Reproduce" in page and "--workdir" not in page
     assert not re.search(r"""(src|href)=["'](?!data:|cells/|#)""", page)  # nothing is fetched from elsewhere
     assert "| wild |" in table and "0 of 2" in table and "diverged (seed 0), diverged (seed 1)" in table
     for claim in read(path, "study.json")["claims"]:
         assert f"**{claim['verdict']}** ({claim['reason']})" in table and f"{claim['verdict']}: {claim['text']}" in out
         assert claim["text"] in page and claim["reason"] in page
+        for seed, (low, high) in enumerate(
+            zip(*(of_cells(path, claim[arm], claim["metric"]) for arm in ("lower", "higher")), strict=True)
+        ):
+            times, form = (100, ".1f") if "accuracy" in claim["metric"] else (1, ".3g")
+            assert re.search(rf"- seed {seed}: {times * high:{form}}%? against {times * low:{form}}%?, ", table)
     for text in (page, table):
         assert "the test images are the same ones for all, and treated as fixed" in text
     assert "Over seeds and images: [" in page and "over seeds and images" in table
     assert all(f'href="cells/{cell}/' in page for cell in CELLS)
+
+
+def of_cells(path, arm, metric):
+    return [cell["figures"][metric] for cell in read(path, "study.json")["arms"][arm]["cells"]]
 
 
 def test_a_finished_study_runs_nothing_again(study):
