@@ -247,6 +247,9 @@ def set_up_cache(errors: Console) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # What XLA found by trying kernels on a GPU, most of the time that compilation takes there, lies beside the programs
+    # and serves other programs too. JAX's default, but not a promise.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
 
 
 if __name__ == "__main__":

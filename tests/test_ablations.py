@@ -22,12 +22,16 @@ from tests.tiny_runs import ROOT, finish, read
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 NAMES = [file.stem for file in FILES]
 WITHOUT_DOWNLOADS = ["depth", "degradation", "fc_vs_gap", "initialisation", "paths"]
-MEDIUM: set[str] = set()
+MEDIUM = {
+    *("activations", "augmentation", "batch_norm", "batch_size", "cnn_vs_mlp", "compound_scaling", "degradation"),
+    *("depth", "dropout", "fc_vs_gap", "small_filters", "squeeze_excite", "templates"),
+}
 """Studies that have a form for one GPU."""
 CLASSES = {
     "Digits": 10,
     "fashion_mnist": 10,
     "cifar10": 10,
+    "cifar10_jpeg": 10,
     "imagenet2012": 1000,
     "tiny_imagenet20": 20,
     "camvid": 11,
@@ -75,6 +79,8 @@ def test_every_arm_is_a_config_and_a_model_that_takes_its_images(name, scale):
     study = at_scale(load(name).study, scale, file)
     assert isinstance(study, Study) and study.claims and len(study.seeds) >= 3
     check_metrics(study)
+    if scale != "full":
+        assert len(study.seeds) >= 5
     if quick:
         check_metrics(shrunk(study))
         assert shrunk(study).note.startswith("Tried out with --debug")

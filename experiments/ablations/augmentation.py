@@ -5,32 +5,27 @@ Command: python -m jaxcnn.launch experiments/ablations/augmentation.py --quick
 Expected: the gap between training and test images shrinks, and the test error falls. Published: AlexNet "suffers from
 substantial overfitting" without (no figure); DenseNet-40 on CIFAR-10: error 7.00 without, 5.24 with crops and flips.
 Ours: docs/studies.md.
+Registered anew: 600 steps on gray pictures of clothes were too few to fit images that are cropped. Now colour photos,
+2,000 steps, and for each arm the rate, of three, that is best on other training images.
 """
 
-from typing import Literal
-
 import jaxcnn as jc
-from jaxcnn.studies.recipes import changed, cifar10, fashion_mnist
+from jaxcnn.studies.recipes import changed, cifar10, cifar10_jpeg
 
 
-def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
-    quick = scale == "quick"
-    if quick:
-        model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
-        base = changed(fashion_mnist(model, size=16, train=1000), duration=jc.epochs(30), evaluate_every=jc.epochs(5))
-        resize = base.data.augment
-        crop, flip = jc.PadAndCrop(2), jc.HorizontalFlip()
-    else:
-        base = cifar10(jc.create_model("resnet20_cifar"))
-        resize: tuple[jc.Resize, ...] = ()
-        crop, flip = jc.PadAndCrop(4), jc.HorizontalFlip()
-    different = "a small VGG on 1,000 images of Fashion-MNIST at 16x16" if quick else "ResNet-20"
+def study(scale: jc.Scale = "full") -> jc.Study:
+    base = {"quick": few_images, "medium": on_cifar10_jpeg, "full": on_cifar10}[scale]()
+    different = {
+        "quick": "a small VGG on 2,000 images of CIFAR-10 from JPEG files",
+        "medium": "ResNet-20 on CIFAR-10 from JPEG files, 20 epochs",
+        "full": "ResNet-20",
+    }[scale]
     return jc.Study(
         question="Does augmentation reduce overfitting?",
         arms={
-            "none": changed(base, augment=resize),
-            "flips": changed(base, augment=(*resize, flip)),
-            "crops and flips": changed(base, augment=(*resize, crop, flip)),
+            "none": changed(base, augment=()),
+            "flips": changed(base, augment=(jc.HorizontalFlip(),)),
+            "crops and flips": changed(base, augment=(jc.PadAndCrop(4), jc.HorizontalFlip())),
         },
         claims=(
             jc.Claim(
@@ -54,12 +49,30 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
                 higher="crops and flips",
                 lower="none",
                 published="DenseNet-40 on CIFAR-10: error 7.00 without, 5.24 with crops and flips",
-                # Seen after the run.
-                different=different + ("; 600 steps, too few to fit images that are cropped" if quick else ""),
+                different=different,
             ),
         ),
-        seeds=(0, 1, 2),
-        metric="test[:2000] accuracy" if quick else "test accuracy",
+        seeds=tuple(range(6 if scale == "quick" else 5)),
+        metric="test accuracy",
         probes=(jc.Generalization(),),
-        note="Training images are measured after the training, as they are." + (" Crops by 2 pixels." if quick else ""),
+        note="Training images are measured after the training, as they are.",
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.02, 0.05, 0.1)}),
+        matched="epochs",
     )
+
+
+def few_images():
+    model = jc.create_model("vgg11_bn", stages=3, width=0.125, head=jc.FC(classes=10, widths=(64,)))
+    return changed(
+        cifar10_jpeg(model, train=2000, validation=2000, batch=50),
+        duration=jc.epochs(50),
+        evaluate_every=jc.epochs(25),
+    )
+
+
+def on_cifar10_jpeg():
+    return changed(cifar10_jpeg(jc.create_model("resnet20_cifar")), duration=jc.epochs(20), weight_decay=1e-4)
+
+
+def on_cifar10():
+    return cifar10(jc.create_model("resnet20_cifar"))

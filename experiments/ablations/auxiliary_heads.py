@@ -4,6 +4,8 @@ Papers: Szegedy et al. 2015 (GoogLeNet), section 5; Szegedy et al. 2016 (Incepti
 Command: python -m jaxcnn.launch experiments/ablations/auxiliary_heads.py --quick
 Expected: a lower training loss of the main classifier and a slightly better test accuracy. Published: about 0.5 points
 in GoogLeNet, one of the two heads is enough; 0.4 points in Inception-v3 with batch norm. Ours: docs/studies.md.
+Registered anew: four seeds decided nothing, and both arms had one rate. Now eight seeds, and for each arm the rate, of
+three, that is best on other training images.
 """
 
 from typing import Literal
@@ -38,10 +40,12 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
                 different=different,
             ),
         ),
-        seeds=(0, 1, 2, 3) if quick else (0, 1, 2),
-        metric="test[:1000] accuracy" if quick else "validation accuracy",
-        note="The losses are the main classifier's alone; the parameters include the heads, which training alone uses."
-        + (" A first run of 8 epochs, not 24, ended where both had barely begun to learn: inconclusive." * quick),
+        seeds=tuple(range(8 if quick else 5)),
+        metric="test accuracy" if quick else "validation accuracy",
+        note="The losses are the main classifier's alone; the parameters include the heads, which training alone uses.",
+        # The full form has the paper's rate.
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.005, 0.01, 0.02)}) if quick else None,
+        matched="epochs",
     )
 
 
@@ -60,5 +64,5 @@ def arm(quick: bool, auxiliary: bool):
         norm="none",
         large_kernel=3,
     )
-    base = fashion_mnist(model.clone(head=model.head.clone(dropout=0.0)), size=56, train=1000, test=1000)
-    return changed(base, duration=jc.epochs(24), evaluate_every=jc.epochs(2), learning_rate=0.01)
+    base = fashion_mnist(model.clone(head=model.head.clone(dropout=0.0)), size=56, train=1000, test=None)
+    return changed(base, duration=jc.epochs(24), evaluate_every=jc.epochs(12))

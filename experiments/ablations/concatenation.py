@@ -5,6 +5,8 @@ Command: python -m jaxcnn.launch experiments/ablations/concatenation.py --quick
 Expected: with as many parameters the concatenating net is more accurate, and with fewer as accurate. Published:
 DenseNet-100-BC with 0.8 M parameters has 4.51 error on CIFAR-10, the pre-activation ResNet-1001 with 10.2 M has 4.62
 (figure 4, right). Ours: docs/studies.md.
+Registered anew: three seeds decided nothing, and all arms had one rate. Now eight seeds, for each arm the rate, of
+three, that is best on other training images, and all 10,000 test images.
 """
 
 from typing import Literal
@@ -62,11 +64,14 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
                 different=different,
             ),
         ),
-        seeds=(0, 1, 2),
-        metric="test[:2000] accuracy" if quick else "test accuracy",
+        seeds=tuple(range(8 if quick else 5)),
+        metric="test accuracy",
         note="The adding net is a pre-activation residual net, as wide as the concatenating one at each block's start.",
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.03, 0.1, 0.3)}),
+        matched="epochs",
     )
 
 
 def on_fashion_mnist(model):
-    return changed(fashion_mnist(model, size=16, train=1000), evaluate_every=jc.epochs(2), weight_decay=1e-4)
+    base = fashion_mnist(model, size=16, train=1000, test=None)
+    return changed(base, evaluate_every=jc.epochs(5), weight_decay=1e-4)

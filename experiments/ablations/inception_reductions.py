@@ -4,6 +4,8 @@ Paper: Szegedy et al. 2015 (GoogLeNet), section 4 and figure 2; docs/courses.md,
 Command: python -m jaxcnn.launch experiments/ablations/inception_reductions.py --quick
 Expected: far fewer multiply-adds, the same accuracy. Published: 112.9 M against 5.3 M multiply-adds for a layer; no
 accuracy. Ours: docs/studies.md.
+Registered anew: both arms had one rate. Now each has the rate, of three, that is best on other training images, eight
+seeds, and all 10,000 test images.
 """
 
 from typing import Literal
@@ -19,8 +21,8 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
         fields = {"modules": ("3a", "3b"), "width": 0.125, "classes": 10, "dropout": 0.0} if quick else {}
         model = jc.create_model("googlenet_bn", aux={}, naive=naive, large_kernel=5, **fields)
         if quick:
-            base = fashion_mnist(model, size=56, train=1000, test=1000)
-            arms[name] = changed(base, duration=jc.epochs(8), evaluate_every=jc.epochs(2))
+            base = fashion_mnist(model, size=56, train=1000, test=None)
+            arms[name] = changed(base, duration=jc.epochs(8), evaluate_every=jc.epochs(4))
         else:
             arms[name] = imagenet(model)
     different = "two modules, an eighth as wide, Fashion-MNIST at 56x56" if quick else "batch norm"
@@ -45,7 +47,10 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
                 different=different,
             ),
         ),
-        seeds=(0, 1, 2, 3, 4) if quick else (0, 1, 2),
-        metric="test[:1000] accuracy" if quick else "validation accuracy",
+        seeds=tuple(range(8 if quick else 5)),
+        metric="test accuracy" if quick else "validation accuracy",
         note="Quick scale: GoogLeNet's stem and its modules 3a and 3b." if quick else "",
+        # The full form has the paper's rate.
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.02, 0.05, 0.1)}) if quick else None,
+        matched="epochs",
     )

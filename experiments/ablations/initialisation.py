@@ -5,6 +5,9 @@ Command: python -m jaxcnn.launch experiments/ablations/initialisation.py --quick
 Expected: in a plain net of 30 layers without normalisation the signal keeps its size with variance 2 / fan in and loses
 half of its variance in every layer with 1 / fan in, so that only He's starts. Published: with 22 layers both converge,
 He's sooner; with 30 layers Glorot's stalls completely (no figure). Ours: docs/studies.md.
+Registered anew: from 16 channels to 16 Glorot's and LeCun's have the same variance, so that one claim was counted
+twice; and only He's net had been tuned. Now there is one of the two, and each arm has the rate, of four, that leads to
+its lowest training loss.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ from typing import Literal
 import jaxcnn as jc
 from jaxcnn.studies.recipes import changed, cifar10, digits
 
-INITS = {"He": "he_fan_in", "Glorot": "glorot_uniform", "LeCun": "lecun_normal"}
+INITS = {"He": "he_fan_in", "Glorot": "glorot_uniform"}
 CHANCE = 2.303  # the loss of ten equally probable classes
 
 
@@ -33,21 +36,20 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
         for name, init in INITS.items()
     }
     different = (
-        "14 layers of 16 channels, on digits, six epochs; the paper has 30 layers on ImageNet" if quick else "CIFAR-10"
+        "14 layers of 16 channels, on digits, eight epochs; the paper has 30 layers on ImageNet"
+        if quick
+        else "CIFAR-10"
     )
-    claims = [
+    claims = (
         jc.Claim(
-            text=f"the deep net learns from He's and not from {other}'s: the training loss is 0.5 lower",
-            higher=f"{other}, {deep} layers",
+            text="the deep net learns from He's and not from Glorot's: the training loss is 0.5 lower",
+            higher=f"Glorot, {deep} layers",
             lower=f"He, {deep} layers",
             metric="train loss",
             margin=0.5,
             published="30 layers: He's converges, Glorot's stalls",
             different=different,
-        )
-        for other in ("Glorot", "LeCun")
-    ]
-    claims.append(
+        ),
         jc.Claim(
             text="the advantage over Glorot's is larger in the deep net than in the shallow one",
             higher=f"Glorot, {deep} layers",
@@ -56,35 +58,31 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
             metric="train loss",
             published="22 layers: both converge, He's sooner; 30 layers: only He's",
             different=different,
-        )
+        ),
     )
     return jc.Study(
         question="Does He's initialisation let a deep ReLU net start where others do not?",
         arms=arms,
-        claims=tuple(claims),
-        seeds=(0, 1, 2),
+        claims=claims,
+        seeds=tuple(range(8 if quick else 5)),
         diverged={"train loss": CHANCE, "test accuracy": 0.1},
-        note="Plain nets without any normalisation. "
-        + (
-            "Quick scale: one stage of 16 channels, on scikit-learn's digits; depth and rate are such that He's deep "
-            "net learns, as seen with another seed."
-            if quick
-            else ""
-        ),
+        note="Plain nets without any normalisation. With as many channels in as out Glorot's variance is LeCun's. "
+        + "Quick scale: one stage of 16 channels, on scikit-learn's digits." * quick,
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.005, 0.01, 0.02, 0.05)}, metric="train loss"),
+        matched="epochs",
     )
 
 
 def on_digits():
     return changed(
-        digits(jc.create_model("resnet20_cifar")),
+        digits(jc.create_model("resnet20_cifar"), train="train[:1200]"),
         batch_size=16,
-        duration=jc.epochs(6),
-        evaluate_every=jc.epochs(2),
-        log_every=jc.steps(30),
-        learning_rate=0.02,
+        duration=jc.epochs(8),
+        evaluate_every=jc.epochs(4),
+        log_every=jc.steps(25),
         weight_decay=0.0,
     )
 
 
 def on_cifar10():
-    return changed(cifar10(jc.create_model("resnet20_cifar")), learning_rate=0.01, weight_decay=1e-4)
+    return changed(cifar10(jc.create_model("resnet20_cifar")), weight_decay=1e-4)

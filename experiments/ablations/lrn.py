@@ -4,6 +4,8 @@ Papers: Simonyan & Zisserman 2015 (VGG), section 4.1 and table 3; Krizhevsky et 
 Command: python -m jaxcnn.launch experiments/ablations/lrn.py --quick
 Expected: no difference in VGG. Published, top-1 error on ImageNet: VGG A 29.6, A-LRN 29.7; in AlexNet LRN takes off 1.4
 points of top-1 and 1.2 of top-5 error. Ours: docs/studies.md.
+Registered anew: both arms had one rate. Now each has the rate, of three, that is best on other training images, ten
+seeds, and all 10,000 test images.
 """
 
 import dataclasses
@@ -20,10 +22,9 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
     if quick:
         fields = {"stages": 3, "width": 0.125, "head": jc.FC(classes=10, widths=(64,), kernel_init="glorot_uniform")}
         base = changed(
-            fashion_mnist(jc.create_model("vgg11", **fields), size=16),
+            fashion_mnist(jc.create_model("vgg11", **fields), size=16, test=None),
             normalize=jc.Normalize(mean=(72.9,), std=(1.0,)),
-            learning_rate=0.002,
-            evaluate_every=jc.epochs(2),
+            evaluate_every=jc.epochs(5),
         )
         models = {name: jc.create_model(net, **fields) for name, net in nets.items()}
     else:
@@ -63,7 +64,10 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
         question="What does local response normalisation buy?",
         arms={name: dataclasses.replace(base, model=model) for name, model in models.items()},
         claims=tuple(claims),
-        seeds=(0, 1, 2, 3, 4) if quick else (0, 1, 2),
-        metric="test[:2000] accuracy" if quick else "validation accuracy",
+        seeds=tuple(range(10 if quick else 5)),
+        metric="test accuracy" if quick else "validation accuracy",
         note="The input is the pixels minus their mean, not scaled, as in both papers.",
+        # The full form has the paper's rate.
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.001, 0.002, 0.005)}) if quick else None,
+        matched="epochs",
     )

@@ -5,6 +5,8 @@ Command: python -m jaxcnn.launch experiments/ablations/paths.py --quick
 Expected: without one of its blocks the residual net keeps most of its accuracy, the plain net falls to chance.
 Published: on CIFAR-10 removing any layer of VGG brings it to chance (90% error), in a ResNet of 110 layers removing a
 block has hardly an effect, except where the map is halved (figure 3, no table). Ours: docs/studies.md.
+Registered anew: three seeds decided nothing, and both arms had one rate. Now eight seeds, and for each arm the rate, of
+three, that is best on other training images.
 """
 
 from typing import Literal
@@ -48,13 +50,14 @@ def study(scale: Literal["quick", "full"] = "full") -> jc.Study:
                 different=different + ("; ten blocks, ResNet-110 has 54" if quick else ""),
             ),
         ),
-        seeds=(0, 1, 2),
+        seeds=tuple(range(8 if quick else 5)),
         probes=(jc.WithoutBlocks(),),
         note="One block at a time is left out of the trained net, but none that halves the map; nothing is retrained.",
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.02, 0.05, 0.1)}),
+        matched="epochs",
     )
 
 
 def on_digits(model):
-    return changed(
-        digits(model), duration=jc.epochs(6), evaluate_every=jc.epochs(2), learning_rate=0.1, weight_decay=1e-4
-    )
+    base = digits(model, train="train[:1200]")
+    return changed(base, duration=jc.epochs(8), evaluate_every=jc.epochs(4), weight_decay=1e-4)

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -110,6 +111,9 @@ void Parallel(ffi::ThreadPool& pool, int count, std::function<void(int)> task) {
         } catch (const std::string& what) {
           std::lock_guard<std::mutex> lock(mutex);
           error = what;
+        } catch (const std::exception& what) {  // of the standard library: no memory
+          std::lock_guard<std::mutex> lock(mutex);
+          error = what.what();
         }
         if (done.fetch_add(1) + 1 == count) {
           std::lock_guard<std::mutex> lock(mutex);
@@ -174,8 +178,8 @@ struct Shape {
 };
 
 struct Primitive {
-  Handle run, images, kernel, own_kernel, result, scratchpad;  // all but the first describe; own_kernel: in oneDNN's order
-  Handle reorder = nullptr;                        // into own_kernel, or of the gradient out of it
+  Handle run, reorder = nullptr;  // reorder: the kernel into oneDNN's own order, or its gradient out of it
+  Handle images, kernel, own_kernel, result, scratchpad;  // descriptions
   size_t own_kernel_size, scratchpad_size;
 };
 
@@ -387,6 +391,8 @@ ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi
     Convolve(pool, s, Split(images), Split(kernel), Split(result));
   } catch (const std::string& what) {
     return ffi::Error::Internal(what);
+  } catch (const std::exception& what) {
+    return ffi::Error::Internal(what.what());
   }
   return ffi::Error::Success();
 }

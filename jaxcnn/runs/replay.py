@@ -14,7 +14,7 @@ from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import is_training, open_run
 from jaxcnn.runs.selection import observe
-from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
+from jaxcnn.runs.setup import abstract_state, make_plan
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import load_frozen
 from jaxcnn.train import mesh as meshes
@@ -58,8 +58,7 @@ def replay(path: pathlib.Path, step: int) -> dict[str, Any]:
         finally:
             manager.close()
     else:
-        create = lambda: initial_state(experiment, plan.optimizer)  # noqa: E731
-        state, note = jax.jit(create, out_shardings=meshes.shardings(abstract))(), {"evaluated": True}
+        (state,), note = stepper_for([plan]).create(), {"evaluated": True}
     first = before[-1] if before else 0
     frozen, digest = load_frozen(plan)
     if before:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxcnn.studies.interval_plot import interval_svg
+from jaxcnn.studies.judge import over_page
 from jaxcnn.studies.study import EXACT
 from jaxcnn.studies.units import figure, is_percentage, scale, signed, unit
 from jaxcnn.text import plain
@@ -79,12 +80,11 @@ def studies(root: pathlib.Path) -> list[Told]:
     """All study files under `root`, in the order of the claims; those of the project's own come last."""
     folder = root / "experiments" / "ablations"
     texts = tomllib.loads((folder / "meanings.toml").read_text()) if (folder / "meanings.toml").exists() else {}
-    found = []
+    found, stored = [], stored_results(root)
     for file in sorted(folder.glob("*.py")):
         first = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
         label, _, title = first.partition(": ")
         number = re.fullmatch(r"C(\d+)", label)
-        stored = root / "docs" / "results" / "studies" / file.stem / "study.json"
         text = texts.get(file.stem, {})
         pairs = {
             claim: pair if isinstance(pair[0], list) else [pair] for claim, pair in text.get("published", {}).items()
@@ -94,12 +94,21 @@ def studies(root: pathlib.Path) -> list[Told]:
                 name=file.stem,
                 number=int(number[1]) if number else None,
                 title=title.rstrip("."),
-                results=json.loads(stored.read_text()) if stored.exists() else None,
+                results=stored.get(file.stem),
                 meaning=" ".join(text.get("meaning", "").split()),
                 published={claim: [round(one - other, 10) for one, other in each] for claim, each in pairs.items()},
             )
         )
     return sorted(found, key=lambda told: (told.number is None, told.number or 0, told.name))
+
+
+def stored_results(root: pathlib.Path) -> dict[str, Results]:
+    """{study: its study.json} of the study files under `root` that have stored results, with the verdicts of their
+    claims corrected over all of them: both pages show these."""
+    folder = root / "docs" / "results" / "studies"
+    names = sorted(file.stem for file in (root / "experiments" / "ablations").glob("*.py"))
+    files = {name: folder / name / "study.json" for name in names}
+    return over_page({name: json.loads(file.read_text()) for name, file in files.items() if file.exists()})
 
 
 def pictures(told: Sequence[Told]) -> dict[str, str]:

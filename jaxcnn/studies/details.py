@@ -21,7 +21,7 @@ def preregistration(results: Results) -> list[tuple[str, str]]:
         ("question", results["question"]),
         ("arms", ", ".join(results["arms"])),
         ("figure", results["metric"]),
-        ("seeds", f"{seeds}; it stops when all have ended, whatever they show"),
+        ("seeds", f"{seeds}; {pinned.get('stopping') or 'it stops when all have ended, whatever they show'}"),
     ]
     if results.get("matched"):
         rows.append(("equal between the arms", results["matched"]))

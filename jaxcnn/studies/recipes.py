@@ -56,10 +56,10 @@ def digits(model: nn.Module, size: int = 8, train: str = "train") -> Experiment:
     )
 
 
-def fashion_mnist(model: nn.Module, size: int = 28, train: int = 2000, test: int = 2000) -> Experiment:
+def fashion_mnist(model: nn.Module, size: int = 28, train: int = 2000, test: int | None = 2000) -> Experiment:
     """The first images of Fashion-MNIST's two splits, resized to size x size; ten epochs on a cosine.
 
-    The test figures are named after their slice: "test[:2000] accuracy".
+    The test figures are named after their slice: "test[:2000] accuracy"; without `test` all 10,000 test images count.
     """
     resize = () if size == 28 else (Resize((size, size)),)
     return Experiment(
@@ -69,7 +69,7 @@ def fashion_mnist(model: nn.Module, size: int = 28, train: int = 2000, test: int
             source=Tfds("fashion_mnist"),
             train_split=f"train[:{train}]",
             evaluation_splits=("train[50000:51000]",),
-            test_splits=(f"test[:{test}]",),
+            test_splits=("test" if test is None else f"test[:{test}]",),
             augment=resize,
             preprocess=resize,
             normalize=Normalize(mean=(72.9,), std=(90.0,)),
@@ -97,6 +97,35 @@ def cifar10(model: nn.Module) -> Experiment:
         schedule=Cosine(),
         duration=epochs(100),
         log_every=steps(100),
+    )
+
+
+def cifar10_jpeg(
+    model: nn.Module, size: int = 32, train: int = 45_000, validation: int = 5000, batch: int = 128
+) -> Experiment:
+    """The first images of CIFAR-10 as JPEG files of about quality 75, which are not quite its own, resized to size x
+    size, without augmentation; fifteen epochs on a cosine. All 10,000 test images count.
+
+    Evaluated on the last of the 50,000 training images, never the ones that it trains on.
+    """
+    resize = () if size == 32 else (Resize((size, size)),)
+    return Experiment(
+        model=model,
+        data=Data(
+            image_shape=(size, size, 3),
+            source=Tfds("cifar10_jpeg"),
+            train_split=f"train[:{train}]",
+            evaluation_splits=(f"train[{50_000 - validation}:]",),
+            augment=resize,
+            preprocess=resize,
+            normalize=Normalize(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)),
+            batch_size=batch,
+        ),
+        optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Cosine(),
+        duration=epochs(15),
+        evaluate_every=epochs(5),
+        log_every=steps(50),
     )
 
 

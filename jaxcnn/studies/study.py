@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -51,10 +52,16 @@ Arm = Experiment | Untrained
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """`higher`'s figure exceeds `lower`'s by more than `margin`.
+    """`higher`'s figure exceeds `lower`'s by more than `margin`; or with `within`, the two are nearer than that.
 
-    The differences are paired, seed by seed. A claim that something costs little has a negative margin: "at most 0.01
-    lower" is margin=-0.01.
+    The differences are paired, seed by seed. A claim that something costs little (non-inferiority) has a negative
+    margin: "at most 0.01 lower" is margin=-0.01. One that it makes no difference (equivalence) has `within`, and is
+    decided by two one-sided tests (significance.py).
+
+    Examples:
+      Claim("dropout helps", "dropout", "none")
+      Claim("the head costs at most a point", "gap", "fc", margin=-0.01)
+      Claim("both heads are alike to a point", "gap", "fc", within=0.01)
     """
 
     text: str
@@ -66,6 +73,8 @@ class Claim:
     """A figure (see cell.py for their names); None: the study's metric."""
     margin: float = 0.0
     """In the figure's own unit."""
+    within: float | None = None
+    """In the figure's own unit: the claim is then that the difference is smaller, whichever is higher."""
     beyond: tuple[str, str] | None = None
     """Two arms whose difference, first minus second, is taken off: the claim is then about a difference of
     differences, such as "the gap is wider in a deep net"."""
@@ -73,6 +82,14 @@ class Claim:
     """What the source measured."""
     different: str = ""
     """How its setting differs from this one."""
+
+    def __post_init__(self):
+        if not math.isfinite(self.margin):
+            raise UserError(f"the claim {self.text!r} has the margin {self.margin}; it must be finite")
+        if self.within is not None and not 0 < self.within < math.inf:
+            raise UserError(f"the claim {self.text!r} has within {self.within}; it must be above 0, and finite")
+        if self.within is not None and self.margin:
+            raise UserError(f"the claim {self.text!r} has a margin and within; it can have one of them")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,14 @@ from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, pair_plot, values_plots
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
+    CORRECTED,
     FIXED,
+    bootstrapped,
     comma_separated,
     markdown,
     measured,
     over_images,
+    probabilities,
     rows,
     subject,
     tabulate,
@@ -49,7 +52,7 @@ def write_study(
       pinned: its pinned claims.
       found: its trials.
     """
-    results = {"command": command} | tabulate(study, cells, pinned)
+    results: Results = {"command": command} | tabulate(study, cells, pinned)
     results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
@@ -66,6 +69,7 @@ def write_study(
         settled=preregistration(results),
         tuned=tuning_rows(results),
         fixed=FIXED,
+        corrected=CORRECTED,
         links={cell.name: _link(cell, path) for cell in cells},
         base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
     )
@@ -74,6 +78,7 @@ def write_study(
 
 def _shown(claim: Results, results: Results) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
+    shown |= {"probabilities": probabilities(claim), "by_bootstrap": bootstrapped(claim)}
     shown |= {"size": described(claim), "power": power(claim), "pairs": pairs(results, claim)}
     picture, drawn = interval_svg(claim, (), described(claim)), pair_plot(results, claim)
     shown["picture"] = picture and markupsafe.Markup(picture)

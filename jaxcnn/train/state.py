@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn.train import mesh as meshes
@@ -79,14 +80,21 @@ def all_finite(state: TrainState, mesh: Mesh | None = None) -> bool:
 
     A step's loss and gradient are those of the parameters before its update, which may overflow all the same. `mesh` is
     that of the state, if all processes are to know.
+
+    Arrays that this process has in its own memory are read where they are: the program would be a kernel for each of
+    them, and takes eight seconds to compile for DenseNet-121.
     """
     average = state.average and (state.average.params, state.average.stats)
-    return bool(_on_all_processes(mesh)((state.params, state.stats, average)))
+    arrays = jax.tree.leaves((state.params, state.stats, average))
+    if jax.process_count() == 1 and all(device.platform == "cpu" for array in arrays for device in array.devices()):
+        pieces = (piece for array in arrays for piece in array.addressable_shards if piece.replica_id == 0)
+        return all(bool(np.isfinite(np.asarray(piece.data)).all()) for piece in pieces)
+    return bool(_on_all_processes(mesh)(arrays))
 
 
 @functools.cache
 def _on_all_processes(mesh: Mesh | None) -> Callable[[Any], jax.Array]:
-    def finite(tree: Any) -> jax.Array:
-        return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+    def finite(arrays: list[jax.Array]) -> jax.Array:
+        return jnp.all(jnp.stack([jnp.isfinite(array).all() for array in arrays]))
 
     return jax.jit(finite, out_shardings=None if mesh is None else meshes.replicated(mesh))

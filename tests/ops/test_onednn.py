@@ -67,6 +67,9 @@ def test_every_way_to_batch_it_is_the_loop(library):
         def second(images, kernel):  # of the gradient, forward
             return jax.jvp(jax.grad(loss, (0, 1)), (images, kernel), (images, kernel))[1]
 
+        def steepness(images, kernel):
+            return sum(jnp.sum(gradient**2) for gradient in jax.grad(loss, (0, 1))(images, kernel))
+
         return quick(
             lambda: (
                 both(images, kernels),
@@ -74,6 +77,7 @@ def test_every_way_to_batch_it_is_the_loop(library):
                 each(images[0][:, None], kernels[0]),
                 shared(kernels[0]),
                 second(images[0], kernels[0]),
+                jax.grad(steepness, (0, 1))(images[0], kernels[0]),  # and backward
             )
         )()
 
