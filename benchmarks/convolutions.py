@@ -3,10 +3,10 @@
     python -m benchmarks.convolutions [--rounds 5] [--only "3x3"] [--cpu-time] [--out convolutions.json]
 
 The sides run in turn: ops/convolution.py, `lax.conv_general_dilated` as it is, and PyTorch with channels_last if it is
-installed (the extra `parity`). Figures are the medians of the rounds in ms, and the other side's median divided by
-ours: over 1, ours is faster. They are written as they come. Each takes the cores that the process may use:
-`taskset -c 0 python -m benchmarks.convolutions --cpu-time` compares one core's processor time on a busy machine. On
-another device our side and XLA's are of that device.
+installed (the extra `parity`). Ours are oneDNN's where that is installed and JAXCNN_ONEDNN is not 0. Figures are the
+medians of the rounds in ms, and the other side's median divided by ours: over 1, ours is faster. They are written as
+they come. Each takes the cores that the process may use: `taskset -c 0 python -m benchmarks.convolutions --cpu-time`
+compares one core's processor time on a busy machine. On another device our side and XLA's are of that device.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxcnn import files
 from jaxcnn.devices import keep_memory
+from jaxcnn.ops import onednn
 from jaxcnn.ops.convolution import convolve, plain_convolutions
 
 
@@ -109,6 +110,7 @@ def main() -> None:
                 result = {
                     "what": "ms of a convolution; over ours: that side's by ours, the larger the faster ours",
                     "versions": versions,
+                    "ours by": onednn.computed_by(),
                     "clock": "processor" if given.cpu_time else "wall",
                     "cores": len(os.sched_getaffinity(0)),
                     "load average": os.getloadavg()[0],
