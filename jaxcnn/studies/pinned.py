@@ -132,8 +132,9 @@ def digest(pinned: Mapping[str, Any]) -> str:
 
 
 def keep_copy(cell: pathlib.Path, pinned: Results) -> None:
-    """Puts the pinned claims into a cell's directory, unless it has them. Raises UserError if it cannot be written."""
-    if (cell / NAME).exists():
+    """Puts the pinned claims into a cell's directory, unless it has them or nothing is claimed. Raises UserError if it
+    cannot be written."""
+    if not pinned or (cell / NAME).exists():
         return
     try:
         files.write_json(cell / NAME, pinned)
