@@ -237,6 +237,8 @@ def check_metrics(study: Study) -> None:
     _known("study.metric", study.metric, every)
     for figure in study.diverged:
         _known("study.diverged", figure, every)
+    for figure in study.deviation:
+        _known("study.deviation", figure, every)
     for arm in study.arms.values():
         if isinstance(arm, Experiment):
             splits = _with_averages(arm, arm.data.evaluation_splits)
