@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ def test_what_a_product_reads_is_stored_and_what_it_writes():
 
 def test_what_many_read_is_stored_if_computing_it_again_reads_more():
     def sums(*maps):
-        total = sum(maps[1:], start=maps[0])
+        total: Any = sum(maps[1:], start=maps[0])
         return total.reshape(BATCH, -1, 2).sum(2), total.sum(1)
 
     wide = jax.ShapeDtypeStruct(MAP.shape, jnp.float32)
