@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> None:
         "studies": chosen.studies,
         "level": LEVEL,
         "rows": [rates(situation, n, chosen.studies) for situation in SITUATIONS for n in SEEDS],
-        "pages": [pages(n, chosen.studies // CLAIMS) for n in SEEDS],
+        "pages": [pages(n, chosen.studies // 5) for n in SEEDS],
         "power": [power(n, chosen.studies) for n in SEEDS],
     }
     files.write_json(chosen.out, results)

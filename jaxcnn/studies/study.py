@@ -110,6 +110,9 @@ class Study:
     diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """{"test loss": 2.3}: what a diverged run counts as, such as chance; without it, such a run has no figure, and
     a claim that needs it is inconclusive."""
+    deviation: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """{"test accuracy": 0.01}: by how much paired differences are expected to deviate between seeds, such as in other
+    runs: the start says what effect can be seen then (foreseen.py). It decides nothing."""
     note: str = ""
     """What a reader must know of the scale, for the page."""
     tuning: Tuning | None = None
@@ -123,6 +126,9 @@ class Study:
             raise UserError("a study compares at least two arms")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"study.seeds are {self.seeds}: there must be one at least, and none twice")
+        for figure, value in self.deviation.items():
+            if not 0 < value < math.inf:
+                raise UserError(f"study.deviation[{figure!r}] is {value}; it must be above 0, and finite")
         folders = [folder(name) for name in self.arms]
         if len(set(folders)) != len(folders):
             raise UserError(f"two arms have the same folder: {', '.join(folders)}")
@@ -177,6 +183,7 @@ def shrunk(study: Study) -> Study:
         seeds=study.seeds[:2],
         metric=renamed(study.metric),
         diverged={renamed(figure): value for figure, value in study.diverged.items()},
+        deviation={renamed(figure): value for figure, value in study.deviation.items()},
         tuning=_one_point(study),
         matched="",
     )

@@ -23,7 +23,7 @@ from jaxcnn import files
 from jaxcnn.studies.claims_page import claims_page, pictures, stored_results, studies
 from jaxcnn.studies.error_rates import error_rates_table, error_rates_text, read_error_rates
 from jaxcnn.studies.judge import Results
-from jaxcnn.studies.pinned import claims_of, digest, matched, read, settled, summary
+from jaxcnn.studies.pinned import claims_of, digest, matched, read, same_registration, summary
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
     FIXED,
@@ -176,7 +176,7 @@ def again(results: Results, pinned: Results, study: Study) -> Results:
     now = {name: results[name] for name in ("seeds", "diverged")} | {"reach": _reach(results)}
     claims = matched(pinned, claims_of(study))
     about = summary(pinned, now)
-    if digest(settled(study)) != pinned["digest"]:
+    if not same_registration(pinned, study):
         said = {
             claim["text"]: {name: claim[name] for name in ("published", "different")} for claim in results["claims"]
         }
