@@ -75,10 +75,10 @@ def interval_svg(claim: Results, published: Sequence[float], description: str) -
     parts += _labels(
         [(float(x(value)), value) for value in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(start, end)]
     )
-    short = {"milliseconds": "ms"}.get(unit(claim["metric"]), unit(claim["metric"]))
-    parts.append(
-        f'<text x="{RIGHT + 6}" y="{AXIS + 4}">{short or markupsafe.escape(claim["metric"].split()[-1])}</text>'
-    )
+    words = claim["metric"].split()
+    label = unit(claim["metric"]) or ("loss" if "loss" in words else words[-1])
+    short = {"milliseconds": "ms"}.get(label, label)
+    parts.append(f'<text x="{RIGHT + 6}" y="{AXIS + 4}">{markupsafe.escape(short)}</text>')
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'font-family="system-ui,sans-serif" font-size="11" fill="{INK}" role="img">'
