@@ -209,7 +209,10 @@ def test_the_mean_layout_finds_what_is_always_there():
 
 def test_every_file_that_the_readme_names_exists():
     for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / link).exists(), link
+        name, _, anchor = link.partition("#")
+        assert (ROOT / name).exists(), link
+        titles = re.findall(r"^#+ (.*)$", (ROOT / name).read_text(), re.M) if anchor else [""]
+        assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
     for command in re.findall(r"jaxcnn\.launch (experiments/\S+\.py)", README):
         assert (ROOT / command).exists(), command
 
