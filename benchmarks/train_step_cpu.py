@@ -57,6 +57,7 @@ def jaxcnns(name: str, seconds: float, clock: Callable[[], float]) -> dict[str, 
     from jaxcnn.data.transforms import Normalize
     from jaxcnn.devices import keep_memory
     from jaxcnn.experiment import Data, Experiment
+    from jaxcnn.ops import onednn
     from jaxcnn.runs.program import compile_step
     from jaxcnn.runs.setup import initial_state
     from jaxcnn.train import mesh as meshes
@@ -90,6 +91,7 @@ def jaxcnns(name: str, seconds: float, clock: Callable[[], float]) -> dict[str, 
         "memory, MiB": compiled.memory / 2**20,
         "compilation, s": compiled.seconds,
         "version": f"jax {jax.__version__}",
+        "convolutions": onednn.computed_by(),
     }
 
 
@@ -136,7 +138,8 @@ def torch_model(name: str) -> Any:
         try:
             import torchvision.models
         except RuntimeError:
-            torch.library.define("torchvision::nms", "(Tensor a, Tensor b, float c) -> Tensor")
+            for operator in ("nms", "qnms"):
+                torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
             import torchvision.models
         return getattr(torchvision.models, name.split("_")[0])()
 

@@ -92,17 +92,19 @@ def ours(
     mesh = meshes.make_mesh(made.parallel, jax.devices()[:1])
     rate = lambda step: jnp.float32(0.01)  # noqa: E731
     optimizer = build_optimizer(sgd, rate, None)
-    forms = contextlib.ExitStack()
-    if plain:
-        forms.enter_context(plain_convolutions())
-        forms.enter_context(traced_for("cpu"))  # its pooling
-    with tempfile.TemporaryDirectory() as cache, forms:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # The cache is left to the end: what is compiled later writes there too.
+    cache = tempfile.TemporaryDirectory()
+    jax.config.update("jax_compilation_cache_dir", cache.name)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    with contextlib.ExitStack() as forms:
+        if plain:
+            forms.enter_context(plain_convolutions())
+            forms.enter_context(traced_for("cpu"))  # its pooling
         compiled = compile_step(made, mesh, optimizer, rate, log_every=1)
         jax.clear_caches()
         again = compile_step(made, mesh, optimizer, rate, log_every=1)
+    state = [jax.jit(lambda: initial_state(made, optimizer), out_shardings=meshes.replicated(mesh))()]
     turn.wait()
     rng = np.random.default_rng(0)
     fields = {
@@ -110,7 +112,6 @@ def ours(
         "label": rng.integers(0, 1000, batch, np.int32),
     }
     placed = meshes.put_batch(fields, ("image", "label"), meshes.split(mesh))
-    state = [jax.device_put(initial_state(made, optimizer), meshes.replicated(mesh))]
     losses = []
 
     def step() -> None:

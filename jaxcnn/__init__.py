@@ -134,8 +134,14 @@ if TYPE_CHECKING:
     from jaxcnn.studies.probes import WithoutBlocks as WithoutBlocks
     from jaxcnn.studies.rcnn import RCNN as RCNN
     from jaxcnn.studies.scale import Scale as Scale
+    from jaxcnn.studies.search import GridSearch as GridSearch
+    from jaxcnn.studies.search import LogUniform as LogUniform
+    from jaxcnn.studies.search import RandomSearch as RandomSearch
+    from jaxcnn.studies.search import SuccessiveHalving as SuccessiveHalving
+    from jaxcnn.studies.search import Uniform as Uniform
     from jaxcnn.studies.study import Claim as Claim
     from jaxcnn.studies.study import Study as Study
+    from jaxcnn.studies.sweep import Sweep as Sweep
     from jaxcnn.studies.tuning import Tuning as Tuning
     from jaxcnn.studies.weak_localization import SameBox as SameBox
     from jaxcnn.studies.weak_localization import WeakLocalization as WeakLocalization
@@ -323,6 +329,8 @@ _FROM = {
     ),
     "jaxcnn.studies.rcnn": ("RCNN",),
     "jaxcnn.studies.scale": ("Scale",),
+    "jaxcnn.studies.search": ("GridSearch", "LogUniform", "RandomSearch", "SuccessiveHalving", "Uniform"),
+    "jaxcnn.studies.sweep": ("Sweep",),
     "jaxcnn.studies.study": (
         "Claim",
         "Study",

@@ -28,6 +28,7 @@ FORMAT = 1
 RUN_ONLY = (
     *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
+    "steps_per_call",
 )
 
 LONGEST_NAME = 300

@@ -213,6 +213,9 @@ class Experiment:
     """Microbatches per optimizer step, cut before anything else: batch norm sees one of them at a time."""
     bn_group: NormGroup = "global"
     """Examples of the global batch, in a row, over which batch norm takes its statistics; "global": the microbatch."""
+    steps_per_call: int = dataclasses.field(default=1, kw_only=True)
+    """Optimizer steps that the device takes in one call, between what is due (a log interval, an evaluation, a save):
+    for nets whose step is shorter than a call, such as LeNet on a GPU. Influences speed and rounding only."""
     rematerialize: bool = False
     """Keep only what enters each block or stage for the backward pass and compute the rest anew."""
     clip_norm: float | None = None
@@ -265,6 +268,8 @@ class Experiment:
             self._fill_metric("early_stopping")
         if self.accumulate < 1:
             raise UserError(f"accumulate is {self.accumulate}; it must be at least 1")
+        if self.steps_per_call < 1:
+            raise UserError(f"steps_per_call is {self.steps_per_call}; it must be at least 1")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it must be in [0, 2**32)")
         if self.skip_bad_steps < 0:

@@ -1,4 +1,4 @@
-"""The file that says what to run: Python with a function experiment() or study(), loaded as a module.
+"""The file that says what to run: Python with a function experiment(), study() or sweep(), loaded as a module.
 
 Modules in the file's folder can be imported by it, from whatever directory it is started; they are kept with the run,
 in its folder code/, and read from there later. What the file raises, and what it lacks, is told by file and line.
@@ -205,7 +205,7 @@ def _imported(text: bytes, path: pathlib.PurePath) -> Iterator[str]:
 
 
 def load_function(file: pathlib.Path) -> Callable[..., Any]:
-    """The `experiment` function of an experiment file, or the `study` function of a study file.
+    """The `experiment` function of an experiment file, the `study` of a study's or the `sweep` of a sweep's.
 
     Raises:
       UserError: there is no such file, it fails when it is run, or it has no such function.
@@ -219,8 +219,10 @@ def load_function(file: pathlib.Path) -> Callable[..., Any]:
         module = load_module(file)
     except Exception as error:
         raise failure(file, error) from error
-    if callable(getattr(module, "study", None)):
-        return module.study
+    found = [value for name in ("study", "sweep") if callable(value := getattr(module, name, None))]
+    own = [function for function in found if getattr(function, "__module__", None) == MODULE]  # and not imported
+    if own or found:
+        return (own or found)[0]
     function = getattr(module, "experiment", None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]

@@ -76,8 +76,8 @@ def parse(file: pathlib.Path, flags: Sequence[str]) -> Command:
       UserError: the file or a value is wrong.
     """
     function = experiment_file.load_function(file)
-    if function.__name__ == "study":
-        raise UserError(f"{file}: this is a study of many experiments; it needs a file with one")
+    if function.__name__ in ("study", "sweep"):
+        raise UserError(f"{file}: this is a {function.__name__} of many experiments; it needs a file with one")
     choices = _choices(function, file)
     program = f"python -m jaxcnn.launch {file}"
     flags = [_spelled_out(flag) for flag in flags]

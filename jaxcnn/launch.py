@@ -103,7 +103,7 @@ def _launch(
             if told := use_32_bits():
                 _print(errors, f"warning: {told}")
             function = experiment_file.load_function(file)
-            if function.__name__ == "study":
+            if function.__name__ in ("study", "sweep"):
                 return _study(function, file, flags, group, stop, events)
             command = parse(file, flags)
             set_up_cache(errors)
@@ -179,21 +179,27 @@ def _study(
     stop: Callable[[], bool],
     events: Events,
 ) -> tuple[int, str]:
-    """Runs a study file. Raises UserError before anything has been run."""
-    from jaxcnn.studies.command import parse_flags, run_study  # and matplotlib, as below
+    """Runs the file of a study or a sweep. Raises UserError before anything has been run."""
+    from jaxcnn.studies import command, sweep_command  # and matplotlib, as below
 
+    parse_flags: Callable[..., Any] = command.parse_flags
+    run_file: Callable[..., Any] = command.run_study
+    if function.__name__ == "sweep":
+        parse_flags, run_file = sweep_command.parse_sweep, sweep_command.run_sweep
     console, errors = Console(), Console(stderr=True)
     if group.heartbeat is not None:
-        raise UserError(f"{file}: a study is one process; several jobs share its cells with --index I --of N")
+        raise UserError(
+            f"{file}: a {function.__name__} is one process; several jobs share its cells with --index I --of N"
+        )
     try:
-        chosen, study = parse_flags(function, file, flags, experiment_file.docstring())
+        chosen, made = parse_flags(function, file, flags, experiment_file.docstring())
     except UserError:
         raise
     except Exception as error:
         raise experiment_file.failure(file, error) from error
     set_up_cache(errors)
     check_devices()
-    ended = run_study(chosen, study, file, console, stop, events)
+    ended = run_file(chosen, made, file, console, stop, events)
     if not ended.finished:
         _print(errors, f"stopped; everything is saved; the same command continues; {ended.message}")
         return PREEMPTED, ended.message
@@ -247,6 +253,9 @@ def set_up_cache(errors: Console) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # What XLA found by trying kernels on a GPU, most of the time that compilation takes there, lies beside the programs
+    # and serves other programs too. JAX's default, but not a promise.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
 
 
 if __name__ == "__main__":

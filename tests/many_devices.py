@@ -95,7 +95,9 @@ def frozen(folder: pathlib.Path) -> dict[str, bool]:
 def main(folder: pathlib.Path) -> None:
     done = {}
     runs = [(devices, name_of(devices, fsdp, *case), make(devices, fsdp, *case)) for devices, fsdp, case in cases()]
-    for devices, name, made in (*runs, *((devices, f"{devices}-tuned", tuned(devices)) for devices in TUNED)):
+    runs += [(devices, f"{devices}-tuned", tuned(devices)) for devices in TUNED]
+    runs.append((8, "8-several", dataclasses.replace(make(8, True, 1, "global"), log_every=steps(4), steps_per_call=2)))
+    for devices, name, made in runs:
         plan = dataclasses.replace(make_plan(made), mesh=make_mesh(made.parallel, jax.devices()[:devices]))
         path = folder / name
         quiet = Console(file=(folder / "output.txt").open("a"))

@@ -68,6 +68,14 @@ def test_what_fine_tuning_asks_of_a_step_is_the_same_on_many_devices(many):
     assert theirs["test"]["loss"] != pytest.approx(theirs["test_ema"]["loss"], abs=1e-3)
 
 
+def test_several_steps_in_a_call_are_the_same_on_many_devices(many):
+    ours, theirs = many["8-several"], many[name_of(1, False, 1, "global")]
+    assert "fsdp" in ours["spec"]
+    np.testing.assert_allclose(ours["losses"], np.reshape(theirs["losses"], (5, 4)).mean(1), atol=1e-5)
+    for split in ("test", "test_ema"):
+        assert ours[split] == pytest.approx(theirs[split], abs=1e-5)
+
+
 def test_groups_of_batch_norm_and_microbatches_do_make_a_difference(many):
     """Else the test above would compare nothing."""
     losses = [many[name_of(1, False, *case)]["losses"][-1] for case in CASES[1]]

@@ -66,7 +66,7 @@ NOT_IN_PURE = {
 }
 IMPURE = {
     "jaxcnn.ops.onednn_library": (
-        {"os", "pathlib", "shutil", "subprocess", "tempfile"},
+        {"os", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
         "finds and compiles a library",
     ),
     "jaxcnn.train": ({"pathlib"}, "the type of jaxcnn.train's argument"),

@@ -14,11 +14,13 @@ from jaxcnn.config import changes, encode, upgraded
 from jaxcnn.data.digits import Digits
 from jaxcnn.flags import parse
 from jaxcnn.metrics.average_precision import measure
+from jaxcnn.studies.statistics import interval, paired
 from tests.slow import slow
 from tests.tiny_runs import ROOT, finish, metrics, read
 
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
+PHOTOS = (ROOT / "docs" / "photos.md").read_text()
 ROWS = re.findall(
     r"^\| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \| \[(\S+)\]\((\S+)\) \|$",
     RESULTS,
@@ -271,6 +273,24 @@ def test_c19s_rates_are_those_that_were_best_on_other_photos_and_its_page_shows_
     means = sorted(round(arm["figures"][study["FIGURE"]]["mean"], 3) for arm in arms.values())
     shown = re.findall(r"^\| (?:Lite0|VGG-16)[^|]* \| (0\.\d{3}) \|$", (ROOT / "docs/photos.md").read_text(), re.M)
     assert sorted(map(float, shown)) == means
+
+
+def test_the_probes_of_thirty_images_a_class_are_the_stored_ones():
+    """Lite0's features beat HED's, and those beat random ones, by intervals over five draws of the images."""
+    stored = json.loads((ROOT / "docs/results/probes_thirty.json").read_text())
+    assert stored["images of a class"] == 30 and stored["test images"] == 500
+    means, differences = (stored[name] for name in stored if "95% interval" in name)
+    accuracy = {name: {int(seed): value for seed, value in row.items()} for name, row in stored["accuracy"].items()}
+    shown = re.findall(r"^\| (\w+)('s)? features \| (\S+) \| (\S+) to (\S+) \|$", PHOTOS, re.M)
+    assert [f"{name}{of} features" for name, of, *_ in shown] == [*accuracy]
+    for (name, row), (_, _, *figures) in zip(accuracy.items(), shown, strict=True):
+        found = interval([*row.values()], sides=1)
+        assert len(row) == 5 and [found.mean, found.low, found.high] == [means[name]["mean"], *means[name]["interval"]]
+        assert [f"{value:.3f}" for value in (found.mean, found.low, found.high)] == figures
+    for pair, difference in differences.items():
+        found = paired([accuracy[name] for name in pair.split(" minus ")])
+        assert [found.low, found.high] == difference["interval"] and found.low > 0.1
+    assert len(differences) == 3
 
 
 def test_the_table_of_convolutions_is_the_stored_one():

@@ -2,6 +2,7 @@
 their pinned claims and the files."""
 
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxcnn.studies.claims_page import claims_page, pictures, studies
+from jaxcnn.studies.claims_page import claims_page, pictures, stored_results, studies
 from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, digest, matched, read, settled
 from jaxcnn.studies.verdicts import ANEW, KEPT, again, judge_again, keep, study_of, table_page, write_pages
 from tests.tiny_runs import ROOT
@@ -22,6 +23,8 @@ PICTURES = ROOT / "docs" / "images" / "studies"
 TABLE = ROOT / "docs" / "studies_table.md"
 STORED = sorted((ROOT / "docs" / "results" / "studies").glob("*/study.json"))
 NAMES = [file.parent.name for file in STORED]
+ON_PAGE = stored_results(ROOT)
+"""The stored studies with the verdicts that both pages show."""
 FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 ROWS = [
     re.split(r" (?<!\\)\| ", line[2:-2])
@@ -58,7 +61,7 @@ def test_every_claim_is_on_the_page_for_people_in_the_order_of_the_course():
     glance = dict(re.findall(r"^\| \[\S+\]\(#(\w+)\): .* \| (.*) \|$", PEOPLE.read_text(), re.M))
     assert glance.keys() == sections().keys()
     for file in STORED:
-        claims = json.loads(file.read_text())["claims"]
+        claims = ON_PAGE[file.parent.name]["claims"]
         marks = {"✓": "supported", "✗": "contradicted", "?": "inconclusive"}
         assert [marks[mark] for mark in glance[file.parent.name].split("<br>")[0].split()] == [
             claim["verdict"] for claim in claims
@@ -68,7 +71,7 @@ def test_every_claim_is_on_the_page_for_people_in_the_order_of_the_course():
 @pytest.mark.parametrize("file", STORED, ids=NAMES)
 def test_the_page_for_people_has_verdict_size_and_uncertainty_of_each_part(file):
     """Read from the page's text; what is said in points is decided here by the figures' own names."""
-    results, text = json.loads(file.read_text()), sections()[file.parent.name]
+    results, text = ON_PAGE[file.parent.name], sections()[file.parent.name]
     number = r"([+\N{MINUS SIGN}]?[\d,.e-]*\d)"
     parts = re.findall(r"^\*\*[✓✗?] (.*?)\*\*: (\w+)(?: \(\*\*.*\*\*\))?\\\n(.*)$", text, re.M)
     assert [(said, verdict) for said, verdict, _ in parts] == [(c["text"], c["verdict"]) for c in results["claims"]]
@@ -91,7 +94,7 @@ def test_the_page_for_people_has_verdict_size_and_uncertainty_of_each_part(file)
 @pytest.mark.parametrize("file", STORED, ids=NAMES)
 def test_the_pictures_show_what_was_measured(file):
     """Places in the SVG, read back through its ticks, and the side of the line on which the bar lies."""
-    name, claims = file.parent.name, json.loads(file.read_text())["claims"]
+    name, claims = file.parent.name, ON_PAGE[file.parent.name]["claims"]
     linked = re.findall(r'<img src="images/studies/(\w+\.svg)"', sections()[name])
     assert linked == [
         f"{name}_{number}.svg"
@@ -143,15 +146,16 @@ def test_every_claim_of_every_study_has_its_row():
         stored = ROOT / "docs" / "results" / "studies" / file.stem / "study.json"
         rows = rows_of(file.stem)
         if not stored.exists():
-            assert [(row[3], row[5]) for row in rows] == [("not run", "not run")]
+            assert [(row[3], row[8]) for row in rows] == [("not run", "not run")]
             count += 1
             continue
-        claims = json.loads(stored.read_text())["claims"]
+        claims = ON_PAGE[file.stem]["claims"]
         assert len(rows) == len(claims)
         count += len(claims)
-        for claim, (_, _, said, measured, wider, verdict, _, _) in zip(claims, rows, strict=True):
+        for claim, (_, _, said, measured, _, wider, p, _, verdict, _, _) in zip(claims, rows, strict=True):
             assert said.startswith(claim["text"] + " (")
             assert verdict == f"**{claim['verdict']}** ({claim['reason']})"
+            assert p == "-" if claim["p"] is None else p.startswith(f"{claim['p']:.2g} alone, ")
             number = float(re.search(r"[+-][\d.,e+-]*\d", measured)[0].replace(",", ""))
             assert number == pytest.approx(claim["difference"]["mean"], rel=1e-3)
             if claim["over_images"]:
@@ -235,34 +239,59 @@ def test_a_stored_study_is_whole(file):
         values = [counts[metric] if metric in counts else cell["figures"].get(metric, np.nan) for cell in cells]
         return np.array(values, float)
 
+    decided = []
     for claim in results["claims"]:
         metric, margin = claim["metric"], claim["margin"]
         values = of(claim["higher"], metric) - of(claim["lower"], metric)
         if claim["beyond"]:
             values -= of(claim["beyond"][0], metric) - of(claim["beyond"][1], metric)
         if metric in ("parameters", "multiply-adds", "megabytes kept"):
-            verdict = "supported" if values.mean() > margin else "contradicted"
-        elif np.isnan(values).any() or len(values) < 5:
-            verdict = "inconclusive"
-        else:
-            # A share of n images moves in steps of 1/n; what a probe found has no count and is taken as it is.
-            count = results["arms"][claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
-            spread = max(values.std(ddof=1), np.sqrt(2 / 12) / count)
-            low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), spread / np.sqrt(len(values)))
-            above = stats.binomtest(int((values > margin + 1e-12).sum()), len(values), alternative="greater").pvalue
-            below = stats.binomtest(int((values < margin - 1e-12).sum()), len(values), alternative="greater").pvalue
-            verdict = "inconclusive"
-            verdict = "supported" if low > margin and above <= 0.05 else verdict
-            verdict = "contradicted" if high < margin and below <= 0.05 else verdict
-            assert claim["difference"]["low"] == pytest.approx(low, rel=1e-6, abs=1e-9)
-        assert claim["verdict"] == verdict
+            assert claim["verdict"] == ("supported" if values.mean() > margin else "contradicted")
+            continue
+        if np.isnan(values).any() or len(values) < 5:
+            assert claim["verdict"] == "inconclusive"
+            continue
+        # A share of n images moves in steps of 1/n; what a probe found has no count and is taken as it is.
+        count = results["arms"][claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
+        spread = max(values.std(ddof=1), np.sqrt(2 / 12) / count)
+        low, _ = stats.t.interval(0.95, len(values) - 1, values.mean(), spread / np.sqrt(len(values)))
+        assert claim["difference"]["low"] == pytest.approx(low, rel=1e-6, abs=1e-9)
+        sided = []
+        for over in (values - margin, margin - values):
+            t = stats.t.sf(over.mean() / spread * np.sqrt(len(over)), len(over) - 1)
+            over = np.where(np.abs(over) < 1e-12, 0, over)
+            flips = [(np.array(signs) * over).sum() for signs in itertools.product((1, -1), repeat=len(over))]
+            flip = np.mean(np.array(flips) >= over.sum() - 1e-12)
+            sided.append(t if flip <= max(0.025, 0.5 ** len(over)) else max(t, flip))
+        p = min(1.0, 2 * min(sided))
+        assert claim["p"] == pytest.approx(p, rel=1e-4)
+        decided.append((p, "supported" if sided[0] < sided[1] else "contradicted", claim))
+    rejected = True
+    for rank, (p, verdict, claim) in enumerate(sorted(decided, key=lambda each: each[0])):
+        rejected = rejected and p <= 0.05 / (len(decided) - rank)
+        assert claim["verdict"] == (verdict if rejected else "inconclusive")
+
+
+def test_the_pages_correct_over_all_claims():
+    """By the definition of Holm's step-down, from the stored p-values alone."""
+    stored = {name: json.loads(file.read_text())["claims"] for name, file in zip(NAMES, STORED, strict=True)}
+    every = [(claim, ON_PAGE[name]["claims"][at]) for name in NAMES for at, claim in enumerate(stored[name])]
+    tested = sorted((pair for pair in every if pair[0]["p"] is not None), key=lambda pair: pair[0]["p"])
+    rejected, lost = True, 0
+    for rank, (alone, shown) in enumerate(tested):
+        rejected = rejected and alone["p"] <= 0.05 / (len(tested) - rank)
+        assert shown["verdict"] == (alone["alone"]["verdict"] if rejected else "inconclusive")
+        assert shown["of_study"]["verdict"] == alone["verdict"]
+        lost += alone["verdict"] != shown["verdict"]
+    assert lost > 0 and len(tested) > 20
+    assert all(own["verdict"] == shown["verdict"] for own, shown in every if own["p"] is None)
 
 
 def test_a_study_that_was_not_run_says_so_and_keep_stores_it(tmp_path):
     (tmp_path / "experiments" / "ablations").mkdir(parents=True)
     file = tmp_path / "experiments" / "ablations" / FILES[0].name
     file.write_text(FILES[0].read_text())
-    assert table_page(tmp_path).count("| not run | - | not run |") == 1
+    assert table_page(tmp_path).count("| not run | - | - | - | - | not run |") == 1
     write_pages(tmp_path)
     text = (tmp_path / "docs" / "studies.md").read_text()
     assert "| not run |" in text and "**Not run.**" in text and FILES[0].stem in text

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -110,6 +111,9 @@ void Parallel(ffi::ThreadPool& pool, int count, std::function<void(int)> task) {
         } catch (const std::string& what) {
           std::lock_guard<std::mutex> lock(mutex);
           error = what;
+        } catch (const std::exception& what) {  // of the standard library: no memory
+          std::lock_guard<std::mutex> lock(mutex);
+          error = what.what();
         }
         if (done.fetch_add(1) + 1 == count) {
           std::lock_guard<std::mutex> lock(mutex);
@@ -160,6 +164,7 @@ struct Placed {
 // ---- primitives, made once for each shape ----
 
 constexpr int64_t kFewMultiplyAdds = 1 << 18;  // less is not worth a second thread
+constexpr int64_t kMostBytes = 1 << 28;        // of the gradients of a kernel that are then summed
 
 enum Kind : int64_t { kForward = 0, kImages = 1, kKernel = 2 };
 
@@ -174,8 +179,8 @@ struct Shape {
 };
 
 struct Primitive {
-  Handle run, images, kernel, own_kernel, result, scratchpad;  // all but the first describe; own_kernel: in oneDNN's order
-  Handle reorder = nullptr;                        // into own_kernel, or of the gradient out of it
+  Handle run, reorder = nullptr;  // reorder: the kernel into oneDNN's own order, or its gradient out of it
+  Handle images, kernel, own_kernel, result, scratchpad;  // descriptions
   size_t own_kernel_size, scratchpad_size;
 };
 
@@ -295,7 +300,8 @@ void Convolve(ffi::ThreadPool& pool, Shape shape, const Array& images, const Arr
   const int64_t multiply_adds = shape.batch * shape.out[0] * shape.out[1] * shape.out[2] * shape.kernel[0] *
                                 shape.kernel[1] * (shape.in[2] / shape.groups);
   const int64_t useful = std::min(shape.batch, std::max<int64_t>(multiply_adds / kFewMultiplyAdds, 1));
-  const int64_t parts = std::min(useful, (threads + members - 1) / members);
+  int64_t parts = std::min(useful, (threads + members - 1) / members);
+  if (is_gradient) parts = std::min(parts, std::max<int64_t>(kMostBytes / kernel.item_size / shape.kernel[0], 1));
   const int64_t each = (shape.batch + parts - 1) / parts;
 
   // Primitives are made before the work is shared, so that no part waits for another.
@@ -387,6 +393,8 @@ ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi
     Convolve(pool, s, Split(images), Split(kernel), Split(result));
   } catch (const std::string& what) {
     return ffi::Error::Internal(what);
+  } catch (const std::exception& what) {
+    return ffi::Error::Internal(what.what());
   }
   return ffi::Error::Success();
 }

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 
 import jax
 
@@ -24,6 +25,7 @@ SWITCH = "JAXCNN_ONEDNN"
 """The environment variable that turns oneDNN off: 0."""
 COMPILERS = ("c++", "g++", "clang++")
 log = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()
 
 
 class Unusable(Exception):
@@ -36,7 +38,10 @@ def version() -> str | None:
     The first call in a process opens the library; the first with a new version of anything compiles, for some seconds.
     A package that is installed and cannot be used is warned of, once.
     """
-    return None if os.environ.get(SWITCH) == "0" else _ready()
+    if os.environ.get(SWITCH) == "0":
+        return None
+    with _one_at_a_time:  # for programs may be traced in several threads
+        return _ready()
 
 
 def cores() -> int:
@@ -52,7 +57,7 @@ def _ready() -> str | None:
         return None
     try:
         _register(_library(package))
-    except (Unusable, OSError) as error:
+    except (Unusable, OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: XLA's refusal
         log.warning(
             f"{PACKAGE} is installed and cannot be used, {error}: convolutions are XLA's; {SWITCH}=0 hides this"
         )
@@ -79,7 +84,7 @@ def _register(library: pathlib.Path) -> None:
 
 
 def _compiled() -> pathlib.Path:
-    """onednn.cc as a shared library in the user's cache, made anew for another source, jaxlib, libc or compiler."""
+    """onednn.cc as a shared library in the user's cache, made anew for another source, jaxlib or libc."""
     source = SOURCE.read_bytes()
     parts = [source, importlib.metadata.version("jaxlib").encode(), repr(platform.libc_ver()).encode()]
     name = f"onednn-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"

@@ -76,8 +76,13 @@ def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled
     """Train steps for images of these shapes, (height, width, channels), as one; a call takes that of its batch."""
     calls = dict(zip(shapes, (program.call for program in programs), strict=True))
     caches = {program.cache for program in programs}
+
+    def call(state: Any, frozen: Any, batch: Any) -> Any:
+        of_several = batch[0] if isinstance(batch, tuple) else batch  # runs/several_steps.py
+        return calls[of_several["image"].shape[-3:]](state, frozen, batch)
+
     return Compiled(
-        lambda state, frozen, batch: calls[batch["image"].shape[-3:]](state, frozen, batch),
+        call,
         sum(program.seconds for program in programs),
         max(program.memory for program in programs),
         caches.pop() if len(caches) == 1 else "miss",

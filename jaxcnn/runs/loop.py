@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.memory import Memory, load
@@ -38,6 +37,7 @@ from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
 from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.several_steps import steps_of_call
 from jaxcnn.runs.sizes import change_at
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
@@ -47,7 +47,6 @@ from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
 Transforms = tuple[Transform, ...]
-Batches = tuple[dict[str, np.ndarray], ...]
 _TRAIN = ""  # the key of the training examples, since an evaluation split may have the same name
 
 
@@ -277,19 +276,20 @@ class _Loop:
         self.evaluated = all(each.note["evaluated"] for each in restored)
         self.display.line(f"resumed at step {self.step:,} of {plan.total:,}, {devices}")
 
-    def _train(self, batches: Iterator[Batches]) -> None:
-        """One optimizer step, dispatched; and its interval ended if it is the last of one."""
-        plan = self.plan
-        batch = self.log.wait_for(batches)
-        self.events.read(self.members[0].directory.path, self.step, [i for own in batch for i in own["index"].tolist()])
-        for member, own in zip(self.members, batch, strict=True):
-            if own["broken"].any() and member.training:
-                member.quarantine.add(plan.train.split, member.batches.broken(self.step, own))
+    def _train(self, batches: Iterator[Any]) -> None:
+        """The steps of one call, dispatched; and their interval ended if the last of them is the last of one."""
+        plan, path = self.plan, self.members[0].directory.path
+        taken = [self.log.wait_for(batches) for _ in range(steps_of_call(plan, self.step))]
+        for step, batch in enumerate(taken, self.step):
+            self.events.read(path, step, [i for own in batch for i in own["index"].tolist()])
+            for member, own in zip(self.members, batch, strict=True):
+                if own["broken"].any() and member.training:
+                    member.quarantine.add(plan.train.split, member.batches.broken(step, own))
         if told := change_at(plan.experiment.data, len(plan.train), self.step):
             self.display.line(told)
         assert self.train_step is not None
-        self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put(batch))
-        self.step += 1
+        self.state, metrics = self.train_step.call(self.state, self.frozen, self.stepper.put_steps(taken))
+        self.step += len(taken)
         self.log.took(self.step, metrics)
         if len(self.in_flight) == 2:
             jax.block_until_ready(self.in_flight[0])

@@ -13,6 +13,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shapes
+from jaxcnn.runs.several_steps import either, in_steps, several
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import normalizer_of
@@ -99,6 +100,13 @@ def compile_step(
 
     def compile_one(sized: Experiment) -> Compiled:
         batch = abstract_batch(sized, mesh, experiment.data.batch_size, evaluated=False)
-        return compile_for(experiment, jitted, state, frozen, batch)
+        compiled = compile_for(experiment, jitted, state, frozen, batch)
+        if experiment.steps_per_call == 1:
+            return compiled
+        many = jax.jit(
+            several(step), donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh))
+        )
+        batches = in_steps(batch, experiment.steps_per_call, meshes.split_steps(mesh))
+        return either(compiled, compile_for(experiment, many, state, frozen, batches))
 
     return for_each(experiment, compile_one)

@@ -24,6 +24,7 @@ from jaxcnn.runs.program import (
     within_memory,
 )
 from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
+from jaxcnn.runs.several_steps import either, in_steps, several, stacked
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
@@ -64,6 +65,10 @@ class Stepper(Protocol):
 
     def put(self, batches: Sequence[Batch]) -> Any:
         """A batch of each net, on the devices."""
+        ...
+
+    def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
+        """The batches of one step, as `put` has them, or of several, for one call: what the train step takes."""
         ...
 
     def put_evaluation(self, batch: Batch) -> Any:
@@ -117,6 +122,12 @@ class Single:
     def put(self, batches: Sequence[Batch]) -> Any:
         return placed(batches[0], self.plan.experiment, self.plan.mesh, evaluated=False)
 
+    def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
+        if len(steps) == 1:
+            return self.put(steps[0])
+        names = tuple(batch_fields(self.plan.experiment))
+        return (meshes.put_batch(stacked([batch for (batch,) in steps]), names, meshes.split_steps(self.plan.mesh)),)
+
     def put_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
 
@@ -143,6 +154,7 @@ class Stacked:
         devices = jax.device_count() if len(plans) % jax.device_count() == 0 else 1
         mesh = jax.make_mesh((devices,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
         self.over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
+        self.over_steps = NamedSharding(mesh, PartitionSpec(None, "seed"))
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.abstract = abstract_state(self.plan.experiment, self.plan.mesh)
 
@@ -155,7 +167,13 @@ class Stacked:
 
         def compile_one(sized: Experiment) -> Compiled:
             batch = abstract_batch(sized, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
-            return compile_for(plan.experiment, jitted, state, frozen, self._stacked(batch))
+            compiled = compile_for(plan.experiment, jitted, state, frozen, self._stacked(batch))
+            if plan.experiment.steps_per_call == 1:
+                return compiled
+            out = (self.over_seeds, None)
+            many = jax.jit(several(step), donate_argnums=0, out_shardings=out)
+            batches = in_steps(self._stacked(batch), plan.experiment.steps_per_call, self.over_steps)
+            return either(compiled, compile_for(plan.experiment, many, state, frozen, batches))
 
         return within_memory(plan, lambda: for_each(plan.experiment, compile_one))
 
@@ -189,8 +207,12 @@ class Stacked:
         return jax.tree.map(lambda x: x[number], tree)
 
     def put(self, batches: Sequence[Batch]) -> Any:
-        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batch_fields(self.plan.experiment)}
-        return jax.device_put(stacked, self.over_seeds)
+        return jax.device_put(self._of_seeds(batches), self.over_seeds)
+
+    def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
+        if len(steps) == 1:
+            return self.put(steps[0])
+        return (jax.device_put(stacked([self._of_seeds(batches) for batches in steps]), self.over_steps),)
 
     def put_evaluation(self, batch: Batch) -> Any:
         names = (*batch_fields(self.plan.experiment), "valid")
@@ -205,6 +227,10 @@ class Stacked:
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
         return dataclasses.replace(state, plateau=jax.device_put(stacked, self.over_seeds))
+
+    def _of_seeds(self, batches: Sequence[Batch]) -> Batch:
+        """The fields of their batches, with the seeds in front."""
+        return {name: np.stack([batch[name] for batch in batches]) for name in batch_fields(self.plan.experiment)}
 
     def _shared(self, tree: Any) -> Any:
         """Shapes of what all nets read -> the same on the devices."""

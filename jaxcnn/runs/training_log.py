@@ -12,6 +12,8 @@ import numpy as np
 
 Metrics = dict[str, Any]
 """What a train step returns (train/step.py); of several nets, each array with the nets in front."""
+Scalar = jax.Array | tuple[jax.Array, int]
+"""Of a step; or those of several steps, and its row."""
 clock = time.perf_counter
 """Seconds by a clock that never goes back."""
 
@@ -124,7 +126,7 @@ class TrainingLog:
         self._stretches: list[Stretch] = []  # of this interval, before its last pause
         self._pending: tuple[dict[str, Any], Metrics, int, list[Stretch]] | None = None
         self._newest: Metrics | None = None
-        self._each: list[tuple[int, tuple[jax.Array, jax.Array]]] = []  # of the steps that were not looked at yet
+        self._each: list[tuple[int, tuple[Scalar, Scalar]]] = []  # of the steps that were not looked at yet
 
     def wait_for(self, batches: Any) -> Any:
         """The next batch, the time it took counted as waiting for data. Ends a pause."""
@@ -136,10 +138,17 @@ class TrainingLog:
         return batch
 
     def took(self, step: int, metrics: Metrics) -> None:
-        """One step, counted from 1, was dispatched."""
-        self._newest = metrics
-        self._each.append((step, (metrics["step_loss"], metrics["grad_norm"])))
-        self._steps += 1
+        """A step, counted from 1, was dispatched; or several in one call, it the last of them (several_steps.py)."""
+        self._newest = {name: value for name, value in metrics.items() if name != "each"}
+        each = metrics.get("each")
+        if each is None:
+            self._each.append((step, (metrics["step_loss"], metrics["grad_norm"])))
+            self._steps += 1
+            return
+        count = len(each["step_loss"])
+        for row in range(count):
+            self._each.append((step - count + 1 + row, ((each["step_loss"], row), (each["grad_norm"], row))))
+        self._steps += count
 
     def end(self, line: dict[str, Any]) -> None:
         """The interval ends at the newest step; its figures are written with the next `end` or `settle`."""
@@ -204,8 +213,11 @@ class TrainingLog:
                 self.diverged(number, Diverged(bad_step, found))
 
 
-def _each(scalar: jax.Array) -> np.ndarray:
+def _each(scalar: Scalar) -> np.ndarray:
     """A scalar of one net, or of each: [nets]."""
+    if isinstance(scalar, tuple):
+        several, row = scalar
+        return np.atleast_1d(jax.device_get(several)[row])  # JAX keeps what it has fetched
     return np.atleast_1d(jax.device_get(scalar))
 
 

@@ -22,7 +22,7 @@ from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name, metrics_of
-from jaxcnn.studies.study import EXACT, Arm, Study, folder, with_seed
+from jaxcnn.studies.study import EXACT, Arm, Probe, Study, folder, with_seed
 from jaxcnn.studies.tuning import check_tuning
 from jaxcnn.summary.summary import summarize
 from jaxcnn.tasks.classification import Classification
@@ -51,9 +51,25 @@ class Cell:
         """The run's state as status.json has it; "missing" where it has not begun."""
         return RunDirectory(self.path).state() or "missing"
 
+    def step(self) -> int:
+        """Up to where it was trained, as status.json has it; 0 where it has not begun."""
+        return RunDirectory(self.path).status().get("step", 0)
+
     def message(self) -> str:
         """Why it failed or diverged, "" elsewhere."""
         return RunDirectory(self.path).status().get("message", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What the figures of cells depend on: those of a study, of its trials, or of a sweep."""
+
+    metric: str
+    """The figure that is told of each."""
+    reach: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """As Study has them."""
+    probes: Sequence[Probe] = ()
+    diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def cells(study: Study, path: pathlib.Path) -> list[Cell]:
@@ -65,7 +81,7 @@ def cells(study: Study, path: pathlib.Path) -> list[Cell]:
     ]
 
 
-def cell_metrics(cell: Cell, study: Study) -> dict[str, float]:
+def cell_metrics(cell: Cell, study: Study | Measured) -> dict[str, float]:
     """The figures of a finished cell; of a diverged one, what `study.diverged` says; {} of any other."""
     state = cell.state()
     if state == "diverged":
@@ -101,7 +117,7 @@ def reach_name(figure: str, threshold: float) -> str:
     return f"epochs to {figure} {threshold:g}"
 
 
-def steps(cell: Cell, study: Study) -> dict[str, float]:
+def steps(cell: Cell, study: Study | Measured) -> dict[str, float]:
     """{figure: the distance between two values that it can take} of a cell, as far as its lines tell.
 
     That of a share of a split's images follows from its count, see judge.step_of.
@@ -193,7 +209,7 @@ def counts(arm: Arm) -> dict[str, float]:
     }
 
 
-def metric_names(arm: Arm, study: Study) -> list[str]:
+def metric_names(arm: Arm, study: Study | Measured) -> list[str]:
     """The figures that a finished cell of this arm will have.
 
     Raises:
@@ -214,12 +230,15 @@ def check_metrics(study: Study) -> None:
     will not have; or if they cannot be tuned as it says (tuning.check_tuning)."""
     arms = {name: metric_names(arm, study) for name, arm in study.arms.items()}
     for claim in study.claims:
-        for arm in (claim.higher, claim.lower, *(claim.beyond or ())):
-            _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
+        for side in (claim.higher, claim.lower, *(claim.beyond or ())):
+            for arm in study.groups.get(side, (side,)):
+                _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
     every = [name for found in arms.values() for name in found]
     _known("study.metric", study.metric, every)
     for figure in study.diverged:
         _known("study.diverged", figure, every)
+    for figure in study.deviation:
+        _known("study.deviation", figure, every)
     for arm in study.arms.values():
         if isinstance(arm, Experiment):
             splits = _with_averages(arm, arm.data.evaluation_splits)
@@ -249,7 +268,7 @@ def _declared(measures: Any) -> Sequence[str]:
         raise UserError(f"{kind} has no `metrics`: the names of what its measure() returns") from None
 
 
-def probe(cell: Cell, study: Study) -> None:
+def probe(cell: Cell, study: Study | Measured) -> None:
     """Measures what the study's probes ask of a finished run, unless that is done."""
     if is_probed(cell, study):
         return
@@ -266,7 +285,7 @@ def probed(cell: Cell) -> dict[str, float]:
     return _probes(cell).get("figures", {})
 
 
-def is_probed(cell: Cell, study: Study) -> bool:
+def is_probed(cell: Cell, study: Study | Measured) -> bool:
     """Whether all that the study's probes ask of this cell is measured; of a run that is not done nothing is asked."""
     if not study.probes or not isinstance(cell.arm, Experiment) or cell.state() != "done":
         return True

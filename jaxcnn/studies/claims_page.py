@@ -14,8 +14,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.interval_plot import interval_svg
+from jaxcnn.studies.judge import over_page
 from jaxcnn.studies.study import EXACT
+from jaxcnn.studies.table import subject
 from jaxcnn.studies.units import figure, is_percentage, scale, signed, unit
 from jaxcnn.text import plain
 
@@ -79,12 +82,11 @@ def studies(root: pathlib.Path) -> list[Told]:
     """All study files under `root`, in the order of the claims; those of the project's own come last."""
     folder = root / "experiments" / "ablations"
     texts = tomllib.loads((folder / "meanings.toml").read_text()) if (folder / "meanings.toml").exists() else {}
-    found = []
+    found, stored = [], stored_results(root)
     for file in sorted(folder.glob("*.py")):
         first = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
         label, _, title = first.partition(": ")
         number = re.fullmatch(r"C(\d+)", label)
-        stored = root / "docs" / "results" / "studies" / file.stem / "study.json"
         text = texts.get(file.stem, {})
         pairs = {
             claim: pair if isinstance(pair[0], list) else [pair] for claim, pair in text.get("published", {}).items()
@@ -94,12 +96,21 @@ def studies(root: pathlib.Path) -> list[Told]:
                 name=file.stem,
                 number=int(number[1]) if number else None,
                 title=title.rstrip("."),
-                results=json.loads(stored.read_text()) if stored.exists() else None,
+                results=stored.get(file.stem),
                 meaning=" ".join(text.get("meaning", "").split()),
                 published={claim: [round(one - other, 10) for one, other in each] for claim, each in pairs.items()},
             )
         )
     return sorted(found, key=lambda told: (told.number is None, told.number or 0, told.name))
+
+
+def stored_results(root: pathlib.Path) -> dict[str, Results]:
+    """{study: its study.json} of the study files under `root` that have stored results, with the verdicts of their
+    claims corrected over all of them: both pages show these."""
+    folder = root / "docs" / "results" / "studies"
+    names = sorted(file.stem for file in (root / "experiments" / "ablations").glob("*.py"))
+    files = {name: folder / name / "study.json" for name in names}
+    return over_page({name: json.loads(file.read_text()) for name, file in files.items() if file.exists()})
 
 
 def pictures(told: Sequence[Told]) -> dict[str, str]:
@@ -183,7 +194,8 @@ def verdict_line(claims: Sequence[Results]) -> str:
 
 def _why(claims: Sequence[Results]) -> str:
     """The reasons of inconclusive parts, each once: " (too few seeds)"."""
-    reasons = dict.fromkeys(claim["reason"].split(":")[0] for claim in claims if claim["verdict"] == "inconclusive")
+    open_claims = [claim for claim in claims if claim["verdict"] == "inconclusive"]
+    reasons = dict.fromkeys(re.sub(r" \(p = .*?\)", "", claim["reason"]).split(":")[0] for claim in open_claims)
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
@@ -198,9 +210,19 @@ def part(study: Told, claim: Results) -> Iterator[str]:
         beside += f" ({plain(claim['published'])})."
     elif claim["published"] not in ("", "-"):
         beside = f" Published: {plain(claim['published'])}."
-    yield f"{described(claim)}{_arms(study, claim)}.{beside}"
+    yield f"{described(claim)}{_arms(study, claim)}.{beside}{_could_be_seen(claim)}"
     if claim["now"]:
-        yield f"The study file has now: {plain(claim['now']['text'])}."
+        now = claim["now"]
+        yield f"The study file has now: {plain(now['text'])} ({plain(now['metric'])}: {plain(subject(now))})."
+
+
+def _could_be_seen(claim: Results) -> str:
+    """Of an inconclusive part with enough seeds: what size it would have taken."""
+    smallest = claim.get("smallest")
+    if claim["verdict"] != "inconclusive" or smallest is None:
+        return ""
+    size = signed(claim["metric"], smallest).lstrip("+")
+    return f" Four of five such studies would see a difference that is {size} beyond the line."
 
 
 def described(claim: Results) -> str:
@@ -214,6 +236,8 @@ def described(claim: Results) -> str:
     said = f"{bound}{signed(metric, difference['mean'])}"
     said = f"{said[:1].upper()}{said[1:]}"
     line = f"; claimed: more than {signed(metric, claim['margin'])}" if claim["margin"] else ""
+    if claim.get("within") is not None:
+        line = f"; claimed: nearer than {signed(metric, claim['within']).lstrip('+')}, to either side"
     if difference["low"] is None:
         return f"{said}, one seed: no interval{line}"
     seeds = claim["pairs"].removesuffix(" seeds").split(" of ")
@@ -232,7 +256,7 @@ def _arms(study: Told, claim: Results) -> str:
         return ""
     found = []
     for name in (claim["higher"], claim["lower"]):
-        arm = study.results["arms"].get(name)
+        arm = all_arms(study.results).get(name)
         if arm is None:
             return ""
         mean = arm["counts"].get(claim["metric"], (arm["figures"].get(claim["metric"]) or {}).get("mean"))

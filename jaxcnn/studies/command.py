@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -13,12 +13,13 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.files import expanded
 from jaxcnn.runs.events import SILENT, Events
-from jaxcnn.studies.cell import FINISHED, Cell, cells, check_metrics, counts
+from jaxcnn.studies.cell import FINISHED, Cell, Measured, cells, check_metrics, counts
+from jaxcnn.studies.foreseen import foreseen, foreseen_text
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import CellsEnded, Start, check, run_all, run_cells
-from jaxcnn.studies.scale import Scale, at_scale, scales_of
-from jaxcnn.studies.study import Study, prepared, shrunk
+from jaxcnn.studies.scale import at_scale, scales_of
+from jaxcnn.studies.study import Arm, Study, prepared, shrunk
 from jaxcnn.studies.table import rows
 from jaxcnn.studies.trials import Trial, trials, tuned
 from jaxcnn.studies.write import write_study
@@ -30,7 +31,7 @@ SMALL = 2_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Flags of a study file."""
+    """Flags of a study file, or of a sweep's."""
 
     quick: bool = False
     """The scale for two CPU cores, on real data."""
@@ -75,6 +76,19 @@ def parse_flags(
       UserError: a value is wrong, study() does not return a Study, a claim names a figure that nothing measures, or a
         run whose preparation is to be taken over is not there.
     """
+    chosen = read_flags(file, flags, doc)
+    study = made_at_scale(function, chosen, file)
+    if not isinstance(study, Study):
+        raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
+    if chosen.seeds is not None:
+        study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
+    check_metrics(study)
+    study = prepared(study)
+    return chosen, shrunk(study) if chosen.debug else study
+
+
+def read_flags(file: pathlib.Path, flags: Sequence[str], doc: str) -> Flags:
+    """Raises UserError if their values do not fit each other."""
     chosen = tyro.cli(
         Annotated[Flags, tyro.conf.arg(name="")],
         args=list(flags),
@@ -86,20 +100,20 @@ def parse_flags(
         raise UserError(f"--index is {chosen.index} and --of {chosen.of}: index counts from 0 to of - 1")
     if chosen.quick and chosen.medium:
         raise UserError("--quick and --medium are two scales; give one of them")
-    study = at_scale(function, _scale(chosen, function, file), file)
-    if not isinstance(study, Study):
-        raise UserError(f"{file}: study() returned {type(study).__name__} and not a Study")
-    if chosen.seeds is not None:
-        study = dataclasses.replace(study, seeds=tuple(range(chosen.seeds)))
-    check_metrics(study)
-    study = prepared(study)
-    return chosen, shrunk(study) if chosen.debug else study
+    return chosen
 
 
-def _scale(flags: Flags, function: Callable[..., Study], file: pathlib.Path) -> Scale:
-    """--debug shrinks the quick form, if there is one and no other is asked for."""
+def made_at_scale(function: Callable[..., Any], flags: Flags, file: pathlib.Path) -> Any:
+    """What study() or sweep() returns at the scale that the flags ask for; --debug shrinks the quick form, if there is
+    one and no other is asked for."""
     quick = flags.quick or (flags.debug and "quick" in scales_of(function, file))
-    return "medium" if flags.medium else "quick" if quick else "full"
+    return at_scale(function, "medium" if flags.medium else "quick" if quick else "full", file)
+
+
+def directory_of(flags: Flags, file: pathlib.Path) -> pathlib.Path:
+    """Where a study or a sweep keeps its runs."""
+    suffix = "_debug" if flags.debug else "_quick" if flags.quick else "_medium" if flags.medium else ""
+    return expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
 
 
 def run_study(
@@ -115,8 +129,7 @@ def run_study(
     Raises:
       UserError: a cell cannot be run as the study has it now; nothing has been run then.
     """
-    suffix = "_debug" if flags.debug else "_quick" if flags.quick else "_medium" if flags.medium else ""
-    path = expanded(pathlib.Path(flags.workdir or f"runs/{file.stem}{suffix}"))
+    path = directory_of(flags, file)
     found = trials(study, path)
     done = CellsEnded(True, (), ())
     if flags.report_only:
@@ -125,16 +138,21 @@ def run_study(
         pinned = pin(path, study, [*_cells_of(found), *cells(study, path)])
     else:
         _check(study, found, path, file, flags.accept_code)
-        _make(path)
+        make_directory(path)
         pinned = pin(path, study, [*_cells_of(found), *cells(study, path)])
         tuning = f", after {len(_cells_of(found))} runs that tune them" if found else ""
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds{tuning}")
-        how = Start(file, console, stop, pinned, _vmap_seeds(flags, study), flags.accept_code, events)
+        for row in foreseen(study, found, read_images=True):
+            print_plain(console, foreseen_text(row))
+        how = Start(file, console, stop, pinned, vmaps_seeds(flags, study.arms.values()), flags.accept_code, events)
         if not _finished(found):
             done = run_all(_judged_by_tuning(study, found), _cells_of(found), how, flags.index, flags.of)
             if not done.finished or done.failed:
                 return Ended(done.finished, done.failed, "no cell of the verdict is run before all have ended")
             _check(study, found, path, file, flags.accept_code)
+            for row in foreseen(study, found):
+                if row["from"] == "tuning":
+                    print_plain(console, foreseen_text(row))
         done = run_cells(tuned(study, found), cells(tuned(study, found), path)[flags.index :: flags.of], how)
     study = tuned(study, found) if _finished(found) else study
     everything = cells(study, path)
@@ -145,7 +163,7 @@ def run_study(
     if flags.of > 1 and not flags.report_only:
         message = f"share {flags.index} of {flags.of} is done{left}; --report-only makes the report when all are"
         return Ended(done.finished, failed, message)
-    results = write_study(study, everything, path, _command(flags, file), pinned, found)
+    results = write_study(study, everything, path, command_line(flags, file), pinned, found)
     show(results, console)
     return Ended(done.finished, failed, f"report: {path / 'study.html'}{left}")
 
@@ -168,11 +186,11 @@ def _check(study: Study, found: Sequence[Trial], path: pathlib.Path, file: pathl
         check([cell for cell in cells(study, path) if not (cell.path / "config.json").exists()], file, accept_code)
 
 
-def _judged_by_tuning(study: Study, found: Sequence[Trial]) -> Study:
-    """The study as its trials are run: without probes, and told by the figure that chooses."""
+def _judged_by_tuning(study: Study, found: Sequence[Trial]) -> Measured:
+    """The trials have no probes, and are told by the figure that chooses."""
     arm = _cells_of(found)[0].arm
     assert study.tuning is not None and isinstance(arm, Experiment)
-    return dataclasses.replace(study, probes=(), metric=study.tuning.metric_of(arm))
+    return Measured(study.tuning.metric_of(arm), study.reach)
 
 
 def show(results: Results, console: Console) -> None:
@@ -198,22 +216,24 @@ def _tuned_text(arm: Results) -> str:
     return f"{trial['text']} ({arm['metric']} {trial['score']:.4g}, best of {count}{edge})"
 
 
-def _vmap_seeds(flags: Flags, study: Study) -> bool:
+def vmaps_seeds(flags: Flags, arms: Iterable[Arm]) -> bool:
+    """Whether seeds are trained as one program; by default if the nets are too small for an accelerator."""
     if flags.vmap_seeds != "auto":
         return flags.vmap_seeds == "yes"
-    largest = max((counts(arm).get("parameters", 0) for arm in study.arms.values()), default=0)
+    largest = max((counts(arm).get("parameters", 0) for arm in arms), default=0)
     return jax.default_backend() != "cpu" and largest <= SMALL
 
 
-def _make(path: pathlib.Path) -> None:
+def make_directory(path: pathlib.Path) -> None:
+    """Raises UserError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}; choose another --workdir") from error
 
 
-def _command(flags: Flags, file: pathlib.Path) -> str:
-    """The command that makes this study, without machine paths."""
+def command_line(flags: Flags, file: pathlib.Path) -> str:
+    """The command that makes this study or sweep, without machine paths."""
     words = ["python -m jaxcnn.launch", _relative(file)]
     words += ["--quick"] * flags.quick + ["--medium"] * flags.medium + ["--debug"] * flags.debug
     words += [] if flags.seeds is None else [f"--seeds {flags.seeds}"]

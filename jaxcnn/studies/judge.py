@@ -8,38 +8,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
-from jaxcnn.studies.statistics import CONFIDENCE, FEWEST, Difference, paired, rounding, side
+from jaxcnn.studies.bootstrap import studentized
+from jaxcnn.studies.figures import Results, bound_of, by_seed, range_of, state_of, step_of
+from jaxcnn.studies.images import over_images
+from jaxcnn.studies.power import smallest_effect
+from jaxcnn.studies.significance import FEWEST, LEVEL, Evidence, Tails, exact_level, holm, tails, worst_evidence
+from jaxcnn.studies.statistics import SIGNS, Difference, paired, rounding
 from jaxcnn.studies.study import EXACT
-from jaxcnn.tasks.classification import Classification
 
-Results = dict[str, Any]
 Verdict = Literal["supported", "contradicted", "inconclusive"]
-SHARES = (*Classification().shares, "gap")
-"""Words in the names of figures that are shares of images, or differences of such."""
+DIGITS = 6
+"""Of p-values and bootstrap intervals that are stored: what is the same on every machine."""
 
 
 def judge_claims(claims: Sequence[Results], arms: Results, seeds: Sequence[int]) -> list[Results]:
-    """Each claim (see pinned.py) with "difference", "pairs", "missing", "bound", "step", "over_images", "verdict" and
-    "reason".
-    """
-    return [claim | judge_claim(claim, arms, seeds) for claim in claims]
+    """Each claim (see pinned.py) with what `judge_claim` finds, and a verdict that is corrected for all of them."""
+    return corrected([claim | judge_claim(claim, arms, seeds) for claim in claims])
 
 
 def judge_claim(claim: Results, arms: Results, seeds: Sequence[int]) -> Results:
-    """What a claim gets from the cells.
+    """What a claim gets from the cells, if it is the only one.
 
-    A pair of which a cell failed, diverged without a value in study.diverged, or was not run is missing: the seeds that
-    are left are no fair sample of seeds, and nothing is decided.
+    {"difference": its mean, bounds and values, "pairs", "missing": the cells without the figure, "bound": see
+    figures.bound_of, "step", "over_images", "bootstrap": [low, high] from FEWEST pairs on, "tests": {name: one-sided
+    p-value on the side of the mean}, "p": of both sides, 1 if it cannot be decided, None if it needs no test or has too
+    few seeds, "smallest": the smallest effect that could have been seen, "alone": {"verdict", "reason"}}, and as long
+    as `corrected` says nothing else, "p_holm" and the same "verdict" and "reason".
+
+    A pair of which a cell failed, diverged without a value in study.diverged, or was not run is missing: a claim is
+    decided only if it would be with every value that the figure can take.
     """
-    metric, margin = claim["metric"], claim["margin"]
+    metric, within = claim["metric"], claim.get("within")
     names = [claim["higher"], claim["lower"], *(claim["beyond"] or ())]
     gone = [name for name in names if name not in arms]
     if gone:
         found: Results = {"difference": None, "pairs": f"0 of {len(seeds)} seeds", "missing": [], "bound": ""}
-        reason = f"the study has no arm {gone[0]!r} any more"
-        return found | {"step": 0.0, "over_images": None, "verdict": "inconclusive", "reason": reason}
+        found |= {"step": 0.0, "over_images": None, "bootstrap": None, "tests": None, "p": None, "smallest": None}
+        return found | _verdict("inconclusive", f"the study has no arm {gone[0]!r} any more")
     by_arm = [by_seed(arms[name], metric, seeds) for name in names]
     step = max(step_of(arms[name], metric) for name in names)
     difference = paired(by_arm, step)
@@ -50,136 +56,195 @@ def judge_claim(claim: Results, arms: Results, seeds: Sequence[int]) -> Results:
         if seed not in values
     ]
     bound = bound_of([arms[name] for name in names], metric)
-    verdict, reason = decide(metric, margin, difference, step, len(names), missing, bound)
+    values = np.array(difference.values if difference else (), np.float64)
+    measured, several = metric not in EXACT, len(values) > 1
+    lowest, highest = possible(by_arm, seeds, range_of(metric))
+    p: float | None = None
+    if measured and len(seeds) >= FEWEST:
+        found_evidence = worst_evidence(lowest, highest, claim["margin"], step, len(names), within)
+        decided = allowed(found_evidence, bound, within, values)
+        p, direction = float(decided.p), int(decided.direction)
+    else:
+        direction = 0
+    deviation = float(np.std(values, ddof=1)) if several else math.nan
+    smallest = smallest_effect(len(values), deviation, step, len(names)) if measured and several else math.inf
     return {
         "difference": None if difference is None else clean(vars(difference)),
-        "pairs": f"{0 if difference is None else len(difference.values)} of {len(seeds)} seeds",
+        "pairs": f"{len(values)} of {len(seeds)} seeds",
         "missing": missing,
         "bound": bound,
         "step": step,
         "over_images": over_images(difference, [arms[name] for name in names], by_arm, metric),
-        "verdict": verdict,
-        "reason": reason,
-    }
+        "bootstrap": _bootstrap(values, step, len(names)) if measured and len(values) >= FEWEST else None,
+        "tests": _tests(values, claim["margin"], step, len(names), within) if measured and several else None,
+        "p": None if p is None else _rounded(p),
+        "smallest": _rounded(smallest) if math.isfinite(smallest) else None,
+    } | _verdict(*decide(claim, difference, direction, step, len(names), missing, bound, len(seeds)))
+
+
+def _verdict(verdict: Verdict, reason: str) -> Results:
+    said = {"verdict": verdict, "reason": reason}
+    return {"alone": said, "p_holm": None} | said
+
+
+def corrected(claims: Sequence[Results]) -> list[Results]:
+    """The claims of one page with verdicts that Holm's correction leaves: all of them together are wrong in at most
+    5% of such pages, and not each of them.
+
+    "p_holm" is the p-value to be compared with 5%, and a claim whose own is below and this is not becomes inconclusive.
+    Counted figures are not among them, since they cannot be wrong by chance, nor claims that too few seeds were planned
+    for, since they could not be decided. The claims of several studies can be corrected together: "alone" and "p"
+    are what counts.
+    """
+    family = [claim for claim in claims if claim["p"] is not None]
+    adjusted = dict(zip(map(id, family), holm([claim["p"] for claim in family]), strict=True))
+    found = []
+    for claim in claims:
+        p, own = adjusted.get(id(claim)), claim["alone"]
+        said = own
+        if p is not None and own["verdict"] != "inconclusive" and p > 2 * LEVEL:
+            reason = (
+                f"not beyond chance among {len(family)} claims: alone it would be {own['verdict']} "
+                f"(p = {claim['p']:.2g}; {p:.2g} with Holm's correction)"
+            )
+            said = {"verdict": "inconclusive", "reason": reason}
+        found.append(claim | said | {"p_holm": None if p is None else _rounded(p)})
+    return found
+
+
+def over_page(studies: Mapping[str, Results]) -> dict[str, Results]:
+    """Studies, as their study.json has them, with the verdicts of their claims corrected over the claims of all.
+
+    Each claim has "of_study" beside: its "verdict" and "p_holm" among the claims of its own study.
+    """
+    every = corrected([claim for results in studies.values() for claim in results["claims"]])
+    left, found = iter(every), {}
+    for name, results in studies.items():
+        claims = [
+            next(left) | {"of_study": {"verdict": claim["verdict"], "p_holm": claim["p_holm"]}}
+            for claim in results["claims"]
+        ]
+        found[name] = results | {"claims": claims}
+    return found
 
 
 def decide(
-    metric: str,
-    margin: float,
+    claim: Results,
     difference: Difference | None,
+    direction: int,
     step: float = 0.0,
     sides: int = 2,
     missing: Sequence[str] = (),
     bound: str = "",
+    planned: int | None = None,
 ) -> tuple[Verdict, str]:
     """The verdict on one claim, and the reason.
 
-    Supported if the whole interval lies above the margin and the sign test agrees, contradicted if below; inconclusive
-    with fewer than FEWEST pairs, with a missing pair, and if figures are capped so that the difference may be on the
-    other side. A counted figure needs neither interval nor seeds.
+    Args:
+      claim: for its metric, margin and "within".
+      difference: of the pairs that are there.
+      direction: what significance.Evidence says: 1, -1 or 0.
+      step: see `statistics.interval`, as for `sides`.
+      missing: cells without the figure.
+      bound: see figures.bound_of.
+      planned: seeds of the study; None: as many as there are pairs.
     """
+    margin, within = claim["margin"], claim.get("within")
     if difference is None:
         return "inconclusive", f"no pair has the figure: {missing[0]}" if missing else "no pair has the figure"
     values = np.array(difference.values)
-    reach = float(rounding(values, margin))
-    if metric in EXACT:
-        return ("supported" if difference.mean > margin + reach else "contradicted"), "counted"
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    limits = (margin,) if within is None else (-within, within)
+    reach = float(rounding(values, max(limits, key=abs)))
+    if claim["metric"] in EXACT:
+        holds = difference.mean > margin + reach if within is None else abs(difference.mean) < within - reach
+        return ("supported" if holds else "contradicted"), "counted"
+    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    planned = len(values) if planned is None else planned
+    if planned < FEWEST:
+        return "inconclusive", f"too few seeds: {planned}, and at least {FEWEST} decide"
+    if missing and not direction:
         return "inconclusive", f"a pair is missing: {missing[0]}{others}"
-    if len(values) < FEWEST:
-        return "inconclusive", f"too few seeds: {len(values)}, and at least {FEWEST} decide"
-    found = int(side(values, margin, step, sides))
-    if not found:
-        if difference.high - difference.low <= reach and abs(difference.mean - margin) > reach:
-            return "inconclusive", "all differences are equal, of a figure that is not rounded: no interval"
-        if difference.low <= margin + reach and difference.high >= margin - reach:
-            return "inconclusive", "the interval holds the margin"
-        where, count = "above", int((values > margin + reach).sum())
-        if difference.high < margin:
-            where, count = "below", int((values < margin - reach).sum())
-        return "inconclusive", f"only {count} of {len(values)} seeds lie {where} the margin: the sign test disagrees"
-    if bound and bound != ("at least" if found > 0 else "at most"):
+    if not direction:
+        return "inconclusive", undecided(values, difference, limits, step, sides, reach, bound)
+    whatever = ", whatever the missing pairs are" if missing else ""
+    if within is not None:
+        where = "between the margins" if direction > 0 else "beyond a margin"
+    else:
+        where = "above the margin" if direction > 0 else "below the margin"
+    return ("supported" if direction > 0 else "contradicted"), f"the interval and the seeds lie {where}{whatever}"
+
+
+def undecided(
+    values: np.ndarray,
+    difference: Difference,
+    limits: Sequence[float],
+    step: float,
+    sides: int,
+    reach: float,
+    bound: str,
+) -> str:
+    """Why whole pairs decide nothing."""
+    if difference.high - difference.low <= reach and all(abs(difference.mean - limit) > reach for limit in limits):
+        return "all differences are equal, of a figure that is not rounded: no interval"
+    held = [limit for limit in limits if difference.low <= limit + reach and difference.high >= limit - reach]
+    if held:
+        return "the interval holds the margin" if len(limits) == 1 else "the interval holds a margin"
+    found = [min((tails(sign * values, sign * limit, step, sides) for sign in (1, -1)), key=_flips) for limit in limits]
+    worst = max(map(_flips, found))
+    if bound and worst <= exact_level(len(values)):
         how = f"{bound} what is shown" if bound.startswith("at") else "unknown, with capped figures on both sides"
-        return "inconclusive", f"the difference is {how}"
-    where = "above" if found > 0 else "below"
-    return ("supported" if found > 0 else "contradicted"), f"the interval and the seeds lie {where} the margin"
+        return f"the difference is {how}"
+    return f"the sign-flip test disagrees with the interval (p = {worst:.2g} on one side)"
 
 
-def by_seed(arm: Results, metric: str, seeds: Sequence[int]) -> dict[int, float]:
-    """{seed: figure} of an arm; a counted figure is that of every seed."""
-    if metric in arm["counts"]:
-        return {seed: arm["counts"][metric] for seed in seeds}
-    found = {cell["seed"]: cell["figures"].get(metric) for cell in arm["cells"]}
-    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+def _flips(found: Tails) -> float:
+    return float(found.sign_flip)
 
 
-def state_of(arm: Results, seed: int) -> str:
-    """Why a cell lacks a figure."""
-    state = next((cell["state"] for cell in arm["cells"] if cell["seed"] == seed), "missing")
-    return "done, without the figure" if state == "done" else "not run" if state == "missing" else state
+def possible(
+    by_arm: Sequence[Mapping[int, float]], seeds: Sequence[int], range_: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest difference of every seed, [seeds] each: of a missing figure, any in its range."""
+    ends = []
+    for end in (0, 1):
+        takes = [range_[end] if sign > 0 else range_[1 - end] for sign in SIGNS]
+        pairs = [
+            sum(sign * values.get(seed, open_) for sign, values, open_ in zip(SIGNS, by_arm, takes, strict=False))
+            for seed in seeds
+        ]
+        ends.append(np.array(pairs, np.float64))
+    return ends[0], ends[1]
 
 
-def step_of(arm: Results, metric: str) -> float:
-    """The distance between two values that a figure of an arm can take, 0 if it is not rounded.
-
-    A share of n images moves in steps of 1/n. Cells note others, such as the distance of two logged lines, as "steps".
-    """
-    steps = [0.0]
-    for cell in arm["cells"]:
-        noted = cell.get("steps", {}).get(metric)
-        if noted is not None:
-            steps.append(noted)
-        elif is_share(metric):
-            counts = [value for name, value in cell["figures"].items() if name.endswith(" count") and value]
-            own = cell["figures"].get(f"{metric.rpartition(' ')[0]} count")
-            steps += [1 / (own or counts[0])] if own or counts else []
-    return max(steps)
+def allowed(found: Evidence, bound: str, within: float | None, values: np.ndarray) -> Evidence:
+    """The evidence without what capped figures leave open: "at least" what is shown can only be above a margin."""
+    if not bound:
+        return found
+    one = np.array(1.0)
+    up, down = bound == "at least", bound == "at most"
+    if within is None:
+        return Evidence(found.supported if up else one, found.contradicted if down else one)
+    beyond = (up and values.mean() > 0) or (down and values.mean() < 0)
+    return Evidence(one, found.contradicted if beyond else one)
 
 
-def is_share(metric: str) -> bool:
-    words = metric.split()
-    return any(word in SHARES for word in words) and "loss" not in words and not metric.startswith("epochs to ")
+def _tests(values: np.ndarray, margin: float, step: float, sides: int, within: float | None) -> dict[str, float]:
+    """The one-sided p-values of each test on the side of the mean; for nearness, of the worse of both margins."""
+    if within is None:
+        sign = 1.0 if values.mean() >= margin else -1.0
+        found = [tails(sign * values, sign * margin, step, sides)]
+    else:
+        found = [tails(sign * values, -within, step, sides) for sign in (1.0, -1.0)]
+    return {name: _rounded(max(float(getattr(each, name)) for each in found)) for name in ("t", "sign_flip", "sign")}
 
 
-def bound_of(arms: Sequence[Results], metric: str) -> str:
-    """What capped figures make of the difference: "at least" or "at most" what is shown, or "capped on both sides:"."""
-    raised = [arms[0], *arms[3:]]  # the difference grows with these; see statistics.paired
-    capped = {
-        more
-        for more, group in ((True, raised), (False, arms[1:3]))
-        for arm in group
-        if any(metric in cell.get("unreached", ()) for cell in arm["cells"])
-    }
-    return {0: "", 1: "at least" if True in capped else "at most", 2: "capped on both sides:"}[len(capped)]
+def _bootstrap(values: np.ndarray, step: float, sides: int) -> list[float] | None:
+    low, high = (float(end) for end in studentized(values, step, sides))
+    return [_rounded(low), _rounded(high)] if math.isfinite(low) and math.isfinite(high) else None
 
 
-def over_images(
-    difference: Difference | None, arms: Sequence[Results], by_arm: Sequence[Mapping[int, float]], metric: str
-) -> list[float] | None:
-    """Bounds over other seeds and other test images from the same source; None for a figure that is no share of images.
-
-    A conservative bound, since cells keep how many images are right and not which: of two nets with error rates e and f
-    at most e + f of the images have one right and the other wrong (at most all, and at most 2 - e - f), so that over
-    images their difference d has at most the variance (min(e + f, 2 - e - f, 1) - d^2) / n. Deviations of two pairs
-    add up at most. The half-width is the root of the sum of squares of the seeds' and the images'.
-    """
-    split, _, name = metric.rpartition(" ")
-    counts = [cell["figures"].get(f"{split} count") for arm in arms for cell in arm["cells"]]
-    counts = [count for count in counts if count]
-    if name not in Classification().shares or not counts or difference is None or math.isnan(difference.low):
-        return None
-    seeds = sorted(set.intersection(*map(set, by_arm)))
-
-    def deviation(one: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
-        p, q = (np.array([values[seed] for seed in seeds]) for values in (one, other))
-        differ = np.minimum(np.minimum(2 - p - q, p + q), 1)
-        return np.sqrt(np.maximum(differ - (p - q) ** 2, 0))
-
-    whole = sum(deviation(*by_arm[i : i + 2]) for i in range(0, len(by_arm), 2))
-    images = stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(np.mean(whole**2) / min(counts))
-    half = math.hypot((difference.high - difference.low) / 2, images)
-    return [difference.mean - half, difference.mean + half]
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def against_baseline(arm: Results, baseline: Results, metric: str, seeds: Sequence[int]) -> Results | None:

@@ -1,8 +1,10 @@
-"""Pinned: the claims of a study as they were before its first run, and what the study file has changed in them since.
+"""Pinned: a study as it was registered before its first run, and what the study file has changed in it since.
 
-The first start writes claims.json into the study's directory, with the date and a digest, and every cell gets a copy
-when it begins. From then on the verdicts are those of the pinned claims, in every start, share and --report-only; a
-claim that the file has in another form now, or that was not there, is shown as changed or added.
+Registered are its question, arms (a digest of each configuration), metric, claims with their margins, seeds, what a
+diverged run counts as, the grid that tunes the arms, and when it stops. The first start writes claims.json into the
+study's directory, with the date and a digest, and every cell gets a copy when it begins. From then on the verdicts are
+those of the pinned claims, in every start, share and --report-only; a claim that the file has in another form now, or
+that was not there, is shown as changed or added.
 """
 
 import contextlib
@@ -15,19 +17,23 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxcnn import files
+from jaxcnn import config, files
 from jaxcnn.errors import UserError
 from jaxcnn.studies.cell import Cell
-from jaxcnn.studies.study import Study
-from jaxcnn.studies.tuning import pinned_tuning
+from jaxcnn.studies.study import Arm, Study
+from jaxcnn.studies.tuning import Tuning, pinned_tuning
 
 NAME = "claims.json"
-JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin")
+JUDGED = ("text", "metric", "higher", "lower", "beyond", "margin", "within")
 """What a verdict depends on; what was published and what is different here may be told better later."""
 CHANGED, ADDED, DROPPED = "changed after the start", "added after the start", "dropped after the start"
 LATE = "not pinned before the runs"
 
 TOLD = {"seeds": "the seeds", "reach": "the thresholds to reach", "diverged": "the figures of a diverged run"}
+STOPPING = "every seed of every arm is run, whatever the ones before show"
+"""When a study is over: n is fixed, since looking after each seed and stopping at a verdict makes false ones."""
+LATER = ("tuning", "groups", "question", "metric", "arms", "stopping")
+"""What claims.json holds since it holds more than claims and figures; a file without keeps its digest."""
 
 Results = dict[str, Any]
 
@@ -42,6 +48,7 @@ def claims_of(study: Study) -> list[Results]:
             "lower": claim.lower,
             "beyond": list(claim.beyond) if claim.beyond else None,
             "margin": claim.margin,
+            "within": claim.within,
             "published": claim.published,
             "different": claim.different,
         }
@@ -50,21 +57,40 @@ def claims_of(study: Study) -> list[Results]:
 
 
 def settled(study: Study) -> Results:
-    """All that decides the verdicts of a study beside its runs."""
+    """All that decides the verdicts of a study beside its runs, and which runs these are."""
     return {
+        "question": study.question,
+        "metric": study.metric,
+        "arms": {name: arm_digest(arm, study.tuning) for name, arm in study.arms.items()},
+        "stopping": STOPPING,
         "claims": claims_of(study),
         "seeds": list(study.seeds),
         "reach": dict(study.reach),
         "diverged": dict(study.diverged),
         "tuning": pinned_tuning(study.tuning),
+        "groups": {name: list(arms) for name, arms in study.groups.items()},
     }
+
+
+def arm_digest(arm: Arm, tuning: Tuning | None = None) -> str:
+    """SHA-256 of an arm's configuration: without its seed, where its data lie, what is tuned, and values that are off,
+    so that a field which a later version adds changes nothing."""
+    encoded = config.encode(arm)
+    free = {"seed", *config.run_only_fields(encoded)}
+    tuned = tuple(f"{field}." for field in (tuning.axes if tuning else ()))
+    kept = {
+        field: value
+        for field, value in config.flatten(encoded).items()
+        if field not in free and not f"{field}.".startswith(tuned) and value not in (None, 0, "", [], {})
+    }
+    return hashlib.sha256(files.to_json(kept).encode()).hexdigest()
 
 
 def pin(path: pathlib.Path, study: Study, cells: Sequence[Cell]) -> Results:
     """The pinned claims of the study in `path`; they are pinned now if they are not.
 
-    {"date", "origin", "digest", "late", "claims", "seeds", "reach", "diverged", "tuning"}; "late" says that cells had
-    begun before. A study's file that is gone comes back from the cells' copies.
+    {"date", "origin", "digest", "late", and what `settled` gives}; "late" says that cells had begun before. A study's
+    file that is gone comes back from the cells' copies.
 
     Raises:
       UserError: the file cannot be read or written, or was changed by hand.
@@ -96,16 +122,20 @@ def read(file: pathlib.Path) -> Results:
 
 def digest(pinned: Mapping[str, Any]) -> str:
     """SHA-256 of what decides the verdicts."""
-    claims = [{name: claim[name] for name in JUDGED} for claim in pinned["claims"]]
+    # Claims without one, such as those of before there was any, keep their digest.
+    claims = [
+        {name: value for name, value in _judged(claim).items() if name != "within" or value is not None}
+        for claim in pinned["claims"]
+    ]
     parts = {"claims": claims} | {name: pinned[name] for name in ("seeds", "reach", "diverged")}
-    if pinned.get("tuning"):  # a study without one, or of before there were any, keeps its digest
-        parts["tuning"] = pinned["tuning"]
+    parts |= {name: pinned[name] for name in LATER if pinned.get(name)}
     return hashlib.sha256(files.to_json(parts).encode()).hexdigest()
 
 
 def keep_copy(cell: pathlib.Path, pinned: Results) -> None:
-    """Puts the pinned claims into a cell's directory, unless it has them. Raises UserError if it cannot be written."""
-    if (cell / NAME).exists():
+    """Puts the pinned claims into a cell's directory, unless it has them or nothing is claimed. Raises UserError if it
+    cannot be written."""
+    if not pinned or (cell / NAME).exists():
         return
     try:
         files.write_json(cell / NAME, pinned)
@@ -114,7 +144,7 @@ def keep_copy(cell: pathlib.Path, pinned: Results) -> None:
 
 
 def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ()) -> Results:
-    """What study.json says of the pinned claims: {"date", "origin", "digest", "late", "changes"}."""
+    """What study.json says of the pinned claims: {"date", "origin", "digest", "late", "stopping", "changes"}."""
     now = study if isinstance(study, dict) else settled(study)
     changes = [
         f"{what} were {_said(pinned[name])} at the start and are {_said(now[name])}"
@@ -123,10 +153,36 @@ def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ())
     ]
     if "tuning" in now and now["tuning"] != pinned.get("tuning"):
         changes.append("the tuning was another one at the start")
+    if "groups" in now and now["groups"] != pinned.get("groups", {}):
+        changes.append("the groups of arms were others at the start")
+    changes += [
+        f"the {name} was {pinned[name]!r} at the start and is {now[name]!r}"
+        for name in ("question", "metric")
+        if name in now and pinned.get(name, now[name]) != now[name]
+    ]
+    changes += _changed_arms(pinned.get("arms", {}), now.get("arms", {}))
     others = [cell.name for cell in cells if _other(cell, pinned)]
     if others:
         changes.append(f"these cells were run under other claims: {', '.join(others)}")
-    return {name: pinned[name] for name in ("date", "origin", "digest", "late")} | {"changes": changes}
+    about = {name: pinned[name] for name in ("date", "origin", "digest", "late")}
+    return about | {"stopping": pinned.get("stopping"), "changes": changes}
+
+
+def same_registration(pinned: Results, study: Study) -> bool:
+    """Whether the study file says what was pinned, as far as that tells; of its arms only their names and order, since
+    their configurations are those of another version of this package in time."""
+    now = {name: value for name, value in settled(study).items() if name in pinned}
+    if "arms" in now and list(now["arms"]) == list(pinned["arms"]):
+        now["arms"] = pinned["arms"]
+    return digest(now) == pinned["digest"]
+
+
+def _changed_arms(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    if not old or not new:
+        return []
+    changes = [f"the arm {name!r} had another configuration" for name in new if old.get(name, new[name]) != new[name]]
+    changes += [f"the arm {name!r} was not there at the start" for name in new if name not in old]
+    return changes + [f"the arm {name!r} of the start is gone" for name in old if name not in new]
 
 
 def matched(pinned: Results, present: Sequence[Results]) -> list[Results]:
@@ -157,7 +213,7 @@ def matched(pinned: Results, present: Sequence[Results]) -> list[Results]:
 
 
 def _judged(claim: Results) -> Results:
-    return {name: claim[name] for name in JUDGED}
+    return {name: claim.get(name) for name in JUDGED}
 
 
 def _told(claim: Results) -> Results:
@@ -168,7 +224,7 @@ def _alike(one: Results, other: Results) -> int:
     """In how many fields two claims agree; 0 if neither the text nor the two arms are the same."""
     if one["text"] != other["text"] and {one["higher"], one["lower"]} != {other["higher"], other["lower"]}:
         return 0
-    return sum(one[name] == other[name] for name in JUDGED)
+    return sum(one[name] == other[name] for name in JUDGED if name != "within")
 
 
 def _said(value: Any) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -20,7 +21,7 @@ from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import InUse, start_run
 from jaxcnn.runs.teacher import check_teacher
-from jaxcnn.studies.cell import FINISHED, Cell, cell_metrics, probe
+from jaxcnn.studies.cell import FINISHED, Cell, Measured, cell_metrics, probe
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import keep_copy
 from jaxcnn.studies.study import Study
@@ -41,6 +42,37 @@ class Start:
     (runs/stepper.py: Stacked)."""
     accept_code: bool = False
     events: Events = SILENT
+    until: int | None = None
+    """The step behind which a run is stopped, saved, to go on later; None: it is trained to its end."""
+
+    def over(self, cell: Cell) -> bool:
+        """Whether there is nothing to run of this cell. One that stands at the very step may lack its evaluation."""
+        return cell.state() in FINISHED or (self.until is not None and cell.step() > self.until)
+
+    def paced(self) -> "Start":
+        """With a `stop` of one run's own, which is also told once the run has trained `until` steps."""
+        if self.until is None:
+            return self
+        watch = _Watch(self.events)
+        until, stop = self.until, self.stop
+        return dataclasses.replace(self, events=watch, stop=lambda: watch.step >= until or stop())
+
+
+class _Watch(Events):
+    """Hands on what it is told, and knows the step. A step is read after what is due at it is evaluated and saved."""
+
+    def __init__(self, events: Events):
+        self.events, self.step = events, 0
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        return self.events.phase(name)
+
+    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
+        self.step = step
+        self.events.read(run, step, examples)
+
+    def saved(self, wait: Callable[[], None]) -> None:
+        self.events.saved(wait)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +114,7 @@ def check(cells: Sequence[Cell], file: pathlib.Path, accept_code: bool = False) 
                 raise UserError(f"arm {cell.arm_name!r}: {error}") from error
 
 
-def run_cells(study: Study, cells: Sequence[Cell], how: Start) -> CellsEnded:
+def run_cells(study: Study | Measured, cells: Sequence[Cell], how: Start) -> CellsEnded:
     """Runs these cells of a study that are not finished, with a copy of the pinned claims in each.
 
     A cell that fails is said, and the next one is run; its directory keeps its state and message. One that another
@@ -96,14 +128,14 @@ def run_cells(study: Study, cells: Sequence[Cell], how: Start) -> CellsEnded:
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
             previous = cell.arm_name
-            of_arm = [each for each in cells if each.arm_name == cell.arm_name and each.state() not in FINISHED]
+            of_arm = [each for each in cells if each.arm_name == cell.arm_name and not how.over(each)]
             if how.vmap_seeds and of_arm and fits(of_arm) and not _run_vmapped(of_arm, how):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
-        began = cell.state() in FINISHED
+        began = how.over(cell)
         start = time.perf_counter()
         try:
             state = cell.state() if began else _run(cell, how)
-            if state == "preempted":
+            if state == "preempted" and not how.over(cell):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
             if state == "done":
                 probe(cell, study)
@@ -121,7 +153,8 @@ def run_cells(study: Study, cells: Sequence[Cell], how: Start) -> CellsEnded:
             print_plain(how.console, f"{label}: failed: {text}")
             continue
         value = cell_metrics(cell, study).get(study.metric)
-        what = state if value is None else f"{study.metric} {value:.4g}"
+        told = f"stopped for now at step {cell.step():,}" if state == "preempted" else state
+        what = told if value is None else f"{study.metric} {value:.4g}"
         print_plain(
             how.console, f"{label}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
         )
@@ -132,7 +165,7 @@ WAIT = 5.0
 """Seconds between two looks at cells that other processes run."""
 
 
-def run_all(study: Study, cells: Sequence[Cell], how: Start, index: int = 0, of: int = 1) -> CellsEnded:
+def run_all(study: Study | Measured, cells: Sequence[Cell], how: Start, index: int = 0, of: int = 1) -> CellsEnded:
     """Runs a share of the cells, and returns when all of them have ended: what comes next needs all.
 
     What other shares have not done by then is run as well; what they are running is waited for, and taken over if they
@@ -141,7 +174,7 @@ def run_all(study: Study, cells: Sequence[Cell], how: Start, index: int = 0, of:
     done = run_cells(study, cells[index::of], how)
     failed, told = done.failed, False
     while done.finished:
-        left = [cell for cell in cells if cell.state() not in FINISHED and cell.name not in failed]
+        left = [cell for cell in cells if not how.over(cell) and cell.name not in failed]
         if not left:
             break
         if {cell.name for cell in left} <= {*done.elsewhere}:
@@ -161,7 +194,7 @@ def fits(cells: Sequence[Cell]) -> bool:
 
 def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
     """False if `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
-    start = time.perf_counter()
+    start, how = time.perf_counter(), how.paced()
     try:
         with contextlib.ExitStack() as held:
             plans = [make_plan(cell.arm) for cell in cells if isinstance(cell.arm, Experiment)]  # all, see `fits`
@@ -181,7 +214,7 @@ def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         print_plain(how.console, f"{cells[0].arm_name}: the seeds cannot be vmapped ({text}); one by one")
         return True
-    if any(outcome.state == "preempted" for outcome in outcomes):
+    if any(outcome.state == "preempted" for outcome in outcomes) and not all(map(how.over, cells)):
         return False
     print_plain(
         how.console, f"{cells[0].arm_name}: {len(cells)} seeds as one program ({time.perf_counter() - start:.1f} s)"
@@ -191,6 +224,7 @@ def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
 
 def _run(cell: Cell, how: Start) -> str:
     """Runs or goes on with one cell; returns its state."""
+    how = how.paced()
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
         plan = make_plan(cell.arm)

@@ -1,20 +1,13 @@
-"""Statistics of few seeds: mean and deviation, the interval of a paired difference, and which side of a margin it is.
+"""Statistics of few seeds: mean and deviation, and the interval of a paired difference.
 
-Two methods must agree before a claim is decided, because each fails where the other holds:
+The 95% interval of the mean difference is Student's t's, which assumes roughly normal differences. Its deviation is at
+least that of the rounding of the figures: an accuracy over n images is a multiple of 1/n, as if the value behind it had
+been rounded, and what rounding to steps of r hides has the variance r^2/12 (Sheppard 1898; uniform in half a step to
+both sides). Figures are rounded on their own, so that a difference of two has 2 r^2/12, and a difference of differences
+4 r^2/12. Equal differences then have an interval that is not a point.
 
-- the 95% interval of the mean difference by Student's t, which assumes roughly normal differences. Its deviation is at
-  least that of the rounding of the figures: an accuracy over n images is a multiple of 1/n, as if the value behind it
-  had been rounded, and what rounding to steps of r hides has the variance r^2/12 (Sheppard 1898; uniform in half a step
-  to both sides). Figures are rounded on their own, so that a difference of two has 2 r^2/12, and a difference of
-  differences 4 r^2/12. Equal differences then have an interval that is not a point.
-- the exact sign test at LEVEL on one side, which assumes nothing but independent seeds: among n seeds k or more lie on
-  one side of the margin by chance with the probability P(binomial(n, 1/2) >= k). It is what five seeds can attain: 5 of
-  5 have 1/32 = 0.031; on both sides at once, 2/32, nothing could be decided with five. Differences at the margin count
-  for neither side.
-
-With fewer than FEWEST pairs nothing is decided, and nothing by equal differences of a figure that is not rounded: they
-tell nothing of other seeds. How often the two are wrong together is measured in
-tests/studies/test_statistics.py and stated in docs/studies_table.md.
+bootstrap.py has an interval that assumes less, significance.py the tests that decide, power.py what they can see. How
+often intervals and verdicts are wrong is stored in docs/results/verdict_error_rates.json.
 """
 
 import dataclasses
@@ -25,10 +18,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-FEWEST = 5
-"""Pairs that a verdict on a measured figure needs."""
-LEVEL = 0.05
-"""Of the sign test, on one side."""
+SIGNS = (1, -1, -1, 1)
+"""Of the sides of a difference: the first minus the second, minus the third plus the fourth if there are four."""
 ROUNDING = 1e-9
 """Of the figures' size: what float arithmetic may add to a difference, as 0.89 - 0.9 < -0.01 shows."""
 
@@ -69,8 +60,7 @@ def paired(sides: Sequence[Mapping[int, float]], step: float = 0.0) -> Differenc
       step: of the figures, see `interval`.
     """
     seeds = sorted(set.intersection(*(set(side) for side in sides)))
-    signs = (1, -1, -1, 1)[: len(sides)]
-    differences = [sum(sign * side[seed] for sign, side in zip(signs, sides, strict=True)) for seed in seeds]
+    differences = [sum(sign * side[seed] for sign, side in zip(SIGNS, sides, strict=False)) for seed in seeds]
     return interval(differences, step, len(sides))
 
 
@@ -95,40 +85,19 @@ def bounds(differences: np.ndarray, step: float = 0.0, sides: int = 2) -> tuple[
     n, mean = differences.shape[-1], differences.mean(-1)
     if n == 1:
         return mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan)
-    variance = np.maximum(differences.var(-1, ddof=1), sides * step**2 / 12)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(variance / n)
+    deviation = np.maximum(differences.std(-1, ddof=1), floor_of(step, sides))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * deviation / np.sqrt(n)
     return mean, mean - half, mean + half
 
 
-def side(differences: np.ndarray, margin: float, step: float = 0.0, sides: int = 2) -> np.ndarray:
-    """On which side of the margin both methods put the differences: 1 above, -1 below, 0 undecided.
-
-    Args:
-      differences: [..., n], many samples at once.
-      margin: in the figure's unit.
-      step: as for `interval`, as is `sides`.
-
-    Returns:
-      int [...].
-    """
-    n = differences.shape[-1]
-    if n < FEWEST:
-        return np.zeros(differences.shape[:-1], np.int64)
-    _, low, high = bounds(differences, step, sides)
-    reach = rounding(differences, margin)
-    above = (low > margin + reach) & (chance((differences > margin + reach[..., None]).sum(-1), n) <= LEVEL)
-    below = (high < margin - reach) & (chance((differences < margin - reach[..., None]).sum(-1), n) <= LEVEL)
-    return (above.astype(np.int64) - below) * (high - low > reach)
+def floor_of(step: float, sides: int = 2) -> float:
+    """The deviation that rounding to multiples of `step` hides in a difference of so many figures."""
+    return math.sqrt(sides * step**2 / 12)
 
 
 def rounding(differences: np.ndarray, margin: float) -> np.ndarray:
     """How near to the margin a difference of [..., n] is at it: [...]."""
     return ROUNDING * np.maximum(np.abs(differences).max(-1), abs(margin))
-
-
-def chance(count: np.ndarray, n: int) -> np.ndarray:
-    """The probability that of n fair coins `count` or more fall on one side."""
-    return stats.binom.sf(count - 1, n, 0.5)
 
 
 def share_interval(right: int, count: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -51,10 +52,16 @@ Arm = Experiment | Untrained
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """`higher`'s figure exceeds `lower`'s by more than `margin`.
+    """`higher`'s figure exceeds `lower`'s by more than `margin`; or with `within`, the two are nearer than that.
 
-    The differences are paired, seed by seed. A claim that something costs little has a negative margin: "at most 0.01
-    lower" is margin=-0.01.
+    The differences are paired, seed by seed. A claim that something costs little (non-inferiority) has a negative
+    margin: "at most 0.01 lower" is margin=-0.01. One that it makes no difference (equivalence) has `within`, and is
+    decided by two one-sided tests (significance.py).
+
+    Examples:
+      Claim("dropout helps", "dropout", "none")
+      Claim("the head costs at most a point", "gap", "fc", margin=-0.01)
+      Claim("both heads are alike to a point", "gap", "fc", within=0.01)
     """
 
     text: str
@@ -66,6 +73,8 @@ class Claim:
     """A figure (see cell.py for their names); None: the study's metric."""
     margin: float = 0.0
     """In the figure's own unit."""
+    within: float | None = None
+    """In the figure's own unit: the claim is then that the difference is smaller, whichever is higher."""
     beyond: tuple[str, str] | None = None
     """Two arms whose difference, first minus second, is taken off: the claim is then about a difference of
     differences, such as "the gap is wider in a deep net"."""
@@ -73,6 +82,14 @@ class Claim:
     """What the source measured."""
     different: str = ""
     """How its setting differs from this one."""
+
+    def __post_init__(self):
+        if not math.isfinite(self.margin):
+            raise UserError(f"the claim {self.text!r} has the margin {self.margin}; it must be finite")
+        if self.within is not None and not 0 < self.within < math.inf:
+            raise UserError(f"the claim {self.text!r} has within {self.within}; it must be above 0, and finite")
+        if self.within is not None and self.margin:
+            raise UserError(f"the claim {self.text!r} has a margin and within; it can have one of them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +110,16 @@ class Study:
     diverged: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """{"test loss": 2.3}: what a diverged run counts as, such as chance; without it, such a run has no figure, and
     a claim that needs it is inconclusive."""
+    deviation: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """{"test accuracy": 0.01}: by how much paired differences are expected to deviate between seeds, such as in other
+    runs: the start says what effect can be seen then (foreseen.py). It decides nothing."""
     note: str = ""
     """What a reader must know of the scale, for the page."""
     tuning: Tuning | None = None
     """What every arm that trains is tuned by before the verdict's cells are run; None: the arms are as they are."""
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """{name: arms}: a claim may name a group for an arm, and is then about the mean of their figures, seed by seed.
+    `groups.factorial` makes those of main effects and interactions."""
     matched: Matched = ""
     """What is equal between the arms that train, which is checked: "epochs", "steps", or "compute", the multiply-adds
     of the whole training within a tenth; "": not stated."""
@@ -106,15 +129,28 @@ class Study:
             raise UserError("a study compares at least two arms")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"study.seeds are {self.seeds}: there must be one at least, and none twice")
+        for figure, value in self.deviation.items():
+            if not 0 < value < math.inf:
+                raise UserError(f"study.deviation[{figure!r}] is {value}; it must be above 0, and finite")
         folders = [folder(name) for name in self.arms]
         if len(set(folders)) != len(folders):
             raise UserError(f"two arms have the same folder: {', '.join(folders)}")
+        for group, arms in self.groups.items():
+            if group in self.arms or not arms or len(set(arms)) != len(arms):
+                raise UserError(f"the group {group!r} needs a name of its own and at least one arm, each once")
+            for name in arms:
+                _known(f"the group {group!r} names no arm", name, self.arms)
+        named = {**self.arms, **self.groups}
         for claim in self.claims:
             for name in (claim.higher, claim.lower, *(claim.beyond or ())):
-                if name not in self.arms:
-                    hint = did_you_mean(name, self.arms) or "; there is " + ", ".join(self.arms)
-                    raise UserError(f"the claim {claim.text!r} names no arm {name!r}{hint}")
+                _known(f"the claim {claim.text!r} names no arm", name, named)
         check_matched(self.matched, self.arms)
+
+
+def _known(what: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or "; there is " + ", ".join(known)
+        raise UserError(f"{what} {name!r}{hint}")
 
 
 def folder(arm: str) -> str:
@@ -160,6 +196,7 @@ def shrunk(study: Study) -> Study:
         seeds=study.seeds[:2],
         metric=renamed(study.metric),
         diverged={renamed(figure): value for figure, value in study.diverged.items()},
+        deviation={renamed(figure): value for figure, value in study.deviation.items()},
         tuning=_one_point(study),
         matched="",
     )

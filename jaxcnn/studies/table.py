@@ -11,6 +11,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import Cell, cell_metrics, counts, reach_name, reaches, steps
 from jaxcnn.studies.details import details
+from jaxcnn.studies.groups import grouped
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
 from jaxcnn.studies.statistics import spread
@@ -23,6 +24,11 @@ FIXED = (
     "bound from the accuracies and the number of images, since a cell does not keep which images are right; for other "
     "figures there is none."
 )
+CORRECTED = (
+    "p is of both sides, alone and with Holm's correction over the measured claims of this study, and a verdict needs "
+    "the corrected one to be at most 0.05; the smallest effect beyond the margin that is decided in 80% of such "
+    "studies is that of a claim alone."
+)
 
 
 def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
@@ -30,7 +36,8 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
 
     {"question", "note", "metric", "seeds", "arms": {name: {"folder", "counts", "figures": {figure: {"mean",
     "deviation", "n"}}, "versus_baseline", "changed", "cells": [{"seed", "path", "state", "message", "figures",
-    "unreached", "steps"}]}}, "claims": as pinned.matched and judge.judge_claims give them, "pinned", "environment"};
+    "unreached", "steps"}]}}, "groups": as groups.grouped gives them, only of a study that has some, "claims": as
+    pinned.matched and judge.judge_claims give them, "pinned", "environment"};
     NaN is null.
     """
     # What was settled before the first run; what the file has added since is measured beside it.
@@ -72,6 +79,8 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
         "diverged": dict(both.diverged),
         "arms": arms,
     }
+    groups = pinned.get("groups") or study.groups
+    results |= {"groups": grouped(groups, arms)} if groups else {}
     claims = matched(pinned, claims_of(study))
     return judged(results, claims) | {
         "pinned": summary(pinned, study, cells),
@@ -88,7 +97,7 @@ def judged(results: Results, claims: Sequence[Results]) -> Results:
         | {"versus_baseline": None if arm is baseline else against_baseline(arm, baseline, results["metric"], seeds)}
         for name, arm in arms.items()
     }
-    return results | {"arms": arms, "claims": judge_claims(claims, arms, seeds)}
+    return results | {"arms": arms, "claims": judge_claims(claims, arms | results.get("groups", {}), seeds)}
 
 
 def _by_seed(cells: Sequence[Cell], measured: Mapping[Cell, dict[str, float]], figure: str) -> dict[int, float]:
@@ -182,22 +191,28 @@ def markdown(results: Results) -> str:
     lines += [markdown_row(row.values()) for row in table]
     seeds = ", ".join(map(str, results["seeds"]))
     lines += ["", f"Mean ± standard deviation over seeds {seeds}; differences are paired, with 95% intervals.", FIXED]
-    lines += [*pinned_lines(results), ""]
+    lines += [CORRECTED, *pinned_lines(results), ""]
     columns = (
         "claim",
         "figure",
         "difference, 95% interval over seeds",
+        "by bootstrap",
         "over seeds and images",
+        "p",
+        "smallest effect seen",
         "verdict",
         "published",
     )
-    lines += [markdown_row([*columns, "different here"]), "|" + "---|" * 7]
+    lines += [markdown_row([*columns, "different here"]), "|" + "---|" * 10]
     for claim in results["claims"]:
         cells = [
             claimed(claim),
             f"{claim['metric']}: {subject(claim)}",
             measured(claim),
+            bootstrapped(claim),
             over_images(claim),
+            probabilities(claim),
+            smallest(claim),
             verdict(claim),
             claim["published"] or "-",
             claim["different"] or "-",
@@ -235,11 +250,12 @@ def pinned_lines(results: Results) -> list[str]:
 
 
 def subject(claim: Results) -> str:
-    """What is compared with what: "gap - fc > -0.01"."""
+    """What is compared with what: "gap - fc > -0.01", or "|gap - fc| < 0.01"."""
     text = f"{claim['higher']} - {claim['lower']}"
     if claim["beyond"]:
         text = f"({text}) - ({claim['beyond'][0]} - {claim['beyond'][1]})"
-    return f"{text} > {claim['margin']:g}"
+    within = claim.get("within")
+    return f"{text} > {claim['margin']:g}" if within is None else f"|{text}| < {within:g}"
 
 
 def measured(claim: Results) -> str:
@@ -258,6 +274,25 @@ def measured(claim: Results) -> str:
 def over_images(claim: Results) -> str:
     """The wider interval, "-" if there is none."""
     return _bounds(*claim["over_images"]) if claim["over_images"] else "-"
+
+
+def probabilities(claim: Results) -> str:
+    """The p-values of a claim: alone, among those of its study, and on a page of all studies among all: "0.004, with
+    Holm's correction 0.016"; "-" if it has none."""
+    if claim["p"] is None:
+        return "-"
+    among = [claim["of_study"]["p_holm"]] if "of_study" in claim else []
+    return f"{claim['p']:.2g} alone, {' and '.join(f'{p:.2g}' for p in [*among, claim['p_holm']])} corrected"
+
+
+def smallest(claim: Results) -> str:
+    """The smallest effect beyond the margin that the study could see."""
+    return "-" if claim["smallest"] is None else f"{claim['smallest']:.2g}"
+
+
+def bootstrapped(claim: Results) -> str:
+    """The interval by bootstrap, "-" if there is none."""
+    return _bounds(*claim["bootstrap"]) if claim["bootstrap"] else "-"
 
 
 def comma_separated(results: Results) -> str:

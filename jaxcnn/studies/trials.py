@@ -13,7 +13,7 @@ from typing import Any
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.studies.axes import Point, at_edge, encoded, encoded_axes, point_folder, point_text, with_values
-from jaxcnn.studies.cell import FINISHED, Cell, cell_metrics
+from jaxcnn.studies.cell import FINISHED, Cell, Measured, cell_metrics
 from jaxcnn.studies.study import Study, folder, with_seed
 from jaxcnn.tasks.task import Direction
 
@@ -42,15 +42,15 @@ def trials(study: Study, path: pathlib.Path) -> list[Trial]:
     if tuning is None:
         return []
     return [
-        trial_of(name, arm, point, tuning.seeds, path / "tuning" / folder(name))
+        trial_of(name, with_values(untested(arm), point), point, tuning.seeds, path / "tuning" / folder(name))
         for name, arm in study.arms.items()
         if isinstance(arm, Experiment)
         for point in tuning.points_of(name)
     ]
 
 
-def trial_of(name: str, arm: Experiment, point: Point, seeds: Sequence[int], path: pathlib.Path) -> Trial:
-    made = with_values(untested(arm), point)
+def trial_of(name: str, made: Experiment, point: Point, seeds: Sequence[int], path: pathlib.Path) -> Trial:
+    """The trial of a point in `path`; `made` has its values."""
     label = ", ".join(filter(None, (name, point_text(point))))
     cells = [Cell(label, with_seed(made, seed), seed, path / point_folder(point) / f"seed{seed}") for seed in seeds]
     return Trial(name, point, tuple(cells))
@@ -61,7 +61,7 @@ def untested(arm: Experiment) -> Experiment:
     return dataclasses.replace(arm, data=dataclasses.replace(arm.data, test_splits=()))
 
 
-def score(trial: Trial, study: Study, metric: str) -> float | None:
+def score(trial: Trial, study: Study | Measured, metric: str) -> float | None:
     """The mean over its seeds of what is compared; None if one is unfinished, diverged or lacks the figure."""
     values = [cell_metrics(cell, study).get(metric) if cell.state() == "done" else None for cell in trial.cells]
     known = [value for value in values if value is not None and math.isfinite(value)]
@@ -91,6 +91,11 @@ def tuned(study: Study, found: Sequence[Trial]) -> Study:
         assert isinstance(arm, Experiment)
         arms[name] = with_values(arm, own[number].point)
     return dataclasses.replace(study, arms=arms)
+
+
+def chosen_trials(study: Study, found: Sequence[Trial]) -> dict[str, Trial]:
+    """{arm: the trial that is chosen} of the arms that are tuned."""
+    return {name: own[number] for name, (own, number) in _chosen(study, found).items()}
 
 
 def _chosen(study: Study, found: Sequence[Trial]) -> dict[str, tuple[list[Trial], int]]:

@@ -5,7 +5,7 @@ on. Nothing of it touches a test image, and no seed of it is one of the verdict'
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.data.splits import may_share
@@ -61,12 +61,21 @@ class Tuning:
 
     def metric_of(self, arm: Experiment) -> str:
         """The figure by which this arm is tuned."""
-        return self.metric or f"{line_name({'split': arm.data.evaluation_splits[0]})} {score_of(arm.task)}"
+        return metric_of(arm, self.metric)
 
     def direction_of(self, arm: Experiment) -> Direction:
-        """Of that figure; epochs to a threshold are the better the fewer they are."""
-        metric = self.metric_of(arm)
-        return "lower" if metric.startswith("epochs to ") else arm.task.directions[metric.rpartition(" ")[2]]
+        return direction_of(arm, self.metric_of(arm))
+
+
+def metric_of(arm: Experiment, metric: str | None) -> str:
+    """The figure by which something is chosen: the one that is asked for, else the score on the first evaluation split,
+    of which there must be one."""
+    return metric or f"{line_name({'split': arm.data.evaluation_splits[0]})} {score_of(arm.task)}"
+
+
+def direction_of(arm: Experiment, metric: str) -> Direction:
+    """Of a figure; epochs to a threshold are the better the fewer they are."""
+    return "lower" if metric.startswith("epochs to ") else arm.task.directions[metric.rpartition(" ")[2]]
 
 
 def pinned_tuning(tuning: Tuning | None) -> dict[str, Any] | None:
@@ -103,35 +112,44 @@ def check_tuning(study: "Study", figures: Mapping[str, list[str]]) -> None:
             raise UserError(f"tuning.own: no arm {name!r} that trains{hint}")
     for name, arm in trained.items():
         check_fields(tuning.axes_of(name), arm, f"tuning of {name!r}")
-        _check_splits(tuning, name, arm)
-        _check_metric(tuning, name, arm, figures[name])
+        check_splits(f"tuning: arm {name!r}", tuning.metric, arm)
+        check_metric(f"tuning of arm {name!r}: metric", tuning.metric, arm, figures[name])
 
 
-def _check_splits(tuning: Tuning, name: str, arm: Experiment) -> None:
-    if tuning.metric is None and not arm.data.evaluation_splits:
-        raise UserError(f"tuning: arm {name!r} has no evaluation split to be tuned on; give data.evaluation_splits one")
+def check_splits(what: str, metric: str | None, arm: Experiment) -> None:
+    """Raises UserError if a run cannot be judged without its test images; the message begins with `what`."""
+    if metric is None and not arm.data.evaluation_splits:
+        raise UserError(f"{what} has no evaluation split to be judged on; give data.evaluation_splits one")
     for split in arm.data.evaluation_splits:
         for test in arm.data.test_splits:
             if may_share(split, test):
                 raise UserError(
-                    f"tuning: arm {name!r} is evaluated on {split!r} and tested on {test!r}, which can share images; "
-                    "tune on a part of the training split, such as 'train[90%:]'"
+                    f"{what} is evaluated on {split!r} and tested on {test!r}, which can share images; choose on a "
+                    "part of the training split, such as 'train[90%:]'"
                 )
 
 
-def _check_metric(tuning: Tuning, name: str, arm: Experiment, figures: list[str]) -> None:
-    metric = tuning.metric_of(arm)
+def check_metric(what: str, metric: str | None, arm: Experiment, figures: Sequence[str]) -> None:
+    """Raises UserError if nothing may be chosen by this figure: the run lacks it, or it is of test images.
+
+    Args:
+      what: how the message begins.
+      metric: as metric_of takes it.
+      arm: the run.
+      figures: the names of all that it will have.
+    """
+    metric = metric_of(arm, metric)
     tested = [line_name({"split": split}) for split in arm.data.test_splits]
     tested += [f"{split}_ema" for split in tested]
     if any(metric.removeprefix("epochs to ").startswith(f"{split} ") for split in tested):
-        raise UserError(f"tuning.metric is {metric!r}, of the test images: nothing may be chosen by these")
-    known = [figure for figure in figures if _can_tune(figure, arm, tested)]
+        raise UserError(f"{what} is {metric!r}, of the test images: nothing may be chosen by these")
+    known = [figure for figure in figures if _can_choose(figure, arm, tested)]
     if metric not in known:
         hint = did_you_mean(metric, known) or "; there is " + ", ".join(known)
-        raise UserError(f"tuning.metric names nothing that arm {name!r} can be tuned by: {metric!r}{hint}")
+        raise UserError(f"{what} names nothing to choose by: {metric!r}{hint}")
 
 
-def _can_tune(figure: str, arm: Experiment, tested: list[str]) -> bool:
+def _can_choose(figure: str, arm: Experiment, tested: Sequence[str]) -> bool:
     """Whether a run has this figure that knows no test image and is measured by no probe."""
     if figure.startswith("epochs to "):
         return True

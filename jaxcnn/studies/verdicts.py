@@ -20,17 +20,21 @@ import sys
 import textwrap
 
 from jaxcnn import files
-from jaxcnn.studies.claims_page import claims_page, pictures, studies
+from jaxcnn.studies.claims_page import claims_page, pictures, stored_results, studies
+from jaxcnn.studies.error_rates import error_rates_table, error_rates_text, read_error_rates
 from jaxcnn.studies.judge import Results
-from jaxcnn.studies.pinned import claims_of, digest, matched, read, settled, summary
+from jaxcnn.studies.pinned import claims_of, digest, matched, read, same_registration, summary
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
     FIXED,
+    bootstrapped,
     judged,
     markdown,
     markdown_row,
     measured,
     over_images,
+    probabilities,
+    smallest,
     subject,
     verdict,
 )
@@ -51,40 +55,26 @@ form for a cluster, which nobody has run yet. All figures are from the quick for
 `tests/test_studies_page.py` compares them with them and with the study files.
 
 A verdict is decided by the differences, paired by seed, and the margin in the third column. **Supported** needs at
-least five pairs, a 95% interval that lies above the margin as a whole, and an exact sign test that agrees, at 5% on one
-side: 5 of 5 seeds (1/32), 8 of 9, 9 of 10. **Contradicted** needs the same below, else a claim is **inconclusive**,
-with the reason. A cell that failed, or diverged without a value that the study set for that before, leaves its pair
-missing, and a claim with a missing pair is inconclusive. A difference of capped figures is "at least" what is shown.
-Counted figures need no interval. The quick nets and data sets are small, so that a contradiction says that the effect
-does not show there, not that the paper is wrong; the last column says what is different.
+least five pairs and two tests on one side that agree that the mean lies above the margin: Student's t at 2.5%, whose
+interval then lies above it as a whole, and the exact sign-flip test at 2.5%, or with five seeds at 1/32, which they can
+attain. **Contradicted** needs the same below, else a claim is **inconclusive**, with the reason. Since each claim has
+its chance to be wrong, the p-values are corrected by Holm's method: in the table of a study over its claims, on these
+pages over all, and here the latter decides. A cell that failed, or diverged without a value that the study set for that
+before, leaves its pair missing, and a claim is decided only if it would be with every value that the missing figures
+can take. A difference of capped figures is "at least" what is shown. That two arms are alike ("nearer than") takes two
+one-sided tests. Counted figures need no test. The smallest effect seen is how far beyond its margin a difference must
+be to be decided in 80% of such studies, by the deviation that was found. The quick nets and data sets are small, so
+that a contradiction says that the effect does not show there, not that the paper is wrong; the last column says what is
+different.
 
 The stored figures are the runs'. The verdicts were decided anew by this rule (`--again`), which is stricter than the
 one at the time of the runs: then an interval alone decided, from two seeds on. Epochs to an accuracy are, in these
 stored runs, its first crossing by a mean over few images, which is early by chance; runs that start now compare the
 mean of five logged intervals.
 
-How often the interval of n seeds holds the true mean, and how often the verdict is wrong, in 40,000 simulated studies
-each (tests/studies/test_statistics.py computes them again):
+ERRORS
 
-| differences | seeds | the interval holds the mean | wrong verdicts |
-|---|---|---|---|
-| equal arms, normal differences | 2 | 95% | 0.0% |
-| equal arms, normal differences | 3 | 95% | 0.0% |
-| equal arms, normal differences | 5 | 95% | 3.9% |
-| equal arms, normal differences | 10 | 95% | 1.6% |
-| equal arms, accuracies over 200 images, deviation 0.8 of a step | 2 | 100% | 0.0% |
-| equal arms, accuracies over 200 images, deviation 0.8 of a step | 3 | 99% | 0.0% |
-| equal arms, accuracies over 200 images, deviation 0.8 of a step | 5 | 96% | 0.8% |
-| equal arms, accuracies over 200 images, deviation 0.8 of a step | 10 | 95% | 0.1% |
-| equal arms, one seed in five of each at chance | 2 | 93% | 0.0% |
-| equal arms, one seed in five of each at chance | 3 | 98% | 0.0% |
-| equal arms, one seed in five of each at chance | 5 | 99% | 0.7% |
-| equal arms, one seed in five of each at chance | 10 | 96% | 0.4% |
-| one arm alone at chance in one seed of five, 0.02 better elsewhere | 5 | 67% | 28.2% |
-| one arm alone at chance in one seed of five, 0.02 better elsewhere | 10 | 89% | 10.4% |
-
-The last two rows are what no method can mend: in a third of such studies no seed of five shows the collapse, and the
-better arm elsewhere is called better. A verdict speaks of the seeds that one sees.
+TABLE
 
 FIXED
 
@@ -97,19 +87,22 @@ measured beside other work and are no benchmark.
 def table_page(root: pathlib.Path = ROOT) -> str:
     """docs/studies_table.md as the files under `root` have it; a study without stored results is "not run"."""
     files = sorted((root / "experiments" / "ablations").glob("*.py"), key=_number)
-    start = START.replace("FIXED", textwrap.fill(FIXED, 120))
+    rates = read_error_rates(ROOT)
+    start = START.replace("FIXED", textwrap.fill(FIXED, 120)).replace("TABLE", error_rates_table(rates))
+    start = start.replace("ERRORS", textwrap.fill(error_rates_text(rates), 120))
     columns = ("claim", "study", "difference that is claimed", "measured, 95% interval over seeds")
-    columns += ("over seeds and images", "verdict", "published", "different here")
-    lines = [start, markdown_row(columns), "|" + "---|" * 8]
+    columns += ("by bootstrap", "over seeds and images", "p", "smallest effect seen", "verdict")
+    columns += ("published", "different here")
+    lines = [start, markdown_row(columns), "|" + "---|" * len(columns)]
+    corrected = stored_results(root)
     ran = []
     for file in files:
         label = _docstring(file).split(":")[0]
-        stored = root / "docs" / "results" / "studies" / file.stem / "study.json"
         link = f"[{file.stem}](../experiments/ablations/{file.name})"
-        if not stored.exists():
-            lines.append(f"| {label} | {link} | {_title(file)} | not run | - | not run | - | - |")
+        if file.stem not in corrected:
+            lines.append(f"| {label} | {link} | {_title(file)} | not run | - | - | - | - | not run | - | - |")
             continue
-        results = json.loads(stored.read_text())
+        results = corrected[file.stem]
         ran.append((file.stem, results))
         lines += [row(label, link, each) for each in results["claims"]]
     lines += ["", "## The runs", "", "| study | command | seeds | arms | commit | machine | JAX | data |"]
@@ -133,7 +126,10 @@ def row(label: str, link: str, result: Results) -> str:
             link,
             said,
             measured(result),
+            bootstrapped(result),
             over_images(result),
+            probabilities(result),
+            smallest(result),
             verdict(result),
             result["published"],
             result["different"],
@@ -180,7 +176,7 @@ def again(results: Results, pinned: Results, study: Study) -> Results:
     now = {name: results[name] for name in ("seeds", "diverged")} | {"reach": _reach(results)}
     claims = matched(pinned, claims_of(study))
     about = summary(pinned, now)
-    if digest(settled(study)) != pinned["digest"]:
+    if not same_registration(pinned, study):
         said = {
             claim["text"]: {name: claim[name] for name in ("published", "different")} for claim in results["claims"]
         }

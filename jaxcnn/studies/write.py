@@ -11,16 +11,20 @@ from jaxcnn.studies.budget import matched_text
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.claims_page import described
 from jaxcnn.studies.details import pairs, power, preregistration, tuning_rows
+from jaxcnn.studies.foreseen import foreseen
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, pair_plot, values_plots
 from jaxcnn.studies.study import Study
 from jaxcnn.studies.table import (
+    CORRECTED,
     FIXED,
+    bootstrapped,
     comma_separated,
     markdown,
     measured,
     over_images,
+    probabilities,
     rows,
     subject,
     tabulate,
@@ -39,7 +43,8 @@ def write_study(
     """Writes the report of a study into its directory and returns what study.json holds.
 
     That is what `table.tabulate` gives, and {"command", "matched": what is equal between the arms that train, as a
-    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one}.
+    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one, "foreseen": as
+    `foreseen.foreseen` gives it}.
 
     Args:
       study: with the arms as its cells have them, tuned.
@@ -49,8 +54,9 @@ def write_study(
       pinned: its pinned claims.
       found: its trials.
     """
-    results = {"command": command} | tabulate(study, cells, pinned)
+    results: Results = {"command": command} | tabulate(study, cells, pinned)
     results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
+    results["foreseen"] = foreseen(study, found)
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
     files.write_text(path / "table.csv", comma_separated(results))
@@ -66,6 +72,7 @@ def write_study(
         settled=preregistration(results),
         tuned=tuning_rows(results),
         fixed=FIXED,
+        corrected=CORRECTED,
         links={cell.name: _link(cell, path) for cell in cells},
         base=files.to_json(config.encode(next(iter(study.arms.values()))), indent=2),
     )
@@ -74,6 +81,7 @@ def write_study(
 
 def _shown(claim: Results, results: Results) -> Results:
     shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
+    shown |= {"probabilities": probabilities(claim), "by_bootstrap": bootstrapped(claim)}
     shown |= {"size": described(claim), "power": power(claim), "pairs": pairs(results, claim)}
     picture, drawn = interval_svg(claim, (), described(claim)), pair_plot(results, claim)
     shown["picture"] = picture and markupsafe.Markup(picture)

@@ -82,6 +82,11 @@ def shardings(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
+def split_steps(mesh: Mesh) -> NamedSharding:
+    """The second axis of an array over all devices: of batches with the steps in front."""
+    return NamedSharding(mesh, PartitionSpec(None, AXES))
+
+
 def put_batch(batch: dict[str, np.ndarray], names: tuple[str, ...], sharding: NamedSharding) -> dict[str, jax.Array]:
     """This process's rows of `batch`, those fields only, as part of the global arrays."""
     local = {name: batch[name] for name in names}

@@ -1,5 +1,7 @@
 """The forms of a convolution on a GPU, traced for one and computed here: each is the convolution, with gradients."""
 
+import json
+import pathlib
 from typing import Any
 
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.gpu_forms import SHAPES as MEASURED
+from benchmarks.gpu_forms import best_forms
 from jaxcnn.models import create_model
 from jaxcnn.ops import gpu_forms
 from jaxcnn.ops.convolution import convolve, plain_convolutions
@@ -16,6 +20,7 @@ from jaxcnn.ops.platform import traced_for
 from tests.compilation import quick
 from tests.ops.test_convolution import assert_equal, outcomes, plain
 
+STORED = pathlib.Path(__file__).parents[2] / "docs/results/gpu_forms.json"
 NONE = ((0, 0), (0, 0))
 # height, width, channels, filters, kernel, stride, padding, groups; the first few have few channels and a stride.
 SHAPES = {
@@ -89,6 +94,29 @@ def test_every_form_that_the_table_may_take_is_the_convolution(name, monkeypatch
 
 def test_the_table_is_of_forms_that_are_possible():
     assert FORMS.keys() == POSSIBLE.keys() and all(form in POSSIBLE[kind] for kind, form in FORMS.items())
+
+
+def test_the_table_is_the_measured_one():
+    if STORED.exists():
+        stored = json.loads(STORED.read_text())
+        assert stored["forms"] == best_forms(stored["convolutions"]) == {kind: FORMS[kind] for kind in stored["forms"]}
+    else:  # all is XLA's own but what was measured by a patch
+        assert {kind for kind, form in FORMS.items() if form != "xla"} == {"few channels, strided"}
+
+
+def test_a_form_wins_by_its_time_over_all_shapes_of_a_kind():
+    parts = ("forward", "gradient of images", "gradient of weights")
+    row = lambda kind, **forms: {"kind": kind, "ms": {f: dict(zip(parts, ms, strict=True)) for f, ms in forms.items()}}  # noqa: E731
+    rows = {
+        "a": row("depthwise", xla=(1, 1, 2), taps=(1, 1, 1)),
+        "b": row("depthwise", xla=(1, 1, 1), taps=(1, 1, 1.2)),
+        "c": row("pointwise", xla=(1, 1, 1), product=(1, 1, 0.9)),  # not by enough
+        "d": row("few channels", xla=(1, 9, 1), product=(1, 1, 1.1)),  # the image has no gradient
+    }
+    assert best_forms(rows) == {"depthwise": "taps", "pointwise": "xla", "few channels": "xla"}
+    assert {
+        kind_of((k, k, c // g, f), (s, s), [(p, p)] * 2, (1, 1), g) for _, c, f, k, s, p, g in MEASURED.values()
+    } == {kind for kind, forms in POSSIBLE.items() if len(forms) > 1}
 
 
 def test_other_platforms_and_counting_have_the_convolution_itself():

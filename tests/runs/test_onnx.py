@@ -37,9 +37,10 @@ NETS = {
     # groups, local response normalisation, overlapping pooling
     "alexnet": ("alexnet", 67, {"head": jc.FC(classes=7, widths=(8, 8), names=("fc6", "fc7", "fc8"))}),
     "resnet18": ("resnet18", 32, SHORT),
-    "googlenet": ("googlenet", 32, {}),  # ceil mode
+    "googlenet": ("googlenet", 32, {"width": 0.25, "modules": ("3a", "4a", "5a"), "aux": {}}),  # ceil mode
     "densenet": ("densenet40_k12_cifar", 16, {"depth": (2, 2, 2)}),
-    "efficientnet_b0": ("efficientnet_b0", 32, {}),  # depthwise, "same" padding, squeeze and excitation
+    # depthwise, "same" padding, squeeze and excitation; one stage has a second block, which is added to what it reads
+    "efficientnet_b0": ("efficientnet_b0", 32, {"width": 0.25, "depth": 0.3}),
     "se_resnet50": ("se_resnet50", 32, SHORT),
     "fcn8s": ("fcn8s_resnet50", 32, SHORT),  # resizing
     "fcn8s-learned": ("fcn8s_resnet50", 32, {**SHORT, "upsampling": "learned"}),  # transposed convolutions

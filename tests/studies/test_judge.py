@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxcnn.studies.judge import against_baseline, judge_claim, step_of
+from jaxcnn.studies.figures import range_of, step_of
+from jaxcnn.studies.judge import against_baseline, judge_claim, judge_claims, over_page
+from jaxcnn.studies.power import smallest_effect
 from jaxcnn.studies.table import measured
 
 NOISE = np.array([0.011, -0.004, 0.002, 0.007, -0.009, 0.003])
@@ -158,3 +160,87 @@ def test_the_difference_to_the_baseline_says_how_many_pairs_it_has():
     found = against_baseline(arm([0.5, None, 0.6]), arm([0.4, 0.4, 0.4]), "test accuracy", [0, 1, 2])
     assert found["pairs"] == "2 of 3 seeds"
     assert against_baseline(arm([None]), arm([0.4]), "test accuracy", [0]) is None
+
+
+def test_a_missing_pair_is_taken_at_its_worst_value():
+    """Any accuracy is from 0 to 1: five of six seeds that differ by 0.5 leave it open, twelve of thirteen do not."""
+    few = judged(arm([*(0.95 + NOISE[:5]), None]), arm([*(0.45 - NOISE[:5]), 0.45]))
+    assert few["verdict"] == "inconclusive" and "a pair is missing: a, seed 5" in few["reason"]
+    noise = np.tile(NOISE, 2)
+    many = judged(arm([*(0.95 + noise), None]), arm([*(0.2 - noise), 0.2]))
+    assert many["verdict"] == "supported" and many["reason"].endswith("whatever the missing pairs are")
+    assert many["pairs"] == "12 of 13 seeds" and 0 < many["p"] < 0.05
+    loss = judged(
+        arm([*(0.95 + noise), None], metric="test loss"),
+        arm([*(0.2 - noise), 0.2], metric="test loss"),
+        claim("test loss"),
+    )
+    assert loss["verdict"] == "inconclusive" and loss["p"] == 1  # a loss may be anything
+
+
+def test_what_a_figure_can_be():
+    assert range_of("test[:2000] accuracy") == range_of("test mean_iou") == range_of("MaxBoxAcc") == (0, 1)
+    assert range_of("accuracy lost to the shift") == range_of("gap") == (-1, 1)
+    assert range_of("test loss") == range_of("epochs to train accuracy 0.7") == (0, np.inf)
+    assert range_of("loss gap") == range_of("relative gain") == (-np.inf, np.inf)
+
+
+def test_alike_is_decided_by_both_sides():
+    alike = claim() | {"within": 0.02}
+    found = judged(arm(0.9 + NOISE / 2), arm(0.9 - NOISE / 4), alike)
+    assert (found["verdict"], found["reason"]) == ("supported", "the interval and the seeds lie between the margins")
+    assert judged(arm(0.95 + NOISE), arm(0.9 - NOISE), alike)["verdict"] == "contradicted"
+    assert judged(arm(0.9 + 3 * NOISE), arm(0.9 - 3 * NOISE), alike)["reason"] == "the interval holds a margin"
+    a, b = arm([None], counts={"parameters": 5}), arm([None], counts={"parameters": 3})
+    assert judged(a, b, claim("parameters") | {"within": 3})["verdict"] == "supported"
+    assert judged(a, b, claim("parameters") | {"within": 2})["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize("better", [1, -1])
+def test_alike_is_never_said_of_capped_figures(better):
+    metric = "epochs to train accuracy 0.7"
+    arms = [arm(10 + sign * better * 0.01 + NOISE * sign / 100, metric=metric) for sign in (1, -1)]
+    assert judged(*arms, claim(metric) | {"within": 1.0})["verdict"] == "supported"
+    arms[0]["cells"][0]["unreached"] = [metric]
+    assert judged(*arms, claim(metric) | {"within": 1.0})["verdict"] == "inconclusive"
+
+
+def test_claims_of_a_page_are_corrected_together():
+    """The second is below 5% alone, and not among twelve of which the others show nothing."""
+    arms = {
+        "a": arm(0.95 + NOISE),
+        "b": arm(0.9 - NOISE),
+        "c": arm(0.9195 + 0.9 * NOISE),
+        "n": arm(0.9 + 2 * NOISE[::-1]),
+    }
+    claims = [claim(), claim() | {"higher": "c"}, *[claim() | {"higher": "n"}] * 10]
+    seeds = range(6)
+    found = judge_claims(claims, arms, seeds)
+    own = [judge_claim(each, arms, seeds) for each in claims]
+    assert own[1]["verdict"] == "supported" and 0.005 < own[1]["p"] < 0.05
+    assert [each["verdict"] for each in found[:2]] == ["supported", "inconclusive"]
+    assert (
+        found[1]["alone"]["verdict"] == "supported" and "not beyond chance among 12 claims: alone" in found[1]["reason"]
+    )
+    assert found[0]["p_holm"] == pytest.approx(12 * own[0]["p"], rel=1e-4)
+    assert found[1]["p_holm"] == pytest.approx(11 * own[1]["p"], rel=1e-4)
+    # Two pages of these are corrected over both, and each claim keeps what its own study says.
+    page = over_page({"one": {"claims": found}, "two": {"claims": found}})
+    first = page["two"]["claims"][0]
+    assert first["p_holm"] == pytest.approx(2 * found[0]["p_holm"], rel=1e-4)
+    assert first["of_study"] == {"verdict": "supported", "p_holm": found[0]["p_holm"]}
+
+
+def test_counted_figures_and_too_few_seeds_take_no_part_in_the_correction():
+    a, b = arm(0.95 + NOISE, counts={"parameters": 5}), arm(0.9 - NOISE, counts={"parameters": 3})
+    found = judge_claims([claim(), claim("parameters")], {"a": a, "b": b}, range(6))
+    assert found[0]["p_holm"] == found[0]["p"] and found[1]["p_holm"] is found[1]["p"] is None
+    few = judge_claims([claim()] * 3, {"a": a, "b": b}, range(4))
+    assert [each["p"] for each in few] == [None] * 3 and "too few seeds: 4" in few[0]["reason"]
+
+
+def test_the_smallest_effect_is_by_the_deviation_that_was_found():
+    found = judged(arm(0.95 + NOISE), arm(0.9 - NOISE))
+    values = np.array(found["difference"]["values"])
+    assert found["smallest"] == pytest.approx(smallest_effect(6, values.std(ddof=1)), rel=1e-4)
+    assert judged(arm([0.9] * 4), arm([0.8] * 4))["smallest"] is None

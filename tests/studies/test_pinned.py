@@ -13,15 +13,21 @@ from jaxcnn.studies.pinned import (
     DROPPED,
     LATE,
     NAME,
+    arm_digest,
     claims_of,
+    digest,
     keep_copy,
     matched,
     pin,
     read,
+    same_registration,
     summary,
 )
 from jaxcnn.studies.study import Claim, Study
+from jaxcnn.studies.tuning import Tuning
+from jaxcnn.train.duration import steps
 from tests.experiments import tiny
+from tests.tiny_runs import ROOT
 
 
 def study(*claims, **fields):
@@ -48,6 +54,7 @@ def begin(path, one):
         (Claim("a is a little better", "a", "b", margin=0.01), CHANGED),
         (Claim("a is better", "a", "b", metric="test loss", margin=0.01), CHANGED),
         (Claim("a is better", "a", "b", margin=0.01, beyond=("a", "c")), CHANGED),
+        (Claim("a is better", "a", "b", within=0.01), CHANGED),
         (Claim("a is better", "a", "b", margin=0.01, published="ImageNet", different="smaller"), ""),
     ],
 )
@@ -133,3 +140,45 @@ def test_two_shares_that_start_at_once_have_one_file(tmp_path, monkeypatch):
     made = pin(tmp_path, first, [])
     monkeypatch.setattr(module.pathlib.Path, "exists", lambda *_: False)
     assert pin(tmp_path, dataclasses.replace(first, claims=()), []) == made
+
+
+def test_the_whole_registration_is_pinned_and_changes_are_told(tmp_path):
+    first = study(tuning=Tuning({"optimizer.learning_rate": (0.1, 0.2)}))
+    pinned = begin(tmp_path, first)
+    assert pinned["question"] == "?" and pinned["metric"] == "test accuracy" and "every seed" in pinned["stopping"]
+    assert len({pinned["arms"][name] for name in "abc"}) == 1 and same_registration(pinned, first)
+    other = dataclasses.replace(first.arms["b"], duration=steps(7))
+    later = dataclasses.replace(
+        first, question="!", metric="test loss", arms={"a": first.arms["a"], "b": other, "d": other}, claims=()
+    )
+    changes = summary(pinned, later)["changes"]
+    assert changes == [
+        "the question was '?' at the start and is '!'",
+        "the metric was 'test accuracy' at the start and is 'test loss'",
+        "the arm 'b' had another configuration",
+        "the arm 'd' was not there at the start",
+        "the arm 'c' of the start is gone",
+    ]
+    assert not same_registration(pinned, later)
+    assert digest(pinned | {"question": "!"}) != pinned["digest"] != digest(pinned | {"stopping": "when it is seen"})
+    assert digest(pinned | {"arms": {**pinned["arms"], "b": "0"}}) != pinned["digest"]
+
+
+def test_the_digest_of_an_arm_is_of_what_is_compared():
+    """Not of its seed, of where its data lie, nor of what the tuning sets; and a field that is off is not in it."""
+    arm = tiny.experiment()
+    assert arm_digest(dataclasses.replace(arm, seed=7)) == arm_digest(arm)
+    moved = dataclasses.replace(arm, data=dataclasses.replace(arm.data, data_dir="elsewhere"))
+    assert arm_digest(moved) == arm_digest(arm)
+    faster = dataclasses.replace(arm, optimizer=dataclasses.replace(arm.optimizer, learning_rate=0.77))
+    assert arm_digest(faster) != arm_digest(arm)
+    rates = Tuning({"optimizer.learning_rate": (0.1, 0.77)})
+    assert arm_digest(faster, rates) == arm_digest(arm, rates)
+
+
+def test_claims_of_before_keep_their_digest():
+    """A file that was written when claims, seeds, thresholds and diverged figures were all."""
+    folder = ROOT / "docs" / "results" / "studies" / "depth"
+    old = json.loads((folder / "claims.json").read_text())
+    assert not {"question", "arms", "stopping"} & old.keys() and "within" not in old["claims"][0]
+    assert read(folder / "claims.json")["digest"] == old["digest"]

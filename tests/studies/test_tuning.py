@@ -195,7 +195,7 @@ def on(split, test="test"):
         (lambda: changed(seeds=(1, 2)), "tuning.seeds and the study's seeds share 1"),
         (lambda: changed(metric="test loss"), "of the test images: nothing may be chosen by these"),
         (lambda: changed(metric="validation los"), "'validation los'; did you mean 'validation loss'"),
-        (lambda: changed(metric="images per second"), "names nothing that arm 'momentum' can be tuned by"),
+        (lambda: changed(metric="images per second"), "names nothing to choose by: 'images per second'"),
         (lambda: changed(axes={"optimizer.lerning_rate": (1.0,)}, own={}), "did you mean 'optimizer.learning_rate'"),
         (lambda: changed(axes={"learning_rate": (1.0,)}, own={}), "did you mean 'optimizer.learning_rate'?"),
         (lambda: changed(axes={"optimizer.learning_rate": ("a", "b", "c")}, own={}), "is 0.5 here, and cannot be 'a'"),
