@@ -134,7 +134,7 @@ def main() -> None:
             break
         side, channels, filters, kernel, stride, padding, groups = shape
         kind = kind_of(
-            (kernel, kernel, channels // groups, filters), (stride,) * 2, [(padding,) * 2] * 2, (1, 1), groups
+            (kernel, kernel, channels // groups, filters), (stride,) * 2, [(padding, padding)] * 2, (1, 1), groups
         )
         if given.debug:
             shape = (max(4, side // 16), *shape[1:])

@@ -51,7 +51,7 @@ def study(scale: jc.Scale = "full") -> jc.Study:
         reach={"train accuracy": THRESHOLD},
         note="A run that never reaches the training accuracy counts with its whole length. Convolutions start from "
         "He's initialisation for ReLU, LeCun's for tanh and Glorot's for the sigmoid.",
-        tuning=jc.Tuning({"optimizer.learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0)}, metric=FIGURE),
+        tuning=jc.Tuning({"optimizer.learning_rate": (0.005, 0.02, 0.08, 0.3, 1.0)}, metric=FIGURE),
         matched="epochs",
     )
 

@@ -86,6 +86,22 @@ def activate(x: jax.Array, name: Activation) -> jax.Array:
     return ACTIVATIONS[name](x)
 
 
+@jax.custom_jvp
+def relu_of_sum(x: jax.Array) -> jax.Array:
+    """jax.nn.relu, the same in every bit, whose derivative asks where the result is positive and not where x is.
+
+    For a sum of two maps: the result is kept for the layer that reads it, and the sum itself then is not. Behind a
+    batch norm jax.nn.relu keeps less: its argument is computed again from the map that the norm's gradient reads too.
+    """
+    return jax.nn.relu(x)
+
+
+@relu_of_sum.defjvp
+def _relu_of_sum_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    out = relu_of_sum(*primals)
+    return out, jnp.where(out > 0, tangents[0], 0)
+
+
 def conv(
     width: int,
     kernel: int | tuple[int, int],

@@ -35,6 +35,7 @@ from jaxcnn.models.layers import (
     drop_path,
     max_pool,
     needs_bias,
+    relu_of_sum,
 )
 
 # Kind of block, blocks per stage.
@@ -97,7 +98,8 @@ class Block(nn.Module):
         if self.skip:
             return activate(shortcut, self.activation)
         residual = drop_path(self._residual(x, train), self.drop_path, train=train)
-        return activate(residual + shortcut, self.activation)
+        total = residual + shortcut
+        return relu_of_sum(total) if self.activation == "relu" else activate(total, self.activation)
 
     def conv3x3(self, width: int, *, stride: int, name: str) -> nn.Module:
         """Every 3x3 convolution of F is made here."""

@@ -24,7 +24,9 @@ from jaxcnn.ops.space_to_depth import convolve_blocks
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_GROUPS = 8
-"""So many are convolved one by one. A net with 32 groups a layer would take far longer to compile so."""
+"""So many are convolved one by one; more are first put together to as many. 32 convolutions a layer compile slowly."""
+WIDE = 32
+"""Channels from which XLA's dense convolutions are fast: groups that are put together have as many at least."""
 _plain = contextvars.ContextVar("plain convolutions", default=False)
 
 
@@ -58,6 +60,7 @@ def convolve(
     The forms on a CPU, by shape:
       depthwise, as many groups as channels: the sum over the kernel's taps of shifted images times weights;
       two to eight groups: a convolution for each, side by side;
+      more groups: neighbors are put together, with zeros between them in the kernel, until they are eight at most;
       1x1 without padding: a matrix product over the channels;
       a map smaller than the kernel: a matrix product with the image under each tap, side by side.
 
@@ -97,7 +100,8 @@ def convolve(
     if groups > 1 and groups == images.shape[-1]:
         return _depthwise(images, kernel, strides, padding, rhs_dilation)
     if groups > FEW_GROUPS:
-        return plain(images, kernel, groups)
+        fewer = max(n for n in range(1, FEW_GROUPS + 1) if groups % n == 0 and (n == 1 or images.shape[-1] >= n * WIDE))
+        groups, kernel = fewer, _block_diagonal(kernel, groups, fewer)
     if groups > 1:
         parts = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         return jnp.concatenate([plain(*part) for part in parts], -1)
@@ -118,6 +122,15 @@ def _product(
     """[B, H, W, C], [h, w, C, O] -> [B, H', W', O]: a matrix product with the image under each tap, side by side."""
     columns = jnp.concatenate(_taps(images, kernel.shape[:2], strides, padding, dilation), -1)
     return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+
+
+def _block_diagonal(kernel: jax.Array, groups: int, fewer: int) -> jax.Array:
+    """[h, w, C / groups, O] -> [h, w, C / fewer, O]: the same convolution in fewer groups, 0 between what was apart."""
+    height, width, channels, filters = kernel.shape
+    together = groups // fewer
+    parts = kernel.reshape(height, width, 1, channels, fewer, together, filters // groups)
+    diagonal = jnp.eye(together, dtype=kernel.dtype)[:, None, None, :, None]
+    return (parts * diagonal).reshape(height, width, together * channels, filters)
 
 
 def _depthwise(

@@ -164,6 +164,7 @@ struct Placed {
 // ---- primitives, made once for each shape ----
 
 constexpr int64_t kFewMultiplyAdds = 1 << 18;  // less is not worth a second thread
+constexpr int64_t kMostBytes = 1 << 28;        // of the gradients of a kernel that are then summed
 
 enum Kind : int64_t { kForward = 0, kImages = 1, kKernel = 2 };
 
@@ -299,7 +300,8 @@ void Convolve(ffi::ThreadPool& pool, Shape shape, const Array& images, const Arr
   const int64_t multiply_adds = shape.batch * shape.out[0] * shape.out[1] * shape.out[2] * shape.kernel[0] *
                                 shape.kernel[1] * (shape.in[2] / shape.groups);
   const int64_t useful = std::min(shape.batch, std::max<int64_t>(multiply_adds / kFewMultiplyAdds, 1));
-  const int64_t parts = std::min(useful, (threads + members - 1) / members);
+  int64_t parts = std::min(useful, (threads + members - 1) / members);
+  if (is_gradient) parts = std::min(parts, std::max<int64_t>(kMostBytes / kernel.item_size / shape.kernel[0], 1));
   const int64_t each = (shape.batch + parts - 1) / parts;
 
   // Primitives are made before the work is shared, so that no part waits for another.

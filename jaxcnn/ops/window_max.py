@@ -43,17 +43,17 @@ def _window_max_jvp(
         better = (element > best) | jnp.isnan(element)
         best, place = jnp.where(better, element, best), jnp.where(better, number_type(number), place)
     in_blocks = platform() != "cpu" or stride == 1 or best.dtype.itemsize < 4
-    pick = functools.partial(_picked_in_blocks if in_blocks else _picked_by_selection, size=size, stride=stride)
+    pick = functools.partial(picked_in_blocks if in_blocks else picked_by_selection, size=size, stride=stride)
     # Rematerialised, so that the places are what is kept, and not a mask of the map's size for each block.
     return best, jax.checkpoint(pick, prevent_cse=False)(place, tangents[0])
 
 
-def _picked_by_selection(place: jax.Array, x: jax.Array, *, size: int, stride: int) -> jax.Array:
+def picked_by_selection(place: jax.Array, x: jax.Array, *, size: int, stride: int) -> jax.Array:
     """The element of each window of x [B, H, W, C] at its place [B, H', W', C]: row * size + column. Linear in x."""
     return lax.select_n(place.astype(jnp.int32), *_elements(x, size, stride))
 
 
-def _picked_in_blocks(place: jax.Array, x: jax.Array, *, size: int, stride: int) -> jax.Array:
+def picked_in_blocks(place: jax.Array, x: jax.Array, *, size: int, stride: int) -> jax.Array:
     """The same. Its transpose adds up in float32 at least, whatever x is."""
     batch, *sides, channels = x.shape
     rows, columns = place.shape[1:3]

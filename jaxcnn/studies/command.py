@@ -14,6 +14,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.files import expanded
 from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.studies.cell import FINISHED, Cell, Measured, cells, check_metrics, counts
+from jaxcnn.studies.foreseen import foreseen, foreseen_text
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
 from jaxcnn.studies.runner import CellsEnded, Start, check, run_all, run_cells
@@ -141,12 +142,17 @@ def run_study(
         pinned = pin(path, study, [*_cells_of(found), *cells(study, path)])
         tuning = f", after {len(_cells_of(found))} runs that tune them" if found else ""
         print_plain(console, f"study directory {path}: {len(study.arms)} arms x {len(study.seeds)} seeds{tuning}")
+        for row in foreseen(study, found, read_images=True):
+            print_plain(console, foreseen_text(row))
         how = Start(file, console, stop, pinned, vmaps_seeds(flags, study.arms.values()), flags.accept_code, events)
         if not _finished(found):
             done = run_all(_judged_by_tuning(study, found), _cells_of(found), how, flags.index, flags.of)
             if not done.finished or done.failed:
                 return Ended(done.finished, done.failed, "no cell of the verdict is run before all have ended")
             _check(study, found, path, file, flags.accept_code)
+            for row in foreseen(study, found):
+                if row["from"] == "tuning":
+                    print_plain(console, foreseen_text(row))
         done = run_cells(tuned(study, found), cells(tuned(study, found), path)[flags.index :: flags.of], how)
     study = tuned(study, found) if _finished(found) else study
     everything = cells(study, path)

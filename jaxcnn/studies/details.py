@@ -4,6 +4,8 @@ tuning, each seed's pair, what could have been seen, and the command that makes 
 
 from typing import Any
 
+from jaxcnn.studies.foreseen import foreseen_text
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.study import EXACT
 from jaxcnn.studies.units import figure, signed
 from jaxcnn.text import plain
@@ -28,6 +30,7 @@ def preregistration(results: Results) -> list[tuple[str, str]]:
     if tuning:
         fields = ", ".join(tuning["fields"])
         rows.append(("tuning", f"{fields}, by seeds {', '.join(map(str, tuning['seeds']))}, which no verdict uses"))
+    rows += [("what can be seen", foreseen_text(row)) for row in results.get("foreseen", ())]
     rows += [("claim", f"{claim['text']}{_at_the_end(claim)}") for claim in results["claims"]]
     return rows + [("changed since", change) for change in pinned["changes"]]
 
@@ -78,7 +81,7 @@ def pairs(results: Results, claim: Results) -> list[tuple[str, str, str, str]]:
 
 
 def _value(results: Results, arm: str, metric: str, seed: int) -> float | None:
-    cells = results["arms"].get(arm, {"cells": []})["cells"]
+    cells = all_arms(results).get(arm, {"cells": []})["cells"]
     return next((cell["figures"].get(metric) for cell in cells if cell["seed"] == seed), None)
 
 

@@ -93,6 +93,11 @@ def tuned(study: Study, found: Sequence[Trial]) -> Study:
     return dataclasses.replace(study, arms=arms)
 
 
+def chosen_trials(study: Study, found: Sequence[Trial]) -> dict[str, Trial]:
+    """{arm: the trial that is chosen} of the arms that are tuned."""
+    return {name: own[number] for name, (own, number) in _chosen(study, found).items()}
+
+
 def _chosen(study: Study, found: Sequence[Trial]) -> dict[str, tuple[list[Trial], int]]:
     """{arm: its trials, and the number of the one that is chosen}."""
     chosen: dict[str, tuple[list[Trial], int]] = {}

@@ -11,6 +11,7 @@ from jaxcnn.studies.budget import matched_text
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.claims_page import described
 from jaxcnn.studies.details import pairs, power, preregistration, tuning_rows
+from jaxcnn.studies.foreseen import foreseen
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.plots import DESCRIPTIONS, cost_plots, curve_plots, pair_plot, values_plots
@@ -42,7 +43,8 @@ def write_study(
     """Writes the report of a study into its directory and returns what study.json holds.
 
     That is what `table.tabulate` gives, and {"command", "matched": what is equal between the arms that train, as a
-    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one}.
+    sentence or "", "tuning": as `trials.tuning_results` gives it, None without one, "foreseen": as
+    `foreseen.foreseen` gives it}.
 
     Args:
       study: with the arms as its cells have them, tuned.
@@ -54,6 +56,7 @@ def write_study(
     """
     results: Results = {"command": command} | tabulate(study, cells, pinned)
     results |= {"matched": matched_text(study.matched, study.arms), "tuning": tuning_results(study, found, path)}
+    results["foreseen"] = foreseen(study, found)
     files.write_json(path / "study.json", results)
     files.write_text(path / "table.md", markdown(results))
     files.write_text(path / "table.csv", comma_separated(results))

@@ -10,7 +10,15 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import GAP, create_model
-from jaxcnn.models.layers import INITIALIZERS, adaptive_avg_pool, apply_norm, avg_pool, local_response_norm, max_pool
+from jaxcnn.models.layers import (
+    INITIALIZERS,
+    adaptive_avg_pool,
+    apply_norm,
+    avg_pool,
+    local_response_norm,
+    max_pool,
+    relu_of_sum,
+)
 from jaxcnn.models.lenet import BITMAPS, TABLE_1, PartialConv, Subsampling
 
 RNG = np.random.default_rng(0)
@@ -205,3 +213,12 @@ def test_initial_kernels_have_their_distribution(name, path, fields, low, high, 
     assert kernel.min() >= low and kernel.max() <= high
     assert kernel.std() == pytest.approx(std, rel=0.02)
     assert abs(kernel.mean()) < 0.02 * std * 3
+
+
+def test_the_relu_of_a_sum_has_the_bits_of_relu_and_of_its_gradient():
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-40, 3.0, np.inf, -np.inf, np.nan])
+    for dtype in (jnp.float32, jnp.bfloat16):
+        ours, theirs = (jax.vjp(relu, x.astype(dtype)) for relu in (relu_of_sum, jax.nn.relu))
+        given = jnp.arange(1, 9).astype(dtype)
+        for a, b in zip((ours[0], *ours[1](given)), (theirs[0], *theirs[1](given)), strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxcnn.models.layers import conv
 from jaxcnn.ops.convolution import convolve, plain_convolutions
 from tests.compilation import quick
+from tests.tiny_runs import finish
 
 # height, width, channels, filters, kernel, stride, padding, groups, dilation: one of each form and its neighbours.
 SHAPES = {
@@ -25,16 +26,27 @@ SHAPES = {
     "groups": (6, 7, 8, 4, (3, 3), (2, 1), ((1, 1), (0, 1)), 4, (1, 1)),
     "groups, pointwise": (3, 3, 8, 6, (1, 1), (1, 1), ((0, 0), (0, 0)), 2, (1, 1)),
     "many groups": (4, 4, 18, 9, (3, 3), (1, 1), ((1, 1), (1, 1)), 9, (1, 1)),
+    "many groups, strided": (5, 6, 64, 16, (3, 1), (2, 1), ((1, 1), (0, 0)), 16, (1, 1)),
+    "many groups, wide": (3, 3, 256, 16, (1, 3), (1, 1), ((0, 0), (1, 1)), 16, (1, 1)),
     "small": (2, 2, 5, 4, (3, 3), (1, 1), ((1, 1), (1, 1)), 1, (1, 1)),
     "small, one side": (2, 9, 5, 4, (3, 3), (1, 2), ((1, 1), (0, 0)), 1, (1, 1)),
     "small, dilated": (4, 4, 5, 4, (3, 3), (1, 1), ((2, 2), (2, 2)), 1, (2, 2)),
     "small, tf": (1, 1, 5, 4, (5, 5), (2, 2), "SAME", 1, (1, 1)),
     "plain": (6, 6, 3, 4, (3, 3), (2, 2), "SAME", 1, (1, 1)),
+    "plain, large kernel": (8, 9, 3, 4, (7, 5), (2, 1), ((3, 3), (2, 2)), 1, (1, 1)),
+    "plain, dilated": (6, 7, 3, 4, (3, 3), (1, 1), ((2, 2), (2, 2)), 1, (2, 2)),
     "one channel": (6, 6, 1, 4, (3, 3), (1, 1), ((1, 1), (1, 1)), 1, (1, 1)),
 }
+# Of the forms that have any; the others are products and sums.
+CONVOLUTIONS = {
+    **dict.fromkeys(("plain", "plain, large kernel", "plain, dilated", "one channel", "pointwise, padded"), 1),
+    **{"groups": 4, "groups, pointwise": 2, "many groups": 1, "many groups, strided": 2, "many groups, wide": 8},
+}
+SPREAD = ("pointwise", "depthwise, strided", "groups", "many groups, strided", "small", "plain")
+"""Of each form one, on eight devices."""
 
 
-def given(name, dtype: Any = np.float32, seeds=()):
+def given(name, dtype: Any = np.float32, seeds=(), batch=3):
     height, width, channels, filters, kernel, stride, padding, groups, dilation = SHAPES[name]
     random = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(random.normal(size=(*seeds, *shape)), dtype)  # noqa: E731
@@ -42,7 +54,7 @@ def given(name, dtype: Any = np.float32, seeds=()):
     def form(images, weights):
         return convolve(images, weights, stride, padding, rhs_dilation=dilation, feature_group_count=groups)
 
-    return form, draw(3, height, width, channels), draw(*kernel, channels // groups, filters)
+    return form, draw(batch, height, width, channels), draw(*kernel, channels // groups, filters)
 
 
 def outcomes(form, images, weights):
@@ -73,14 +85,13 @@ def assert_equal(ours, theirs, tolerance):
 def test_forms_are_the_convolution_with_both_gradients(name):
     form, images, weights = given(name)
     program = str(jax.make_jaxpr(form)(images, weights))
-    convolutions = program.count("conv_general_dilated[")
-    plainly = ("plain", "one channel", "pointwise, padded", "many groups")
-    assert convolutions == (1 if name in plainly else SHAPES[name][7] if name.startswith("groups") else 0)
+    assert program.count("conv_general_dilated[") == CONVOLUTIONS.get(name, 0)
+    assert program.count("feature_group_count=1\n") == CONVOLUTIONS.get(name, 0)  # none of them has groups
     assert str(jax.make_jaxpr(plain(form))(images, weights)).count("conv_general_dilated[") == 1
     assert_equal(outcomes(form, images, weights), outcomes(plain(form), images, weights), 1e-5)
 
 
-@pytest.mark.parametrize("name", ("pointwise", "depthwise, strided", "groups", "small"))
+@pytest.mark.parametrize("name", ("pointwise", "depthwise, strided", "groups", "many groups, strided", "small"))
 def test_forms_in_other_precisions_and_for_many_seeds(name):
     with jax.enable_x64(True):
         form, images, weights = given(name, np.float64)
@@ -94,6 +105,16 @@ def test_forms_in_other_precisions_and_for_many_seeds(name):
     form, images, weights = given(name, seeds=(2,))
     each = [outcomes(plain(form), images[i], weights[i]) for i in range(2)]
     assert_equal(outcomes(jax.vmap(form), images, weights)[:1], [np.stack([e[0] for e in each])], 1e-5)
+
+
+def test_forms_are_the_same_for_a_batch_on_eight_devices(tmp_path):
+    file = tmp_path / "found.npz"
+    finish(file, module="tests.ops.convolutions_on_devices", devices=8, optimized=False)
+    found = np.load(file)
+    for name in SPREAD:
+        form, images, weights = given(name, batch=8)
+        exact = outcomes(plain(form), images, weights)
+        assert_equal([found[f"{name} {number}"] for number in range(len(exact))], exact, 1e-5)
 
 
 def test_layers_use_the_forms_and_other_devices_do_not(monkeypatch):

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import importlib.metadata
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -224,3 +226,14 @@ def test_a_run_that_goes_on_with_other_convolutions_is_told(monkeypatch, caplog,
     assert "were XLA's and are oneDNN 2023.2.0's" in caplog.text and "JAXCNN_ONEDNN=0" in caplog.text
     begin("XLA")
     assert "the extra onednn" in caplog.text
+
+
+def test_the_table_of_nets_is_the_stored_one():
+    stored = json.loads((ROOT / "docs/results/train_step_onednn.json").read_text())["nets"]
+    section = (ROOT / "docs/speed.md").read_text().split("## Convolutions by oneDNN")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \|$", section, re.M)
+    digits = lambda side: f"{float(format(side['images/s'], '.3g')):,g}"  # noqa: E731
+    assert rows == [
+        (name, digits(row["jaxcnn"]), digits(row["torch"]), f"{row['ratio']:.2f}") for name, row in stored.items()
+    ]
+    assert all(row["jaxcnn"]["convolutions"].startswith("oneDNN") for row in stored.values())
