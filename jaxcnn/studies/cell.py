@@ -230,8 +230,9 @@ def check_metrics(study: Study) -> None:
     will not have; or if they cannot be tuned as it says (tuning.check_tuning)."""
     arms = {name: metric_names(arm, study) for name, arm in study.arms.items()}
     for claim in study.claims:
-        for arm in (claim.higher, claim.lower, *(claim.beyond or ())):
-            _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
+        for side in (claim.higher, claim.lower, *(claim.beyond or ())):
+            for arm in study.groups.get(side, (side,)):
+                _known(f"the claim {claim.text!r}", claim.metric or study.metric, arms[arm], f" of the arm {arm!r}")
     every = [name for found in arms.values() for name in found]
     _known("study.metric", study.metric, every)
     for figure in study.diverged:

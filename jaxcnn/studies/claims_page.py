@@ -14,9 +14,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.judge import over_page
 from jaxcnn.studies.study import EXACT
+from jaxcnn.studies.table import subject
 from jaxcnn.studies.units import figure, is_percentage, scale, signed, unit
 from jaxcnn.text import plain
 
@@ -192,7 +194,8 @@ def verdict_line(claims: Sequence[Results]) -> str:
 
 def _why(claims: Sequence[Results]) -> str:
     """The reasons of inconclusive parts, each once: " (too few seeds)"."""
-    reasons = dict.fromkeys(claim["reason"].split(":")[0] for claim in claims if claim["verdict"] == "inconclusive")
+    open_claims = [claim for claim in claims if claim["verdict"] == "inconclusive"]
+    reasons = dict.fromkeys(re.sub(r" \(p = .*?\)", "", claim["reason"]).split(":")[0] for claim in open_claims)
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
@@ -207,9 +210,19 @@ def part(study: Told, claim: Results) -> Iterator[str]:
         beside += f" ({plain(claim['published'])})."
     elif claim["published"] not in ("", "-"):
         beside = f" Published: {plain(claim['published'])}."
-    yield f"{described(claim)}{_arms(study, claim)}.{beside}"
+    yield f"{described(claim)}{_arms(study, claim)}.{beside}{_could_be_seen(claim)}"
     if claim["now"]:
-        yield f"The study file has now: {plain(claim['now']['text'])}."
+        now = claim["now"]
+        yield f"The study file has now: {plain(now['text'])} ({plain(now['metric'])}: {plain(subject(now))})."
+
+
+def _could_be_seen(claim: Results) -> str:
+    """Of an inconclusive part with enough seeds: what size it would have taken."""
+    smallest = claim.get("smallest")
+    if claim["verdict"] != "inconclusive" or smallest is None:
+        return ""
+    size = signed(claim["metric"], smallest).lstrip("+")
+    return f" Four of five such studies would see a difference that is {size} beyond the line."
 
 
 def described(claim: Results) -> str:
@@ -223,6 +236,8 @@ def described(claim: Results) -> str:
     said = f"{bound}{signed(metric, difference['mean'])}"
     said = f"{said[:1].upper()}{said[1:]}"
     line = f"; claimed: more than {signed(metric, claim['margin'])}" if claim["margin"] else ""
+    if claim.get("within") is not None:
+        line = f"; claimed: nearer than {signed(metric, claim['within']).lstrip('+')}, to either side"
     if difference["low"] is None:
         return f"{said}, one seed: no interval{line}"
     seeds = claim["pairs"].removesuffix(" seeds").split(" of ")
@@ -241,7 +256,7 @@ def _arms(study: Told, claim: Results) -> str:
         return ""
     found = []
     for name in (claim["higher"], claim["lower"]):
-        arm = study.results["arms"].get(name)
+        arm = all_arms(study.results).get(name)
         if arm is None:
             return ""
         mean = arm["counts"].get(claim["metric"], (arm["figures"].get(claim["metric"]) or {}).get("mean"))

@@ -5,6 +5,7 @@ tuning, each seed's pair, what could have been seen, and the command that makes 
 from typing import Any
 
 from jaxcnn.studies.foreseen import foreseen_text
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.study import EXACT
 from jaxcnn.studies.units import figure, signed
 from jaxcnn.text import plain
@@ -80,7 +81,7 @@ def pairs(results: Results, claim: Results) -> list[tuple[str, str, str, str]]:
 
 
 def _value(results: Results, arm: str, metric: str, seed: int) -> float | None:
-    cells = results["arms"].get(arm, {"cells": []})["cells"]
+    cells = all_arms(results).get(arm, {"cells": []})["cells"]
     return next((cell["figures"].get(metric) for cell in cells if cell["seed"] == seed), None)
 
 

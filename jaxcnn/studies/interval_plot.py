@@ -42,7 +42,9 @@ def interval_svg(claim: Results, published: Sequence[float], description: str) -
     )
     seeds = [times * value for value in difference["values"]]
     wide = [times * value for value in claim["over_images"] or ()]
-    shown = [low, high, margin, 0.0, *seeds, *wide, *published]
+    within = claim.get("within")
+    limits = [margin] if within is None else [-times * within, times * within]
+    shown = [low, high, *limits, 0.0, *seeds, *wide, *published]
     start, end = min(shown), max(shown)
     room = 0.05 * (end - start) or 1.0
     start, end = start - room, end + room
@@ -50,15 +52,17 @@ def interval_svg(claim: Results, published: Sequence[float], description: str) -
     def x(value: float) -> str:
         return f"{LEFT + (RIGHT - LEFT) * (value - start) / (end - start):.1f}"
 
-    color, line = COLORS[claim["verdict"]], x(margin)
+    color, lines = COLORS[claim["verdict"]], [float(x(limit)) for limit in limits]
+    line, shade = lines[0], (RIGHT if within is None else lines[1]) - lines[0]
     parts = [
         f"<title>{markupsafe.escape(description)}</title>",
-        f'<rect x="{line}" y="4" width="{RIGHT - float(line):.1f}" height="{AXIS - 4}" fill="{INK}" opacity=".14"/>',
+        f'<rect x="{line:.1f}" y="4" width="{shade:.1f}" height="{AXIS - 4}" fill="{INK}" opacity=".14"/>',
         f'<path d="M{LEFT} {AXIS}H{RIGHT}" stroke="{INK}"/>',
-        f'<path d="M{line} 4V{AXIS + 4}" stroke="{INK}" stroke-width="2"/>',
+        *(f'<path d="M{each:.1f} 4V{AXIS + 4}" stroke="{INK}" stroke-width="2"/>' for each in lines),
     ]
-    if RIGHT - float(line) > 70:
-        parts.append(f'<text x="{float(line) + 4:.1f}" y="14">as claimed \N{RIGHTWARDS ARROW}</text>')
+    if shade > 70:
+        arrow = " \N{RIGHTWARDS ARROW}" if within is None else ""
+        parts.append(f'<text x="{line + 4:.1f}" y="14">as claimed{arrow}</text>')
     if wide:
         parts.append(f'<path d="M{x(wide[0])} {BAR}H{x(wide[1])}" stroke="{color}" stroke-width="1.5"/>')
     parts.append(f'<path d="M{x(low)} {BAR}H{x(high)}" stroke="{color}" stroke-width="6" opacity=".55"/>')

@@ -32,7 +32,7 @@ LATE = "not pinned before the runs"
 TOLD = {"seeds": "the seeds", "reach": "the thresholds to reach", "diverged": "the figures of a diverged run"}
 STOPPING = "every seed of every arm is run, whatever the ones before show"
 """When a study is over: n is fixed, since looking after each seed and stopping at a verdict makes false ones."""
-LATER = ("tuning", "question", "metric", "arms", "stopping")
+LATER = ("tuning", "groups", "question", "metric", "arms", "stopping")
 """What claims.json holds since it holds more than claims and figures; a file without keeps its digest."""
 
 Results = dict[str, Any]
@@ -68,6 +68,7 @@ def settled(study: Study) -> Results:
         "reach": dict(study.reach),
         "diverged": dict(study.diverged),
         "tuning": pinned_tuning(study.tuning),
+        "groups": {name: list(arms) for name, arms in study.groups.items()},
     }
 
 
@@ -152,6 +153,8 @@ def summary(pinned: Results, study: Study | Results, cells: Sequence[Cell] = ())
     ]
     if "tuning" in now and now["tuning"] != pinned.get("tuning"):
         changes.append("the tuning was another one at the start")
+    if "groups" in now and now["groups"] != pinned.get("groups", {}):
+        changes.append("the groups of arms were others at the start")
     changes += [
         f"the {name} was {pinned[name]!r} at the start and is {now[name]!r}"
         for name in ("question", "metric")

@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory, is_training, line_name
 from jaxcnn.studies.cell import Cell, points
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.judge import Results, by_seed
 from jaxcnn.studies.study import EXACT
 from jaxcnn.studies.units import is_percentage, scale
@@ -59,7 +60,7 @@ def values_plots(results: dict[str, Any]) -> Plots:
 def pair_plot(results: Results, claim: Results) -> Figure | None:
     """Each seed's pair of a measured claim as a line from the lower arm's figure (hollow) to the higher arm's (filled);
     None of a counted claim, of one of four arms, and without a whole pair."""
-    arms = [results["arms"].get(claim[side], {"cells": []}) for side in ("lower", "higher")]
+    arms = [all_arms(results).get(claim[side], {"cells": []}) for side in ("lower", "higher")]
     values = [by_seed({"counts": {}} | arm, claim["metric"], results["seeds"]) for arm in arms]
     seeds = [seed for seed in results["seeds"] if seed in values[0] and seed in values[1]]
     if claim["metric"] in EXACT or claim["beyond"] or not seeds:

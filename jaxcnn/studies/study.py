@@ -117,6 +117,9 @@ class Study:
     """What a reader must know of the scale, for the page."""
     tuning: Tuning | None = None
     """What every arm that trains is tuned by before the verdict's cells are run; None: the arms are as they are."""
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """{name: arms}: a claim may name a group for an arm, and is then about the mean of their figures, seed by seed.
+    `groups.factorial` makes those of main effects and interactions."""
     matched: Matched = ""
     """What is equal between the arms that train, which is checked: "epochs", "steps", or "compute", the multiply-adds
     of the whole training within a tenth; "": not stated."""
@@ -132,12 +135,22 @@ class Study:
         folders = [folder(name) for name in self.arms]
         if len(set(folders)) != len(folders):
             raise UserError(f"two arms have the same folder: {', '.join(folders)}")
+        for group, arms in self.groups.items():
+            if group in self.arms or not arms or len(set(arms)) != len(arms):
+                raise UserError(f"the group {group!r} needs a name of its own and at least one arm, each once")
+            for name in arms:
+                _known(f"the group {group!r} names no arm", name, self.arms)
+        named = {**self.arms, **self.groups}
         for claim in self.claims:
             for name in (claim.higher, claim.lower, *(claim.beyond or ())):
-                if name not in self.arms:
-                    hint = did_you_mean(name, self.arms) or "; there is " + ", ".join(self.arms)
-                    raise UserError(f"the claim {claim.text!r} names no arm {name!r}{hint}")
+                _known(f"the claim {claim.text!r} names no arm", name, named)
         check_matched(self.matched, self.arms)
+
+
+def _known(what: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or "; there is " + ", ".join(known)
+        raise UserError(f"{what} {name!r}{hint}")
 
 
 def folder(arm: str) -> str:

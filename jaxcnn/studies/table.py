@@ -11,6 +11,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.run_directory import RunDirectory
 from jaxcnn.studies.cell import Cell, cell_metrics, counts, reach_name, reaches, steps
 from jaxcnn.studies.details import details
+from jaxcnn.studies.groups import grouped
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
 from jaxcnn.studies.statistics import spread
@@ -35,7 +36,8 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
 
     {"question", "note", "metric", "seeds", "arms": {name: {"folder", "counts", "figures": {figure: {"mean",
     "deviation", "n"}}, "versus_baseline", "changed", "cells": [{"seed", "path", "state", "message", "figures",
-    "unreached", "steps"}]}}, "claims": as pinned.matched and judge.judge_claims give them, "pinned", "environment"};
+    "unreached", "steps"}]}}, "groups": as groups.grouped gives them, only of a study that has some, "claims": as
+    pinned.matched and judge.judge_claims give them, "pinned", "environment"};
     NaN is null.
     """
     # What was settled before the first run; what the file has added since is measured beside it.
@@ -77,6 +79,8 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
         "diverged": dict(both.diverged),
         "arms": arms,
     }
+    groups = pinned.get("groups") or study.groups
+    results |= {"groups": grouped(groups, arms)} if groups else {}
     claims = matched(pinned, claims_of(study))
     return judged(results, claims) | {
         "pinned": summary(pinned, study, cells),
@@ -93,7 +97,7 @@ def judged(results: Results, claims: Sequence[Results]) -> Results:
         | {"versus_baseline": None if arm is baseline else against_baseline(arm, baseline, results["metric"], seeds)}
         for name, arm in arms.items()
     }
-    return results | {"arms": arms, "claims": judge_claims(claims, arms, seeds)}
+    return results | {"arms": arms, "claims": judge_claims(claims, arms | results.get("groups", {}), seeds)}
 
 
 def _by_seed(cells: Sequence[Cell], measured: Mapping[Cell, dict[str, float]], figure: str) -> dict[int, float]:

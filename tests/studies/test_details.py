@@ -1,50 +1,70 @@
 """A study's own page: what was settled, the tuning, each seed's pair and what could have been seen, from study.json."""
 
-import json
+import re
 
 import pytest
 
 from jaxcnn.studies.details import details, pairs, power, preregistration, tuning_rows
 from jaxcnn.studies.interval_plot import interval_svg
 from jaxcnn.studies.plots import pair_plot
-from tests.tiny_runs import ROOT
+
+HIGH, LOW = (0.91, 0.90, 0.95, 0.88, 0.92), (0.90, 0.91, 0.90, 0.875, 0.90)
+
+
+def claim_of(text, **fields):
+    values = [high - low for high, low in zip(HIGH, LOW, strict=True)]
+    difference = {"mean": sum(values) / 5, "low": -0.02, "high": 0.05, "values": values}
+    claim = {"text": text, "metric": "test accuracy", "higher": "B", "lower": "A", "beyond": None, "margin": 0.0}
+    claim |= {"change": "", "within": None, "difference": difference, "over_images": None, "verdict": "inconclusive"}
+    return claim | fields
 
 
 @pytest.fixture
 def results():
-    return json.loads((ROOT / "docs" / "results" / "studies" / "depth" / "study.json").read_text())
+    arms = {
+        name: {
+            "counts": {},
+            "cells": [{"seed": seed, "figures": {"test accuracy": v}} for seed, v in enumerate(values)],
+        }
+        for name, values in (("A", LOW), ("B", HIGH))
+    }
+    claims = [
+        claim_of("B is better"),
+        claim_of("B loses at most a point", margin=-0.01, change="changed after the start"),
+        claim_of("they are alike", within=0.02),
+    ]
+    pinned = {"date": "2026-11-25 10:00 UTC", "origin": "the first start", "digest": "0123456789abcdef", "late": False}
+    pinned["changes"] = ["the seeds were 0, 1, 2 at the start and are 0, 1, 2, 3, 4"]
+    found = {"command": "python -m jaxcnn.launch b.py", "question": "Is B better?", "metric": "test accuracy"}
+    return found | {"seeds": [0, 1, 2, 3, 4], "arms": arms, "claims": claims, "pinned": pinned}
 
 
 def test_what_was_settled_has_its_date_its_digest_and_what_changed(results):
     rows = preregistration(results)
     told = dict(rows)
-    pinned = json.loads((ROOT / "docs" / "results" / "studies" / "depth" / "claims.json").read_text())
-    assert pinned["date"] in told["settled"] and pinned["digest"][:10] in told["settled"]
+    assert "2026-11-25 10:00 UTC" in told["settled"] and "0123456789" in told["settled"]
     assert [text for name, text in rows if name == "claim"] == [
-        *(claim["text"] for claim in pinned["claims"][:3]),
-        "E is better than D by less than one point (by more than \N{MINUS SIGN}1.0 points), changed after the start",
+        "B is better",
+        "B loses at most a point (by more than \N{MINUS SIGN}1.0 points), changed after the start",
+        "they are alike (within 2.0 points)",
     ]
-    assert any("the seeds were 0, 1, 2 at the start" in text for name, text in rows if name == "changed since")
+    assert told["question"] == "Is B better?" and told["arms"] == "A, B" and told["seeds"].startswith("0, 1, 2, 3, 4; ")
+    assert told["changed since"] == results["pinned"]["changes"][0]
     results["pinned"]["late"] = True
     assert "after cells had begun" in dict(preregistration(results))["settled"]
 
 
 def test_each_seed_has_its_pair_also_where_one_side_is_missing(results):
     claim = results["claims"][0]
-    high, low = (
-        [cell["figures"]["test accuracy"] for cell in results["arms"][arm]["cells"]] for arm in ("VGG-B", "VGG-A")
-    )
     found = pairs(results, claim)
-    assert [row[:3] for row in found] == [
-        (str(seed), f"{100 * one:.1f}%", f"{100 * other:.1f}%")
-        for seed, one, other in zip(results["seeds"], high, low, strict=True)
-    ]
+    assert found[0] == ("0", "91.0%", "90.0%", "+1.0 points") and found[1][3] == "\N{MINUS SIGN}1.0 points"
+    assert [row[0] for row in found] == list("01234")
     (axes,) = pair_plot(results, claim).axes
-    hollow, filled = ([line for line in axes.lines if line.get_label() == name] for name in ("VGG-A", "VGG-B"))
-    assert hollow[0].get_xdata()[0] == pytest.approx(100 * low[0]) and hollow[0].get_markerfacecolor() == "white"
-    assert filled[0].get_xdata()[0] == pytest.approx(100 * high[0])
+    hollow, filled = ([line for line in axes.lines if line.get_label() == name] for name in ("A", "B"))
+    assert hollow[0].get_xdata()[0] == pytest.approx(90) and hollow[0].get_markerfacecolor() == "white"
+    assert filled[0].get_xdata()[0] == pytest.approx(91)
     assert len(axes.get_yticks()) == 5
-    del results["arms"]["VGG-A"]["cells"][1]["figures"]["test accuracy"]
+    del results["arms"]["A"]["cells"][1]["figures"]["test accuracy"]
     assert pairs(results, claim)[1][2:] == ("missing", "-")
     assert len(pair_plot(results, claim).axes[0].get_yticks()) == 4
     assert (
@@ -95,3 +115,11 @@ def test_an_interval_plot_without_an_interval_is_none(results):
     assert interval_svg(claim | {"difference": None}, (), "") is None
     assert interval_svg(claim | {"difference": claim["difference"] | {"low": None}}, (), "") is None
     assert "<script>" not in interval_svg(claim, [0.9], "<script>")
+
+
+def test_of_a_claim_of_nearness_the_shade_has_two_sides(results):
+    one, alike = (interval_svg(claim, (), "") for claim in (results["claims"][0], results["claims"][2]))
+    assert one.count('stroke-width="2"/>') == 1 and alike.count('stroke-width="2"/>') == 2
+    width = [float(re.search(r'<rect x="[\d.]+" y="4" width="([\d.]+)"', svg)[1]) for svg in (one, alike)]
+    start, end = (float(place) for place in re.findall(r'd="M([\d.]+) 4V', alike))
+    assert width[1] == pytest.approx(end - start, abs=0.2) and "as claimed \N{RIGHTWARDS ARROW}" not in alike

@@ -6,11 +6,8 @@ import fcntl
 import importlib.util
 import io
 import json
-import random
 import re
 import shutil
-import signal
-import time
 from typing import Literal
 
 import pytest
@@ -117,26 +114,6 @@ def test_a_finished_study_runs_nothing_again(study):
     assert finish(FILE, "--workdir", path, "--report-only").stdout.count("finished before") == 0
     assert {file: file.stat().st_mtime_ns for file in (path / "cells").rglob("*") if file.is_file()} == before
     assert (path / "table.md").read_text() == table
-
-
-def test_killed_anywhere_it_goes_on_to_the_same_table(study, tmp_path):
-    path, draw = study[0], random.Random(0)
-    killed = tmp_path / "study"
-    stamps = lambda: {file: file.stat().st_mtime_ns for file in killed.glob("cells/*/*/result.json")}  # noqa: E731
-    finished: dict = {}
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-        process = start(FILE, "--workdir", killed)
-        target = min(len(finished) + draw.randrange(0, 2), 5)
-        wait_until(lambda goal=target: len(stamps()) >= goal and (killed / "cells").exists(), process)
-        time.sleep(draw.random() * 4)
-        process.send_signal(number)
-        process.communicate(timeout=120)
-        assert process.returncode in (0, 75, -number)  # -SIGTERM: it came before anything was done
-        after = stamps()
-        assert finished.items() <= after.items()  # no finished cell is run twice
-        finished = after
-    finish(FILE, "--workdir", killed)
-    assert table_without_speed(killed) == table_without_speed(path)
 
 
 def table_without_speed(path):
