@@ -1,11 +1,13 @@
-"""The whole training loop against the bare compiled step, a whole evaluation against its step, the start of a process,
-and the memory over 2,000 steps.
+"""The whole training loop against the bare compiled step, a whole evaluation against its step, the start of a process
+and of commands, and the memory over 2,000 steps.
 
-python benchmarks/train_loop.py [--rounds 5] [--only loop|photos|start|memory] [--photos FOLDER]
+python benchmarks/train_loop.py [--rounds 5] [--only recipes|loop|photos|start|commands|memory] [--photos FOLDER]
 
 Ratios are of medians within one run, the two sides in turn, because machines are noisy; nothing here is a test.
-Fashion-MNIST is read from TFDS_DATA_DIR; without it that line says that it was not run. FOLDER has class folders of
-JPEGs, which are decoded anew for each batch; what `jaxcnn bench-input` says of that run is told beside its ratio.
+"recipes" are runs of files of experiments/ with crops, flips, evaluations and saves. Their data is read from
+TFDS_DATA_DIR; what is not there was not run. FOLDER has class folders of JPEGs, which are decoded anew for each batch;
+what `jaxcnn bench-input` says of that run is told beside its ratio. Of a start the first step is the first line of
+metrics.jsonl; "cold" has an empty compile cache. What every part takes is told on stderr.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -33,8 +36,10 @@ from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
-from jaxcnn.data.transforms import HorizontalFlip, Pad, PadAndCrop, RandomResizedCrop, Resize, Rotate
+from jaxcnn.data.transforms import HorizontalFlip, Pad, PadAndCrop, RandomResizedCrop, Resize, Rotate, Transform
+from jaxcnn.errors import UserError
 from jaxcnn.experiment import Checkpoints, Data, Experiment
+from jaxcnn.experiment_file import load_function
 from jaxcnn.models import FC
 from jaxcnn.runs.bench_input import bench_input
 from jaxcnn.runs.display import Display
@@ -43,13 +48,33 @@ from jaxcnn.runs.loop import run
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.reader import Reader
-from jaxcnn.runs.setup import Plan, initial_state, make_plan
+from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.start import start_run
-from jaxcnn.train import mesh as meshes
+from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.train.duration import epochs, steps
 from jaxcnn.train.optimizers import SGD
+from jaxcnn.train.schedules import Constant
 
+ROOT = pathlib.Path(__file__).parent.parent
 INTERVAL = 25
+CROPS = (Pad(2), PadAndCrop(2), HorizontalFlip())
+# Its name: the file in experiments/, the data set, augmentation in place of the file's, and how many steps are run.
+RECIPES: dict[str, tuple[str, str, tuple[Transform, ...] | None, int]] = {
+    "LeNet-5, Fashion-MNIST, crops and flips": ("lenet_fashion_mnist", "fashion_mnist", CROPS, 400),
+    "ResNet-20, CIFAR-10 as JPEG": ("resnet_cifar10", "cifar10_jpeg", None, 24),
+    "VGG-A with batch norm, three stages, 0.375 as wide, Fashion-MNIST": (
+        "vgg_fashion_mnist",
+        "fashion_mnist",
+        None,
+        24,
+    ),
+}
+# Its name: the file, and flags beside those that make it log its first step.
+STARTS = {
+    "LeNet-5 on digits": ("lenet_digits", ("--duration", "2000steps")),
+    "EfficientNet-B0 at 224, made-up images, batch 1": ("efficientnet_imagenet", ("--debug", "--dtype", "float32")),
+    "DenseNet-121 at 224, made-up images, batch 1": ("densenet_imagenet", ("--debug", "--dtype", "float32")),
+}
 ALONE = {"train_split": "train", "evaluation_splits": (), "test_splits": ()}  # nothing but training
 
 
@@ -84,6 +109,31 @@ def experiment(name: str, length: int, photos: str = "") -> Experiment:
     return Experiment(create_model("lenet5"), data, **common)
 
 
+def recipe(name: str) -> Experiment:
+    """An experiment file's training, cut to some steps with three evaluations of few images and three saves."""
+    file, data_set, augment, length = RECIPES[name]
+    made = load_function(ROOT / "experiments" / f"{file}.py")()
+    data = dataclasses.replace(
+        made.data,
+        source=Tfds(data_set),
+        augment=made.data.augment if augment is None else augment,
+        train_split="train[:99%]",
+        evaluation_splits=("train[99%:]",),
+        test_splits=(),
+        workers=0,
+    )
+    every = steps(length // 4 + 1)
+    return dataclasses.replace(
+        made,
+        data=data,
+        duration=steps(length),
+        schedule=Constant(),
+        log_every=steps(length // 8),
+        evaluate_every=every,
+        checkpoints=dataclasses.replace(made.checkpoints, every=every),
+    )
+
+
 def in_memory(made: Experiment) -> Plan:
     """The plan with its images decoded, so that rounds do not decode them anew."""
     plan = make_plan(made)
@@ -109,7 +159,7 @@ def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[fl
     data = plan.experiment.data
     batch = train_batches(plan, plan.train, data.augment)[0]
     batch = placed(batch, plan.experiment, plan.mesh, evaluated=False)
-    state = jax.device_put(initial_state(plan.experiment, plan.optimizer), meshes.replicated(plan.mesh))
+    (state,) = stepper_for([plan]).create()
     rates = []
     for _ in range(count + 1):
         start = time.perf_counter()
@@ -120,8 +170,9 @@ def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[fl
     return rates[1:]
 
 
-def compare_loop(name: str, rounds: int, length: int, photos: str = "") -> dict[str, float]:
-    plan = in_memory(experiment(name, length, photos))
+def compare_loop(made: Experiment, rounds: int) -> dict[str, float]:
+    plan = in_memory(made)
+    length = plan.total
     compiled = compile_train_step(plan).call
     bare: list[float] = []
     whole: list[float] = []
@@ -139,7 +190,7 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     fields = with_image(made.data.image_shape, LABEL)
     examples, transforms = load(plan.train, made.data.preprocess, fields, made.data.memory_limit)
     step = compile_evaluation_step(made, mesh).call
-    state = jax.device_put(initial_state(made, plan.optimizer), meshes.replicated(mesh))
+    (state,) = stepper_for([plan]).create()
     batches = evaluation_batches(made, examples, transforms)
     place = functools.partial(placed, experiment=made, mesh=mesh, evaluated=True)
     one = place(batches[0])
@@ -157,18 +208,19 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     return {"bare step, images/s": bare, "whole evaluation, images/s": whole, "ratio": whole / bare}
 
 
-def seconds_to_first_step(cache: str) -> float:
-    """From the start of the process to the first logged step of LeNet-5 on the digits."""
+def seconds_to_first_step(file: str, flags: tuple[str, ...], cache: str) -> float:
+    """From the start of the process to the first logged step of an experiment file."""
     with tempfile.TemporaryDirectory() as folder:
         run_path = pathlib.Path(folder) / "run"
-        file = pathlib.Path(__file__).parent.parent / "experiments" / "lenet_digits.py"
-        command = [sys.executable, "-m", "jaxcnn.launch", file, "--workdir", run_path]
-        command += ["--duration", "2000steps", "--log-every", "1steps"]
+        command = [sys.executable, "-m", "jaxcnn.launch", ROOT / "experiments" / f"{file}.py", "--workdir", run_path]
+        command += ["--log-every", "1steps", *flags]
         start = time.perf_counter()
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         metrics = run_path / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode} before its first step")
             time.sleep(0.01)
         seconds = time.perf_counter() - start
         process.kill()
@@ -176,13 +228,25 @@ def seconds_to_first_step(cache: str) -> float:
         return seconds
 
 
-def start_up(rounds: int) -> dict[str, float]:
+def start_up(name: str, rounds: int) -> dict[str, float]:
     cold, warm = [], []
+    file, flags = STARTS[name]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            cold.append(seconds_to_first_step(cache))
-            warm.append(seconds_to_first_step(cache))
+            cold.append(seconds_to_first_step(file, flags, cache))
+            warm.append(seconds_to_first_step(file, flags, cache))
     return {"cold, s": statistics.median(cold), "with the compile cache, s": statistics.median(warm)}
+
+
+def command_seconds(arguments: tuple[str, ...], rounds: int) -> float:
+    """From the start to the end of a `jaxcnn` command."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "jaxcnn", *arguments]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
 def memory_slope(length: int = 2000) -> dict[str, float]:
@@ -209,30 +273,66 @@ def memory_slope(length: int = 2000) -> dict[str, float]:
     return {"steps": length, "resident at the end, MiB": sizes[-1] / 2**20, "slope, bytes per step": slope}
 
 
+def loops(rounds: int) -> dict[str, Callable[[], object]]:
+    """Loops of nothing but steps."""
+    parts: dict[str, Callable[[], object]] = {
+        "LeNet-5, digits, rotated and shifted, batch 64": lambda: compare_loop(experiment("recipe", 200), rounds),
+        "evaluation, LeNet-5, digits, batch 512": lambda: compare_evaluation("recipe", 10 * rounds),
+        "VGG-A, 32 px, synthetic, batch 64": lambda: compare_loop(experiment("vgg", 16), rounds),
+    }
+    if os.environ.get("TFDS_DATA_DIR"):
+        parts["LeNet-5, Fashion-MNIST, batch 128"] = lambda: compare_loop(experiment("fashion", 200), rounds)
+    return parts
+
+
+def recipes(rounds: int) -> dict[str, Callable[[], object]]:
+    """Loops of whole recipes."""
+
+    def compare(name: str) -> object:
+        try:
+            return compare_loop(recipe(name), rounds)
+        except UserError as error:
+            return f"not run: {error}"
+
+    return {name: functools.partial(compare, name) for name in RECIPES}
+
+
+def photos(folder: str, rounds: int) -> dict[str, float | str]:
+    compared = compare_loop(experiment("photos", 12, folder), rounds)
+    found = bench_input(experiment("photos", 12, folder))
+    return compared | {"expected of it, images/s": found.expected, "bottleneck": found.verdict()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["loop", "photos", "start", "memory"])
+    parser.add_argument("--only", choices=["recipes", "loop", "photos", "start", "commands", "memory"])
     parser.add_argument("--photos")
     arguments = parser.parse_args()
+    rounds = arguments.rounds
+    groups: dict[str, dict[str, Callable[[], object]]] = {
+        "recipes": recipes(rounds),
+        "loop": loops(rounds),
+        "start": {
+            f"start to first step, {name}": functools.partial(start_up, name, max(1, rounds // 3)) for name in STARTS
+        },
+        "commands": {
+            f"jaxcnn {name}, s": functools.partial(command_seconds, (name,), rounds) for name in ("--help", "models")
+        },
+        "memory": {"memory": memory_slope},
+    }
+    if arguments.photos:
+        groups["photos"] = {
+            "VGG-A, crops of 32 px of JPEGs, batch 16": functools.partial(photos, arguments.photos, rounds)
+        }
     report: dict[str, object] = {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count(), "jax": jax.__version__}
-    if arguments.only in (None, "loop"):
-        if os.environ.get("TFDS_DATA_DIR"):
-            report["LeNet-5, Fashion-MNIST, batch 128"] = compare_loop("fashion", arguments.rounds, 200)
-        else:
-            report["LeNet-5, Fashion-MNIST, batch 128"] = "not run: TFDS_DATA_DIR is not set"
-        report["LeNet-5, digits, rotated and shifted, batch 64"] = compare_loop("recipe", arguments.rounds, 200)
-        report["evaluation, LeNet-5, digits, batch 512"] = compare_evaluation("recipe", 10 * arguments.rounds)
-        report["VGG-A, 32 px, synthetic, batch 64"] = compare_loop("vgg", arguments.rounds, 16)
-    if arguments.photos and arguments.only in (None, "photos"):
-        compared = compare_loop("photos", arguments.rounds, 12, arguments.photos)
-        found = bench_input(experiment("photos", 12, arguments.photos))
-        told = {"expected of it, images/s": found.expected, "bottleneck": found.verdict()}
-        report["VGG-A, crops of 32 px of JPEGs, batch 16"] = compared | told
-    if arguments.only in (None, "start"):
-        report["start to first step, LeNet-5 on digits"] = start_up(arguments.rounds)
-    if arguments.only in (None, "memory"):
-        report["memory"] = memory_slope()
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)  # every round compiles the same programs
+        for group, parts in groups.items():
+            for name, part in parts.items() if arguments.only in (None, group) else ():
+                start = time.perf_counter()
+                report[name] = part()
+                print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     print(json.dumps(report, indent=2))
 
 

@@ -209,7 +209,10 @@ def test_the_mean_layout_finds_what_is_always_there():
 
 def test_every_file_that_the_readme_names_exists():
     for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / link).exists(), link
+        name, _, anchor = link.partition("#")
+        assert (ROOT / name).exists(), link
+        titles = re.findall(r"^#+ (.*)$", (ROOT / name).read_text(), re.M) if anchor else [""]
+        assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
     for command in re.findall(r"jaxcnn\.launch (experiments/\S+\.py)", README):
         assert (ROOT / command).exists(), command
 
@@ -275,6 +278,26 @@ def test_c19s_rates_are_those_that_were_best_on_other_photos_and_its_page_shows_
     assert sorted(map(float, shown)) == means
 
 
+def test_the_page_about_photos_says_what_five_seeds_gave():
+    """Fine-tuned beats from scratch, and a classifier of random features, with intervals over the seeds."""
+    stored = json.loads((ROOT / "docs/results/photos_seeds.json").read_text())
+    (differences,) = (stored[name] for name in stored if "95% interval" in name)
+    accuracy = {name: {int(seed): value for seed, value in row.items()} for name, row in stored["accuracy"].items()}
+    counts = np.array([*stored["photos that train, choose, test"].values()])
+    assert len(counts) == 5 and (counts.sum(1) == 208).all() and counts[:, 2].sum() == 208  # each tests once
+    tuned = accuracy["fine-tuned, all layers"]
+    shown = re.findall(r"^\| (.+?) \| (0\.\d{3}) \| (?:(\S+) \((\S+) to (\S+)\))? *\|$", PHOTOS, re.M)
+    assert [name for name, *_ in shown] == [*accuracy] and f"at {stored['side']} pixels instead of 224" in PHOTOS
+    for (name, row), (_, mean, *figures) in zip(accuracy.items(), shown, strict=True):
+        assert sorted(row) == [0, 1, 2, 3, 4] and f"{np.mean([*row.values()]):.3f}" == mean
+        if name in differences:
+            found = paired((tuned, row))
+            bounds = [differences[name]["mean"], *differences[name]["interval"]]
+            assert bounds == pytest.approx([found.mean, found.low, found.high], abs=1e-12)
+            assert [f"{value:.3f}" for value in (found.mean, found.low, found.high)] == figures
+    assert all(differences[name]["interval"][0] > 0 for name in ("from scratch", "linear probe of random features"))
+
+
 def test_the_probes_of_thirty_images_a_class_are_the_stored_ones():
     """Lite0's features beat HED's, and those beat random ones, by intervals over five draws of the images."""
     stored = json.loads((ROOT / "docs/results/probes_thirty.json").read_text())
@@ -285,11 +308,12 @@ def test_the_probes_of_thirty_images_a_class_are_the_stored_ones():
     assert [f"{name}{of} features" for name, of, *_ in shown] == [*accuracy]
     for (name, row), (_, _, *figures) in zip(accuracy.items(), shown, strict=True):
         found = interval([*row.values()], sides=1)
-        assert len(row) == 5 and [found.mean, found.low, found.high] == [means[name]["mean"], *means[name]["interval"]]
+        bounds = [means[name]["mean"], *means[name]["interval"]]
+        assert len(row) == 5 and bounds == pytest.approx([found.mean, found.low, found.high], abs=1e-12)
         assert [f"{value:.3f}" for value in (found.mean, found.low, found.high)] == figures
     for pair, difference in differences.items():
         found = paired([accuracy[name] for name in pair.split(" minus ")])
-        assert [found.low, found.high] == difference["interval"] and found.low > 0.1
+        assert difference["interval"] == pytest.approx([found.low, found.high], abs=1e-12) and found.low > 0.1
     assert len(differences) == 3
 
 

@@ -23,6 +23,7 @@ from jaxcnn.data.splits import open_split
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.compilation import no_garbage_collection
 from jaxcnn.runs.sizes import check_begins, experiments
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
@@ -142,6 +143,7 @@ def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
+@no_garbage_collection()
 def _shapes(key: _ByIdentity) -> tuple[Any, Any, list[str]]:
     """Shapes of the variables and of the task's sums, and the paths of the parameters in the order in which the model
     makes them; traced once for an experiment."""

