@@ -205,12 +205,24 @@ def tools_version(name: str) -> str:
     return line.split("==")[1]
 
 
+def run_benchmark(words: tuple[str, ...]) -> str:
+    """It takes minutes of a quiet machine: its options are asked of it alone."""
+    start = words.index("-m") + 1
+    told = subprocess.run(
+        [sys.executable, "-m", words[start], "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    for option in (word for word in words[start:] if word.startswith("--")):
+        assert f"{option} " in told, f"{words[start]} has no {option}"
+    return "a benchmark of minutes"
+
+
 RULES = [
     (r"pip install", run_install),
     (r"pytest", run_tests),
     (r"python -m jaxcnn\.launch \S+\.py", run_training),
     (r"launch/local\.sh \d+ ", run_local),
     (r"(sbatch|kubectl|launch/tpu_pod\.sh|gcloud|mpirun|srun) ", run_on_cluster),
+    (r"(JAXCNN_ONEDNN=0 )?python -m benchmarks\.", run_benchmark),
     (r"jaxcnn prove-resume ", run_proof),
     (r"jaxcnn ", run_command),
     (r"pre-commit install|\.ci/run", run_habit),

@@ -63,14 +63,15 @@ def convolve(
 def is_usable(images: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]], covered: Sequence[int]) -> bool:
     """Whether oneDNN is at hand, and the faster way for such arrays, of which a kernel covers `covered` pixels.
 
-    That is float32 on one device, where XLA has nothing to divide; a map that the kernel fits into, for a smaller one
-    is a matrix product; and images for half of the cores at least, for each is one core's.
+    That is float32 on one device, where XLA has nothing to divide; a map of three quarters of the kernel's extent at
+    least, for on a smaller one a matrix product is faster; and images for half of the cores at least, for each is one
+    core's.
     """
     return (
         images.dtype == kernel.dtype == jnp.float32
         and jax.device_count() == 1
         and all(zeros >= 0 for around in padding for zeros in around)
-        and all(side >= extent for side, extent in zip(images.shape[1:3], covered, strict=True))
+        and all(4 * side >= 3 * extent for side, extent in zip(images.shape[1:3], covered, strict=True))
         and 2 * images.shape[0] >= onednn_library.cores()
         and onednn_library.version() is not None
     )
