@@ -43,17 +43,20 @@ def test_killed_at_ten_random_moments_it_makes_the_same_page(tmp_path):
     draw = random.Random(14)
     moments = sorted(draw.randrange(1, files(whole) - 5) for _ in range(KILLS))
     finished: dict = {}
+    counts = []
     for moment in moments:
         process = start(FILE, "--workdir", killed)
         wait_until(lambda moment=moment: killed.exists() and files(killed) >= moment, process)
         number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         process.send_signal(number)
         process.communicate(timeout=120)
-        assert process.returncode in (75, -number)  # -SIGTERM: it came before anything was done
+        # -SIGTERM: it came before anything was done; 0: a busy machine saw the last moments after the end
+        assert process.returncode in (75, -number, 0)
         after = {file: file.stat().st_mtime_ns for file in killed.glob("cells/*/*/result.json")}
         assert finished.items() <= after.items()  # no finished cell is run twice
         finished = after
-    assert 0 < len(finished) < 6
+        counts.append(len(finished))
+    assert len(set(counts)) >= 3  # of moments, spread over the cells
     finish(FILE, "--workdir", killed)
     assert results(killed) == results(whole)
     assert page(killed) == page(whole)
