@@ -71,7 +71,7 @@ def test_a_study_shows_its_arms_and_claims_as_they_are(monkeypatch):
     monkeypatch.setattr(study_command, "rows", lambda _: [{"arm": "low [/lr]", "n": "1 of 1"}])
     file = io.StringIO()
     claim = {"verdict": "supported", "text": "[a] is :dog:", "change": "", "reason": "[/b]"}
-    show({"claims": [claim]}, Console(file=file, width=100))
+    show({"claims": [claim], "tuning": None}, Console(file=file, width=100))
     assert "low [/lr]" in file.getvalue() and "supported: [a] is :dog:" in file.getvalue()
 
 

@@ -28,7 +28,6 @@ from jaxcnn.runs.several_steps import either, in_steps, several, stacked
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.state import TrainState, all_finite
-from jaxcnn.train.xla_flags import once_options
 
 Batch = dict[str, np.ndarray]
 
@@ -108,8 +107,7 @@ class Single:
         # The seed is an argument and no constant: the compile cache then serves all seeds.
         create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
         seed = np.uint32(self.plan.experiment.seed)
-        options = once_options(self.plan.mesh.devices.flat[0].platform)
-        create = jax.jit(create, out_shardings=meshes.shardings(self.abstract), compiler_options=options)
+        create = jax.jit(create, out_shardings=meshes.shardings(self.abstract))
         with no_garbage_collection():
             return [create(seed)]
 
@@ -195,8 +193,7 @@ class Stacked:
         return compile_for(plan.experiment, jitted, *shapes)
 
     def create(self) -> list[TrainState]:
-        create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
-        create = jax.jit(create, compiler_options=once_options(jax.default_backend()))
+        create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
         return [create(np.uint32(plan.experiment.seed)) for plan in self.plans]
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:

@@ -17,8 +17,6 @@ SETS: dict[str, Options] = {
     "cpu-memory-v1": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
 }
 DETERMINISTIC: Options = {"xla_gpu_deterministic_ops": True}
-# LLVM's first level: an initial state compiles in half the time, and is the same to the bit (at level 0 it is not).
-ONCE_ON_CPU: Options = {"xla_backend_optimization_level": 1}
 
 
 def check_flags(name: str) -> None:
@@ -30,8 +28,3 @@ def check_flags(name: str) -> None:
 def compiler_options(name: str, deterministic: bool) -> Options:
     """What XLA is told when a step is compiled; it refuses an option that it does not know."""
     return SETS[name] | (DETERMINISTIC if deterministic else {})
-
-
-def once_options(platform: str) -> Options:
-    """What XLA is told when a program is compiled that runs once, such as the one that makes the initial state."""
-    return ONCE_ON_CPU if platform == "cpu" else {}
