@@ -25,7 +25,7 @@ from tests.data.voc_folder import CAT, DOG, VOC
 from tests.nets import TinyNet
 from tests.torchvision_ops import torch
 
-BCCD = pathlib.Path("/work/shared/data/bccd")
+BCCD = pathlib.Path(__file__).parents[3] / "shared" / "data" / "bccd"
 RNG = np.random.default_rng(0)
 CLASSES = 4
 
@@ -137,7 +137,7 @@ def test_the_loss_and_its_gradient_are_pytorchs():
 
 def test_labels_of_boxes_are_the_classes_of_the_files():
     if not BCCD.is_dir():
-        pytest.skip("needs the blood cells of /work/shared/data/bccd")
+        pytest.skip(f"needs the blood cells in {BCCD}")
     names = ("Platelets", "RBC", "WBC")
     source = jc.ImageLabels(jc.VOCDetection(str(BCCD), names, rules=jc.BoxRules(empty="drop", outside="clip")))
     examples = open_split(source, "train[:20]")
