@@ -44,8 +44,8 @@ def keep_memory() -> bool:
     """Keeps what a step on a CPU has freed for the next one, and returns whether it could: on Linux with glibc.
 
     XLA allocates the memory of a step's intermediate values anew each time. By default malloc gives so large a piece
-    back to the system, which hands it out again page by page, zeroed: a sixth of ResNet-20's step. What the process
-    was given it now keeps, in one pool for all threads, because the pools of single threads cannot hold such a piece.
+    back to the system, which hands it out again page by page, zeroed. What the process was given it now
+    keeps, in one pool for all threads, because the pools of single threads cannot hold such a piece.
     To be called before other threads start.
     Nothing is changed where the environment has malloc settings of its own, MALLOC_... or GLIBC_TUNABLES.
     """
