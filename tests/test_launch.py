@@ -300,9 +300,14 @@ def test_a_disk_that_becomes_read_only_loses_nothing(disk):
     run = disk / "run"
     process = start(TINY, "--workdir", run, "--duration", "100000steps")
     wait_until(lambda: (run / "checkpoints" / "30").is_dir(), process)
-    # A file system with open files does not become read-only; one that is mounted over it does.
-    subprocess.run(["mount", "--bind", disk, disk], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+    # A file system with open files does not become read-only, but a second mount of it does, before anybody writes
+    # there. It goes over the first in one call: the run never opens a file there that it may write.
+    beside = disk.parent / "read only"
+    beside.mkdir()
+    subprocess.run(["mount", "--bind", disk, beside], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", beside], check=True)
+    subprocess.run(["mount", "--bind", beside, disk], check=True)
+    subprocess.run(["umount", beside], check=True)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and not re.search(r'File ".*/jaxcnn/', errors), errors  # orbax's threads may speak
     assert "Read-only file system" in errors and "intact" in errors
