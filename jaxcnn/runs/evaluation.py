@@ -259,10 +259,29 @@ def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, 
     return counts
 
 
+def compile_evaluation(
+    restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
+) -> tuple[Experiment, Compiled]:
+    """The experiment with evaluation batches that fit `splits`, and the step for them, `step` if it is given."""
+    experiment = fitted_evaluation(
+        experiment, restored.mesh, _counts(restored, experiment, open_evaluations(experiment, splits))
+    )
+    return experiment, step or compile_evaluation_step(experiment, restored.mesh, restored.experiment)
+
+
 def evaluate_restored(
     restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
 ) -> Metrics:
-    """Metrics of a saved state on `splits` by this experiment's model, data source and preprocessing.
+    """Metrics of a saved state on `splits`, see `measure_restored`."""
+    measured = measure_restored(restored, experiment, splits, step)
+    return {name: evaluated_metrics(experiment.task, *found) for name, found in measured.items()}
+
+
+def measure_restored(
+    restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
+) -> dict[str, Measured]:
+    """{split: what metrics are made of} of a saved state, and split_ema of its average, by this experiment's model,
+    data source and preprocessing.
 
     They may be other ones than the run's, as long as the model takes the same variables. `step` is the evaluation step
     where the caller has compiled it.
@@ -273,12 +292,11 @@ def evaluate_restored(
     """
     opened = open_evaluations(experiment, splits)
     if step is None:
-        experiment = fitted_evaluation(experiment, restored.mesh, _counts(restored, experiment, opened))
-        step = compile_evaluation_step(experiment, restored.mesh, restored.experiment)
+        experiment, step = compile_evaluation(restored, experiment, splits)
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, restored.mesh, "data.evaluation_batch_size")
     nets = nets_of(restored.state)
-    results: Metrics = {}
+    results: dict[str, Measured] = {}
     passed_over: list[BrokenExample] = []
 
     def pass_over(batches: EvaluationBatches, indices: np.ndarray) -> None:
@@ -303,6 +321,5 @@ def evaluate_restored(
             weights, on_broken = list(nets.values()), functools.partial(pass_over, made)
             put = functools.partial(placed, experiment=experiment, mesh=restored.mesh, evaluated=True)
             measured = evaluate(step.call, weights, batches, loaded, put, on_broken=on_broken)
-        for suffix, (sums, records) in zip(nets, measured, strict=True):
-            results[name + suffix] = evaluated_metrics(experiment.task, sums, records)
+        results |= {name + suffix: found for suffix, found in zip(nets, measured, strict=True)}
     return results

@@ -41,7 +41,7 @@ FILES = [
         PICTURES,
     ),
     experiment_file.FOLDER,
-    *("claims.json", "probes.json"),  # of a study's cell
+    *("claims.json", "probes.json", "right.json"),  # of a study's cell
 ]
 PACKAGES = [
     *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "array_record"),

@@ -17,6 +17,7 @@ from jaxcnn.studies.cell import FINISHED, Cell, Measured, cells, check_metrics, 
 from jaxcnn.studies.foreseen import foreseen, foreseen_text
 from jaxcnn.studies.judge import Results
 from jaxcnn.studies.pinned import pin
+from jaxcnn.studies.right import keep_right
 from jaxcnn.studies.runner import CellsEnded, Start, check, run_all, run_cells
 from jaxcnn.studies.scale import at_scale, scales_of
 from jaxcnn.studies.study import Arm, Study, prepared, shrunk
@@ -157,6 +158,9 @@ def run_study(
     study = tuned(study, found) if _finished(found) else study
     everything = cells(study, path)
     share = everything[flags.index :: flags.of]
+    if done.finished and not flags.report_only:
+        warn = lambda text: print_plain(console, f"warning: {text}")  # noqa: E731
+        keep_right(study, [cell for cell in share if cell.name not in done.elsewhere], stop, warn)
     unfinished = [cell.name for cell in share if cell.state() not in FINISHED and cell.name not in done.elsewhere]
     failed = tuple(dict.fromkeys([*done.failed, *unfinished]))
     left = f"; {len(done.elsewhere)} cells are left to the process that runs them" if done.elsewhere else ""

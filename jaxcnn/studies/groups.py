@@ -63,7 +63,10 @@ def _mean_cell(cells: Sequence[Results]) -> Results:
     }
     steps = {name: max(cell["steps"].get(name, 0.0) for cell in cells) for cell in cells for name in cell["steps"]}
     unreached = list(dict.fromkeys(name for cell in cells for name in cell["unreached"]))
-    return {"seed": cells[0]["seed"], "state": state, "figures": figures, "unreached": unreached, "steps": steps}
+    kept = [cell.get("right", {}) for cell in cells]
+    right = {name: [bits for each in kept for bits in each[name]] for name in _shared(kept)}
+    of_cell = {"seed": cells[0]["seed"], "state": state, "figures": figures}
+    return of_cell | {"unreached": unreached, "steps": steps, "right": right}
 
 
 def _shared(each: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,7 +7,8 @@ import numpy as np
 from scipy import stats
 
 from jaxcnn.studies.figures import Results
-from jaxcnn.studies.statistics import CONFIDENCE, Difference
+from jaxcnn.studies.right import right_images
+from jaxcnn.studies.statistics import CONFIDENCE, SIGNS, Difference
 from jaxcnn.tasks.classification import Classification
 
 
@@ -16,10 +17,10 @@ def over_images(
 ) -> list[float] | None:
     """Bounds over other seeds and other test images from the same source; None for a figure that is no share of images.
 
-    A conservative bound, since cells keep how many images are right and not which: of two nets with error rates e and f
-    at most e + f of the images have one right and the other wrong (at most all, and at most 2 - e - f), so that over
-    images their difference d has at most the variance (min(e + f, 2 - e - f, 1) - d^2) / n. Deviations of two pairs
-    add up at most. The half-width is the root of the sum of squares of the seeds' and the images'.
+    Seeds and images are crossed: every net sees every image. The half-width is the root of the sum of squares of the
+    seeds' (Student's t) and the images' (`_known`, or `_bound` if a cell does not keep which images are right). What
+    differs by image and seed alike is in both, so that it is a little wide (Owen 2007, the pigeonhole bootstrap, which
+    counts it three times; a bootstrap of both needs more seeds than studies have).
     """
     split, _, name = metric.rpartition(" ")
     counts = [cell["figures"].get(f"{split} count") for arm in arms for cell in arm["cells"]]
@@ -27,6 +28,31 @@ def over_images(
     if name not in Classification().shares or not counts or difference is None or math.isnan(difference.low):
         return None
     seeds = sorted(set.intersection(*map(set, by_arm)))
+    right = [right_images(arm, metric, values, seeds) for arm, values in zip(arms, by_arm, strict=True)]
+    known = [each for each in right if each is not None]
+    if len(known) == len(arms) and len({each.shape for each in known}) == 1:
+        deviation = _known(known)
+    else:
+        deviation = _bound(by_arm, seeds) / math.sqrt(min(counts))
+    images = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * deviation
+    half = math.hypot((difference.high - difference.low) / 2, images)
+    return [difference.mean - half, difference.mean + half]
+
+
+def _known(right: Sequence[np.ndarray]) -> float:
+    """The standard error of the difference over images, from which images the nets of each side have right, [seeds,
+    images] each."""
+    differences = sum(sign * each.mean(0) for sign, each in zip(SIGNS, right, strict=False))
+    return float(np.std(differences, ddof=1)) / math.sqrt(len(right[0][0]))
+
+
+def _bound(by_arm: Sequence[Mapping[int, float]], seeds: Sequence[int]) -> float:
+    """At most the deviation of a difference between images, from how many are right.
+
+    Of two nets with error rates e and f at most e + f of the images have one right and the other wrong (at most all,
+    and at most 2 - e - f), so that over images their difference d has at most the variance min(e + f, 2 - e - f, 1) -
+    d^2. Deviations of two pairs add up at most.
+    """
 
     def deviation(one: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
         p, q = (np.array([values[seed] for seed in seeds]) for values in (one, other))
@@ -34,6 +60,4 @@ def over_images(
         return np.sqrt(np.maximum(differ - (p - q) ** 2, 0))
 
     whole = sum(deviation(*by_arm[i : i + 2]) for i in range(0, len(by_arm), 2))
-    images = stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(np.mean(whole**2) / min(counts))
-    half = math.hypot((difference.high - difference.low) / 2, images)
-    return [difference.mean - half, difference.mean + half]
+    return math.sqrt(np.mean(whole**2))

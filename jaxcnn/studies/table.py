@@ -14,15 +14,16 @@ from jaxcnn.studies.details import details
 from jaxcnn.studies.groups import grouped
 from jaxcnn.studies.judge import Results, against_baseline, clean, judge_claims
 from jaxcnn.studies.pinned import CHANGED, claims_of, matched, summary
+from jaxcnn.studies.right import right_of
 from jaxcnn.studies.statistics import spread
 from jaxcnn.studies.study import EXACT, Study, folder
 from jaxcnn.text import plain
 
 FIXED = (
     "The intervals speak of other seeds: the test images are the same ones for all, and treated as fixed. Beside them "
-    "stands the interval over seeds and images, for other test images from the same source too. It is a conservative "
-    "bound from the accuracies and the number of images, since a cell does not keep which images are right; for other "
-    "figures there is none."
+    "stands the interval over seeds and images, for other test images from the same source too: from the images that "
+    "each net has right; of runs that do not keep these, a conservative bound from the accuracies and the number of "
+    "images. For other figures there is none."
 )
 CORRECTED = (
     "p is of both sides, alone and with Holm's correction over the measured claims of this study, and a verdict needs "
@@ -36,8 +37,9 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
 
     {"question", "note", "metric", "seeds", "arms": {name: {"folder", "counts", "figures": {figure: {"mean",
     "deviation", "n"}}, "versus_baseline", "changed", "cells": [{"seed", "path", "state", "message", "figures",
-    "unreached", "steps"}]}}, "groups": as groups.grouped gives them, only of a study that has some, "claims": as
-    pinned.matched and judge.judge_claims give them, "pinned", "environment"};
+    "unreached", "steps", "right": {figure: which images are right, as right.right_of gives it}}]}}, "groups": as
+    groups.grouped gives them, only of a study that has some, "claims": as pinned.matched and judge.judge_claims give
+    them, "pinned", "environment"};
     NaN is null.
     """
     # What was settled before the first run; what the file has added since is measured beside it.
@@ -67,6 +69,7 @@ def tabulate(study: Study, cells: Sequence[Cell], pinned: Results) -> Results:
                     "figures": measured[cell],
                     "unreached": _unreached(cell, both),
                     "steps": steps(cell, both),
+                    "right": right_of(cell),
                 }
                 for cell in own
             ],

@@ -117,10 +117,11 @@ class Classification:
 
     def outputs(self, model: nn.Module, variables: Variables, batch: Batch) -> tuple[Sums, Records]:
         """Sums by the plain cross-entropy, without weights, label smoothing or auxiliary heads; of the mean probability
-        if there are `views`."""
+        if there are `views`. Records say which images are "right", bool [B]."""
         logits = self._scores(model, variables, batch["image"])
         losses = CrossEntropy()(logits, batch["label"])
-        return classification_sums(logits, batch["label"], losses, batch["valid"]), {}
+        sums = classification_sums(logits, batch["label"], losses, batch["valid"])
+        return sums, {"right": ranks(logits, batch["label"]) < 1}
 
     def metrics(self, sums: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Mean loss, accuracy (and top5, from six classes on) and the count."""
@@ -160,16 +161,21 @@ def most_probable(scores: np.ndarray, classes: tuple[str, ...], top: int) -> lis
     return [(classes[i], float(scores[i])) for i in order]
 
 
-def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array, valid: jax.Array) -> Sums:
-    """Sums over the examples whose `valid` [B] is true: loss, accuracy (top-1), top5 (from six classes on), count.
-
-    An example is right in the top k when fewer than k classes have a logit above the label's, or equal to it with a
-    lower index: a net whose logits are all equal does not score 100%.
-    """
+def ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """How many classes come before the label's, int [B]: those with a larger logit, or the same and a lower index, so
+    that a net whose logits are all equal does not score 100%."""
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     before = jnp.arange(logits.shape[-1]) < labels[:, None]
-    rank = jnp.sum((logits > own) | ((logits == own) & before) | jnp.isnan(logits), axis=-1)
+    return jnp.sum((logits > own) | ((logits == own) & before) | jnp.isnan(logits), axis=-1)
+
+
+def classification_sums(logits: jax.Array, labels: jax.Array, losses: jax.Array, valid: jax.Array) -> Sums:
+    """Sums over the examples whose `valid` [B] is true: loss, accuracy (top-1), top5 (from six classes on), count.
+
+    An example is right in the top k if fewer than k classes come before the label's, see `ranks`.
+    """
+    rank = ranks(logits, labels)
     # The loss of an example that is not valid may be anything, so it is selected away and not multiplied by zero.
     sums = {
         "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
