@@ -284,9 +284,10 @@ class Experiment:
 
     def _fill_metric(self, field: str) -> None:
         """Fills in the metric that a part watches, or refuses one that the task does not have."""
-        part, known = getattr(self, field), self.task.directions
+        part, known, score = getattr(self, field), self.task.directions, score_of(self.task)
         if part.metric is None or isinstance(part.metric, _Score):
-            object.__setattr__(self, field, dataclasses.replace(part, metric=_Score(score_of(self.task))))
+            if part.metric != score:
+                object.__setattr__(self, field, dataclasses.replace(part, metric=_Score(score)))
         elif part.metric not in known:
             hint = did_you_mean(part.metric, known) or f"; there is {', '.join(known)}"
             raise UserError(f"{field}.metric: {type(self.task).__name__} has no metric {part.metric!r}{hint}")

@@ -24,7 +24,7 @@ class Compiled:
     memory: int
     """Bytes on each device: arguments, results that are not arguments' own memory, and temporaries."""
     cache: str
-    """"hit", "miss" or "off"."""
+    """"hit", "miss" or "off"; "shared" if another run of this process has compiled it (runs/once.py)."""
     sizes: tuple[tuple[int, ...], ...] = ()
     """The shapes of images that it is compiled for, if there are several."""
 

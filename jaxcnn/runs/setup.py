@@ -24,6 +24,7 @@ from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import no_garbage_collection
+from jaxcnn.runs.once import Once
 from jaxcnn.runs.sizes import check_begins, experiments
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
@@ -57,6 +58,12 @@ class Plan:
     optimizer: optax.GradientTransformationExtraArgs
     order: BalancedOrder | None = None
     """Of the training examples, if it is not that of shuffled epochs."""
+    once: Once = dataclasses.field(default_factory=Once)
+    """What is compiled of it."""
+
+    def with_seed(self, seed: int) -> "Plan":
+        """The same experiment with another seed: data, shapes and programs are shared."""
+        return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, seed=seed))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,7 +104,7 @@ def initial_state(
 
 def zero_sums(experiment: Experiment) -> Any:
     """The task's sums over no example."""
-    sums = _shapes(_ByIdentity(experiment))[1]
+    sums = _shapes(_ButForSeed(experiment))[1]
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
 
@@ -111,29 +118,40 @@ def _init(experiment: Experiment, key: jax.Array) -> Any:
     return experiment.model.init(key, images, train=False, method="outputs")  # auxiliary heads too
 
 
+def same_but_for_seed(one: Experiment, other: Experiment) -> bool:
+    """Whether they have the same objects in all other fields, as dataclasses.replace(seed=...) leaves them."""
+    return _ButForSeed(one) == _ButForSeed(other)
+
+
 def abstract_state(experiment: Experiment, mesh: Mesh) -> Any:
     """Shapes, types and shardings of the state, without computing anything and without any data.
 
-    An experiment is traced once: deep nets take seconds, and a start asks several times.
+    An experiment is traced once for all seeds: deep nets take seconds, and a start asks several times.
     """
-    return _abstract_state(_ByIdentity(experiment), mesh)
+    return _abstract_state(_ButForSeed(experiment), mesh)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _ByIdentity:
-    """An experiment as a key: the same object, since parts of a user's own may not be hashable."""
+class _ButForSeed:
+    """An experiment as a key: the same objects in all fields but the seed. Parts of a user's own may not be hashable,
+    nor may two that are equal be of one kind."""
 
     experiment: Experiment
 
+    @property
+    def parts(self) -> list[int]:
+        values = vars(self.experiment)
+        return [id(values[field.name]) for field in dataclasses.fields(Experiment) if field.name != "seed"]
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.experiment is other.experiment
+        return isinstance(other, _ButForSeed) and self.parts == other.parts
 
     def __hash__(self) -> int:
-        return id(self.experiment)
+        return hash((id(self.experiment.model), id(self.experiment.data)))
 
 
 @functools.lru_cache(maxsize=4)
-def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
+def _abstract_state(key: _ButForSeed, mesh: Mesh) -> Any:
     experiment = key.experiment
     optimizer = optimizer_of(experiment, lambda step: jnp.float32(0))
     variables, sums, _ = _shapes(key)
@@ -144,7 +162,7 @@ def _abstract_state(key: _ByIdentity, mesh: Mesh) -> Any:
 
 @functools.lru_cache(maxsize=4)
 @no_garbage_collection()
-def _shapes(key: _ByIdentity) -> tuple[Any, Any, list[str]]:
+def _shapes(key: _ButForSeed) -> tuple[Any, Any, list[str]]:
     """Shapes of the variables and of the task's sums, and the paths of the parameters in the order in which the model
     makes them; traced once for an experiment."""
     experiment = key.experiment
@@ -167,7 +185,7 @@ def _shapes(key: _ByIdentity) -> tuple[Any, Any, list[str]]:
 
 def params_in_order(experiment: Experiment) -> Any:
     """Shapes of the parameters, in the order in which the model makes them."""
-    variables, _, order = _shapes(_ByIdentity(experiment))
+    variables, _, order = _shapes(_ButForSeed(experiment))
     flat = flatten_dict(variables["params"], sep="/")
     return unflatten_dict({path: flat[path] for path in order}, sep="/")
 

@@ -95,21 +95,22 @@ class Single:
         self.abstract = abstract_state(plan.experiment, plan.mesh)
 
     def compile_train(self) -> Compiled:
-        return compile_train_step(self.plan)
+        return self.plan.once.get("train", lambda: compile_train_step(self.plan))
 
     def compile_evaluation(self) -> Compiled:
-        return compile_evaluation_step(self.plan.experiment, self.plan.mesh)
+        compile_ = functools.partial(compile_evaluation_step, self.plan.experiment, self.plan.mesh)
+        return self.plan.once.get("evaluation", compile_)
 
     def compile_statistics(self) -> Compiled:
-        return compile_statistics_step(self.plan)
+        return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
 
     def create(self) -> list[TrainState]:
-        # The seed is an argument and no constant: the compile cache then serves all seeds.
-        create = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
-        seed = np.uint32(self.plan.experiment.seed)
-        create = jax.jit(create, out_shardings=meshes.shardings(self.abstract))
+        # The seed is an argument and no constant: one program serves all seeds.
+        initial = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
+        out = meshes.shardings(self.abstract)
+        create = self.plan.once.get("initial state", lambda: jax.jit(initial, out_shardings=out))
         with no_garbage_collection():
-            return [create(seed)]
+            return [create(np.uint32(self.plan.experiment.seed))]
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
         return states[0]

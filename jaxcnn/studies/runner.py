@@ -18,7 +18,7 @@ from jaxcnn.runs.display import Display
 from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.loop import run, run_seeds
 from jaxcnn.runs.run_directory import RunDirectory
-from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.setup import Plan, make_plan, same_but_for_seed
 from jaxcnn.runs.start import InUse, start_run
 from jaxcnn.runs.teacher import check_teacher
 from jaxcnn.studies.cell import FINISHED, Cell, Measured, cell_metrics, probe
@@ -121,20 +121,21 @@ def run_cells(study: Study | Measured, cells: Sequence[Cell], how: Start) -> Cel
     process runs is left to it.
     """
     previous, failed, elsewhere = None, [], []
+    plans = _Plans()
     for number, cell in enumerate(cells, 1):
         label = f"[{number}/{len(cells)}] {cell.name}"
         if how.stop():
             return CellsEnded(False, (*failed,), (*elsewhere,))
         if cell.arm_name != previous:
             jax.clear_caches()  # the programs of the arm before
-            previous = cell.arm_name
+            previous, plans = cell.arm_name, _Plans()
             of_arm = [each for each in cells if each.arm_name == cell.arm_name and not how.over(each)]
-            if how.vmap_seeds and of_arm and fits(of_arm) and not _run_vmapped(of_arm, how):
+            if how.vmap_seeds and of_arm and fits(of_arm) and not _run_vmapped(of_arm, plans, how):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
         began = how.over(cell)
         start = time.perf_counter()
         try:
-            state = cell.state() if began else _run(cell, how)
+            state = cell.state() if began else _run(cell, plans, how)
             if state == "preempted" and not how.over(cell):
                 return CellsEnded(False, (*failed,), (*elsewhere,))
             if state == "done":
@@ -159,6 +160,18 @@ def run_cells(study: Study | Measured, cells: Sequence[Cell], how: Start) -> Cel
             how.console, f"{label}: {what} ({'finished before' if began else f'{time.perf_counter() - start:.1f} s'})"
         )
     return CellsEnded(True, (*failed,), (*elsewhere,))
+
+
+class _Plans:
+    """The plans of an arm's seeds: its data is opened, its net traced and its programs compiled once for all."""
+
+    def __init__(self) -> None:
+        self._newest: tuple[Experiment, Plan] | None = None
+
+    def of(self, experiment: Experiment) -> Plan:
+        if self._newest is None or not same_but_for_seed(self._newest[0], experiment):
+            self._newest = experiment, make_plan(experiment)
+        return self._newest[1].with_seed(experiment.seed)
 
 
 WAIT = 5.0
@@ -192,22 +205,22 @@ def fits(cells: Sequence[Cell]) -> bool:
     return len(cells) > 1 and isinstance(cells[0].arm, Experiment) and jax.process_count() == 1
 
 
-def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
+def _run_vmapped(cells: Sequence[Cell], plans: "_Plans", how: Start) -> bool:
     """False if `stop` ended it. What goes wrong is left to the cells, which are then run one by one."""
     start, how = time.perf_counter(), how.paced()
     try:
         with contextlib.ExitStack() as held:
-            plans = [make_plan(cell.arm) for cell in cells if isinstance(cell.arm, Experiment)]  # all, see `fits`
+            made = [plans.of(cell.arm) for cell in cells if isinstance(cell.arm, Experiment)]  # all, see `fits`
             directories = [
                 held.enter_context(
                     start_run(cell.path.absolute(), config.encode(cell.arm), how.file, plan.dataset(), how.accept_code)
                 )
-                for cell, plan in zip(cells, plans, strict=True)
+                for cell, plan in zip(cells, made, strict=True)
             ]
             for cell in cells:
                 keep_copy(cell.path, how.pinned)
             display = held.enter_context(Display(how.console, lines=False))
-            outcomes = run_seeds(plans, directories, display, how.stop, events=how.events)
+            outcomes = run_seeds(made, directories, display, how.stop, events=how.events)
     except InUse:
         return True  # each cell says so
     except Exception as error:
@@ -222,12 +235,12 @@ def _run_vmapped(cells: Sequence[Cell], how: Start) -> bool:
     return True
 
 
-def _run(cell: Cell, how: Start) -> str:
+def _run(cell: Cell, plans: "_Plans", how: Start) -> str:
     """Runs or goes on with one cell; returns its state."""
     how = how.paced()
     encoded = config.encode(cell.arm)
     if isinstance(cell.arm, Experiment):
-        plan = make_plan(cell.arm)
+        plan = plans.of(cell.arm)
         with contextlib.ExitStack() as held:
             opened = start_run(cell.path.absolute(), encoded, how.file, plan.dataset(), how.accept_code)
             directory = held.enter_context(opened)
