@@ -23,8 +23,9 @@ FILES = sorted((ROOT / "experiments" / "ablations").glob("*.py"))
 NAMES = [file.stem for file in FILES]
 WITHOUT_DOWNLOADS = ["depth", "degradation", "factorial", "fc_vs_gap", "initialisation", "paths"]
 MEDIUM = {
-    *("activations", "augmentation", "batch_norm", "batch_size", "cnn_vs_mlp", "compound_scaling", "degradation"),
-    *("depth", "dropout", "fc_vs_gap", "small_filters", "squeeze_excite", "templates"),
+    *("activations", "augmentation", "batch_norm", "batch_size", "cam_localization", "cnn_vs_mlp"),
+    *("compound_scaling", "deformable_convolution", "degradation", "depth", "dropout", "fc_vs_gap", "fcn_strides"),
+    *("fine_tuning", "one_stage_two_stages", "small_filters", "squeeze_excite", "templates"),
 }
 """Studies that have a form for one GPU."""
 CLASSES = {
