@@ -28,8 +28,9 @@ from jaxcnn.models import resnet
 from jaxcnn.ops import window_max
 from jaxcnn.ops.convolution import plain_convolutions
 from jaxcnn.ops.platform import traced_for
+from jaxcnn.runs.batch_shapes import abstract_batch
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.program import train_step
-from jaxcnn.runs.setup import abstract_batch, abstract_state
 from jaxcnn.train.mesh import make_mesh
 from jaxcnn.train.optimizers import SGD, build_optimizer
 

@@ -25,8 +25,8 @@ from jaxcnn import create_model
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.initial_state import abstract_state, initial_state
 from jaxcnn.runs.program import compile_step
-from jaxcnn.runs.setup import abstract_state, initial_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.mesh import Parallel, make_mesh
 from jaxcnn.train.optimizers import SGD, build_optimizer

@@ -60,8 +60,8 @@ def jaxcnns(name: str, seconds: float, clock: Callable[[], float]) -> dict[str, 
     from jaxcnn.devices import keep_memory
     from jaxcnn.experiment import Data, Experiment
     from jaxcnn.ops import onednn
+    from jaxcnn.runs.initial_state import initial_state
     from jaxcnn.runs.program import compile_step
-    from jaxcnn.runs.setup import initial_state
     from jaxcnn.train import mesh as meshes
     from jaxcnn.train.optimizers import SGD, build_optimizer
 

@@ -82,8 +82,8 @@ def ours(
     from jaxcnn.models import resnet
     from jaxcnn.ops import window_max
     from jaxcnn.ops.convolution import plain_convolutions
+    from jaxcnn.runs.initial_state import initial_state
     from jaxcnn.runs.program import compile_step
-    from jaxcnn.runs.setup import initial_state
     from jaxcnn.train import mesh as meshes
     from jaxcnn.train.optimizers import SGD, build_optimizer
 

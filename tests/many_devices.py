@@ -18,9 +18,10 @@ from rich.console import Console
 from jaxcnn import config
 from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.display import Display
+from jaxcnn.runs.initial_state import abstract_state, initial_state
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import load_run
-from jaxcnn.runs.setup import abstract_state, initial_state, make_plan
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps

@@ -23,7 +23,9 @@ import jaxcnn.__main__ as jaxcnn_command
 from jaxcnn import experiment_file, flags, launch
 from jaxcnn.models import list_models
 from jaxcnn.runs import program
-from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
+from jaxcnn.runs.batch_shapes import abstract_batch
+from jaxcnn.runs.initial_state import abstract_state
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.studies import command as study_command
 from tests.docs import (
     EXPERIMENTS,

@@ -11,7 +11,8 @@ from PIL import Image
 import jaxcnn as jc
 from jaxcnn import experiment_file, flags
 from jaxcnn.errors import UserError
-from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.initial_state import abstract_state
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.train.groups import members
 from jaxcnn.train.init_from import chosen
 from tests.data.test_voc_detection import CAT, DOG

@@ -20,10 +20,12 @@ import jaxcnn as jc
 from jaxcnn import experiment_file, flags, launch
 from jaxcnn.data.preparation import transformed
 from jaxcnn.runs import program
+from jaxcnn.runs.batch_shapes import abstract_batch
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.fit_batch import fit_batch
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.member import train_batches
-from jaxcnn.runs.setup import abstract_batch, abstract_state, make_plan
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.train.schedules import make_rate
 from tests.docs import EXPERIMENTS, SHALLOW, choices
 from tests.nets import TinyNet

@@ -111,7 +111,7 @@ def check(arguments: list[str]) -> None:
     from jaxcnn.data.splits import open_split
     from jaxcnn.data.survey import survey
     from jaxcnn.flags import parse, with_flags
-    from jaxcnn.runs.setup import batch_fields
+    from jaxcnn.runs.batch_shapes import batch_fields
 
     chosen, flags = with_flags(Check, "jaxcnn data check", arguments)
     experiment = parse(chosen.file, flags).experiment

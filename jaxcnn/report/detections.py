@@ -14,8 +14,8 @@ from jaxcnn.metrics.average_precision import AveragePrecision
 from jaxcnn.metrics.hits import ImageHits
 from jaxcnn.report.mistakes import PICTURES, Mistake
 from jaxcnn.report.predictions import IMAGES, asked, sampled
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.prediction import Net
-from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.detection import CERTAIN
 from jaxcnn.tasks.drawn_boxes import draw_boxes, draw_true_boxes
 from jaxcnn.tasks.task import Detecting

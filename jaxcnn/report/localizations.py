@@ -12,8 +12,8 @@ from jaxcnn.data.pipeline import EvaluationBatches
 from jaxcnn.metrics.localization import shares
 from jaxcnn.report.mistakes import PICTURES, Mistake
 from jaxcnn.report.predictions import IMAGES, asked, sampled
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.prediction import Net
-from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.drawn_boxes import draw_boxes, draw_true_boxes
 from jaxcnn.tasks.localization import RIGHT, Localization
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxcnn.data.examples import Example, Examples
 from jaxcnn.data.pipeline import EvaluationBatches, iterate, permutation
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.prediction import Net
-from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.task import Answer, Drawing, inputs_of
 
 IMAGES = 10_000

@@ -22,8 +22,9 @@ from jaxcnn.data.memory import load
 from jaxcnn.data.pipeline import TrainBatches, iterate, reading_threads
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.member import train_batches
-from jaxcnn.runs.setup import Plan, batch_fields, make_plan
+from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.stepper import Single, Stepper
 from jaxcnn.runs.teacher import load_frozen
 from jaxcnn.text import counted

@@ -22,10 +22,12 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.metrics.average_precision import check_protocol
 from jaxcnn.runs import views as views_of_runs
+from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
 from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
-from jaxcnn.runs.setup import abstract_batch, abstract_state, batch_fields, fitted_evaluation, open_evaluations
+from jaxcnn.runs.setup import fitted_evaluation, open_evaluations
 from jaxcnn.tasks.objective import EvaluationStep, make_evaluation_step
 from jaxcnn.tasks.task import Detecting, Task
 from jaxcnn.train import mesh as meshes

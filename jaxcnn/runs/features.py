@@ -21,9 +21,10 @@ from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Experiment
 from jaxcnn.files import to_json, write_bytes
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.evaluation import evaluation_batches
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.runs.resume import with_init_from
-from jaxcnn.runs.setup import batch_fields, initial_state
 
 
 @dataclasses.dataclass(frozen=True)

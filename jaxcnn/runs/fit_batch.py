@@ -9,9 +9,10 @@ from jaxcnn.data.splits import open_split
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.initial_state import optimizer_of
 from jaxcnn.runs.memory import batch_unit, device_memory, gib, is_out_of_memory, largest_batch
 from jaxcnn.runs.program import compile_step
-from jaxcnn.runs.setup import check_shapes, optimizer_of, resolved
+from jaxcnn.runs.setup import check_shapes, resolved
 from jaxcnn.train import mesh as meshes
 
 SPARE = 0.25

@@ -31,7 +31,7 @@ from jaxcnn.models.hed import hed_vgg16, installed
 from jaxcnn.models.pretrained import fields_of, from_torch, open_weights
 from jaxcnn.models.rcnn import RegionDetector
 from jaxcnn.runs import checkpoint
-from jaxcnn.runs.setup import zero_sums
+from jaxcnn.runs.initial_state import zero_sums
 from jaxcnn.runs.start import start_run
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.segmentation import Segmentation

@@ -24,6 +24,7 @@ from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.averaged_statistics import AveragedStatistics
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.compilation import Compiled
 from jaxcnn.runs.consensus import Consensus, Vote
 from jaxcnn.runs.display import Display, evaluation_line, metrics_text, speed, train_line
@@ -36,7 +37,7 @@ from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
 from jaxcnn.runs.selection import observe
-from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import steps_of_call
 from jaxcnn.runs.sizes import change_at
 from jaxcnn.runs.stepper import stepper_for

@@ -13,12 +13,13 @@ import numpy as np
 from jaxcnn.data.pipeline import TrainBatches
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.consensus import Consensus
 from jaxcnn.runs.evaluation import Metrics, ordered
 from jaxcnn.runs.quarantine import Quarantine
 from jaxcnn.runs.run_directory import RunDirectory, State, line_name
 from jaxcnn.runs.selection import Best, Patience, best_of, patience_of, selection
-from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.sizes import stages
 from jaxcnn.runs.training_log import Diverged
 from jaxcnn.tasks.task import Task

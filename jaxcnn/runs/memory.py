@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
-from jaxcnn.runs.setup import abstract_state
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.train import mesh as meshes
 
 # In the messages of JAX's errors: XLA's status, CUDA's and the allocators' words, at compile time and at run time.

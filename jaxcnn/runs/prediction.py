@@ -19,9 +19,9 @@ from jaxcnn.data.proposals import WithProposals, image_id
 from jaxcnn.errors import UserError, did_you_mean
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.files import read_bytes
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.evaluation import nets_of
 from jaxcnn.runs.restore import load_run
-from jaxcnn.runs.setup import batch_fields
 from jaxcnn.runs.views import Name, with_named_views
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Answer, Placing, inputs_of

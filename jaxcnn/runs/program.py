@@ -10,9 +10,11 @@ from jax.sharding import Mesh
 
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.batch_shapes import abstract_batch
 from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
-from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, frozen_shapes
+from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import either, in_steps, several
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.tasks.objective import make_loss

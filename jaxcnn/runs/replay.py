@@ -9,12 +9,13 @@ import jax
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.evaluation import placed
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.member import check_same_teacher, train_batches
 from jaxcnn.runs.program import compile_train_step
 from jaxcnn.runs.restore import load_experiment
 from jaxcnn.runs.run_directory import is_training, open_run
 from jaxcnn.runs.selection import observe
-from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import load_frozen
 from jaxcnn.train import mesh as meshes

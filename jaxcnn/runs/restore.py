@@ -14,8 +14,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.runs import checkpoint as checkpoints
 from jaxcnn.runs import own_code
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.run_directory import RunDirectory, open_run
-from jaxcnn.runs.setup import abstract_state
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.init_from import chosen
 from jaxcnn.train.optimizers import Optax, mover_of

@@ -14,8 +14,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.experiment import Experiment
+from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
 from jaxcnn.runs.compilation import Compiled, compile_for, no_garbage_collection
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
+from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
 from jaxcnn.runs.program import (
     compile_statistics_step,
     compile_train_step,
@@ -23,7 +25,7 @@ from jaxcnn.runs.program import (
     train_step,
     within_memory,
 )
-from jaxcnn.runs.setup import Plan, abstract_batch, abstract_state, batch_fields, frozen_shapes, initial_state
+from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import either, in_steps, several, stacked
 from jaxcnn.runs.sizes import for_each, last
 from jaxcnn.train import mesh as meshes

@@ -12,10 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs import checkpoint as checkpoints
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.member import Member
 from jaxcnn.runs.restore import load_experiment, load_run
 from jaxcnn.runs.run_directory import open_run
-from jaxcnn.runs.setup import Plan, abstract_state
+from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.stepper import Stepper
 from jaxcnn.tasks.distillation import distillation_of
 from jaxcnn.tasks.task import TEACHER

@@ -2,7 +2,8 @@
 
 from jaxcnn.data.box_rules import counts, notes_of
 from jaxcnn.data.splits import classes_without_images, shared
-from jaxcnn.runs.setup import Plan, batch_fields
+from jaxcnn.runs.batch_shapes import batch_fields
+from jaxcnn.runs.setup import Plan
 from jaxcnn.tasks.views import TenCrop, views_of
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.schedules import StepDecay

@@ -16,9 +16,10 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs import own_code
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.events import SILENT, Events
+from jaxcnn.runs.initial_state import same_but_for_seed
 from jaxcnn.runs.loop import run, run_seeds
 from jaxcnn.runs.run_directory import RunDirectory
-from jaxcnn.runs.setup import Plan, make_plan, same_but_for_seed
+from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.start import InUse, start_run
 from jaxcnn.runs.teacher import check_teacher
 from jaxcnn.studies.cell import FINISHED, Cell, Measured, cell_metrics, probe

@@ -189,7 +189,7 @@ def test_splits_are_cut_and_joined(voc, pairs):
 
 
 def test_images_that_two_lists_share_are_counted(voc):
-    """VOC's trainval holds val: to choose by what is trained on is warned of (runs/setup.py)."""
+    """VOC's trainval holds val: to choose by what is trained on is warned of (runs/warnings.py)."""
     source = VOCSegmentation(str(voc))
     (voc / "ImageSets/Segmentation/trainval.txt").write_text("000\n001\n002\n003\n004\n005\n")
     val, both = source.open("val"), source.open("trainval")

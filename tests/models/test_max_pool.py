@@ -14,8 +14,9 @@ from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
 from jaxcnn.models.layers import max_pool
 from jaxcnn.ops.platform import traced_for
+from jaxcnn.runs.batch_shapes import abstract_batch
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.program import train_step
-from jaxcnn.runs.setup import abstract_batch, abstract_state
 from jaxcnn.train.mesh import make_mesh
 from jaxcnn.train.optimizers import SGD, build_optimizer
 from tests.compilation import quick

@@ -5,9 +5,10 @@ import gc
 import jax
 import pytest
 
-from jaxcnn.runs import setup as plans
+from jaxcnn.runs import initial_state
 from jaxcnn.runs.compilation import compile_ahead
-from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.initial_state import abstract_state
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.stepper import stepper_for
 from tests.compilation import quick
 from tests.experiments.tiny import experiment as tiny
@@ -42,8 +43,8 @@ def test_a_trace_that_fails_leaves_it_on_and_one_that_was_without_leaves_it_off(
 
 def test_the_shapes_of_a_state_and_the_state_are_traced_so(monkeypatch):
     seen = []
-    init = plans._init
-    monkeypatch.setattr(plans, "_init", lambda *given: seen.append(gc.isenabled()) or init(*given))
+    init = initial_state._init
+    monkeypatch.setattr(initial_state, "_init", lambda *given: seen.append(gc.isenabled()) or init(*given))
     plan = make_plan(tiny())
     abstract_state(plan.experiment, plan.mesh)
     stepper_for([plan]).create()

@@ -11,8 +11,8 @@ from jaxcnn.data.survey import check
 from jaxcnn.data.transforms import HorizontalFlip, PadAndCrop, PadTo, RandomCrop, Resize
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.debug import debug
-from jaxcnn.runs.setup import batch_fields
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.segmentation import Segmentation

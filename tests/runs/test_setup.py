@@ -9,8 +9,7 @@ import pytest
 
 import jaxcnn as jc
 from jaxcnn.errors import UserError
-from jaxcnn.runs import restore
-from jaxcnn.runs import setup as plans
+from jaxcnn.runs import initial_state, restore
 from jaxcnn.runs.compare import curves
 from jaxcnn.runs.debug import debug
 from jaxcnn.runs.setup import make_plan
@@ -50,8 +49,8 @@ def test_a_usual_run_and_one_whose_steps_are_counted_are_not(duration):
 
 def test_a_start_traces_the_model_once_beside_its_initialisation(monkeypatch, tmp_path):
     traced = []
-    original = plans._init
-    monkeypatch.setattr(plans, "_init", lambda *arguments: traced.append(0) or original(*arguments))
+    original = initial_state._init
+    monkeypatch.setattr(initial_state, "_init", lambda *arguments: traced.append(0) or original(*arguments))
     jc.train(dataclasses.replace(tiny(), duration=jc.steps(3)), tmp_path / "run", quiet=True)
     assert len(traced) == 2
 

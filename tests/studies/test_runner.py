@@ -7,7 +7,7 @@ from rich.console import Console
 
 import jaxcnn as jc
 from jaxcnn.runs import stepper
-from jaxcnn.runs.setup import same_but_for_seed
+from jaxcnn.runs.initial_state import same_but_for_seed
 from jaxcnn.studies.command import Flags, run_study
 from jaxcnn.studies.study import with_seed
 from tests.experiments import study as of_four_arms

@@ -20,8 +20,8 @@ from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP, VGG, create_model
 from jaxcnn.models.localizer import Localizer, RegressionHead
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.runs.program import train_step
-from jaxcnn.runs.setup import initial_state
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.detection import Detection
 from jaxcnn.tasks.localization import Localization

@@ -12,9 +12,10 @@ import pytest
 import jaxcnn as jc
 from jaxcnn.errors import UserError
 from jaxcnn.runs.evaluation import evaluate_run
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.replay import replay
 from jaxcnn.runs.restore import load_run
-from jaxcnn.runs.setup import abstract_state, make_plan
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.teacher import check_teacher, load_frozen
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.tasks.task import TEACHER

@@ -18,8 +18,9 @@ from jaxcnn.metrics.proposal_recall import proposal_recall
 from jaxcnn.models.rpn import Proposals
 from jaxcnn.report.detections import detect_split
 from jaxcnn.report.predictions import show
+from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.debug import debug
-from jaxcnn.runs.setup import batch_fields, make_plan, open_evaluations
+from jaxcnn.runs.setup import make_plan, open_evaluations
 from jaxcnn.tasks.detection import covered
 from tests.compilation import quick
 

@@ -13,8 +13,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP, VGG, Classifier, create_model
 from jaxcnn.models.localizer import Localizer, LocalizerOutputs, RegressionHead
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.runs.program import train_step
-from jaxcnn.runs.setup import initial_state
 from jaxcnn.summary.summary import summarize
 from jaxcnn.tasks.localization import BoxRegression, Localization, Located
 from jaxcnn.train.init_from import InitFrom, chosen

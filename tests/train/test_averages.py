@@ -12,11 +12,12 @@ import pytest
 
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
+from jaxcnn.runs.initial_state import initial_state, optimizer_of
 from jaxcnn.runs.member import train_batches
 from jaxcnn.runs.program import statistics_step
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.run_directory import open_run
-from jaxcnn.runs.setup import initial_state, make_plan, optimizer_of
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import epochs, examples, steps

@@ -15,9 +15,10 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.flags import parse
 from jaxcnn.models import create_model
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.restore import load_run
-from jaxcnn.runs.setup import initial_state, make_plan
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.averages import EMA
 from jaxcnn.train.duration import epochs, examples, steps

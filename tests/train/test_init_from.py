@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.models import create_model
-from jaxcnn.runs.setup import initial_state
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.train.init_from import InitFrom, chosen, overlay
 from jaxcnn.train.optimizers import build_optimizer
 from jaxcnn.train.state import create_state

@@ -14,7 +14,8 @@ from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import create_model
-from jaxcnn.runs.setup import make_plan, optimizer_of, params_in_order
+from jaxcnn.runs.initial_state import optimizer_of, params_in_order
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.train.groups import Group
 from jaxcnn.train.layer_decay import layer_rates, layers_of
 from jaxcnn.train.optimizers import LAMB, LARS, SGD, Adam, Optax, RMSProp, build_optimizer

@@ -13,8 +13,8 @@ from jaxcnn import config
 from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.runs.debug import debug
+from jaxcnn.runs.initial_state import initial_state, optimizer_of
 from jaxcnn.runs.program import train_step
-from jaxcnn.runs.setup import initial_state, optimizer_of
 from jaxcnn.tasks.objective import make_loss
 from jaxcnn.train.groups import Group
 from jaxcnn.train.optimizers import SAM, SGD, Adam, with_learning_rate

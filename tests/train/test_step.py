@@ -14,7 +14,7 @@ from jaxcnn.data.transforms import UNIT
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Data, Experiment
 from jaxcnn.models import GAP, create_model
-from jaxcnn.runs.setup import initial_state
+from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.tasks.classification import Classification, classification_sums
 from jaxcnn.tasks.losses import CrossEntropy
 from jaxcnn.tasks.objective import make_evaluation_step, make_loss
