@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from jaxcnn.prove import resume
 from jaxcnn.prove.resume import expected_codes, is_behind
 from tests.tiny_runs import TINY, call, finish
 
@@ -69,7 +70,7 @@ def experiment():
     assert "1 of 1 interruptions changed the run" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_seeds_that_train_as_one_program_are_interrupted_too(tmp_path):
+def test_seeds_that_train_as_one_program_are_interrupted_too_and_so_are_those_that_tune_them(tmp_path):
     file = tmp_path / "arms.py"
     file.write_text("""
 import dataclasses
@@ -79,12 +80,15 @@ from tests.experiments.tiny import experiment as tiny
 def study() -> jc.Study:
     made = dataclasses.replace(tiny(), duration=jc.steps(9), checkpoints=jc.Checkpoints(every=jc.steps(4)))
     arms = {"fast": made, "slow": dataclasses.replace(made, optimizer=jc.SGD(0.01))}
-    return jc.Study(question="?", arms=arms, claims=(), seeds=(0, 1))
+    tuning = jc.Tuning({"optimizer.learning_rate": (0.01, 0.05)}, seeds=(100, 101), metric="validation loss")
+    return jc.Study(question="?", arms=arms, claims=(), seeds=(0, 1), tuning=tuning)
 """)
     flags = ("--kills", 1, "--devices", 1, "--workdir", tmp_path / "proof", "--", "--vmap-seeds", "yes")
     out = finish("prove-resume", file, *flags, module="jaxcnn").stdout
     assert "1/1" in out and "equal" in out and "FAIL" not in out
     assert not (tmp_path / "proof" / "0_0").exists() and len([*(tmp_path / "proof/whole").glob("cells/*/*")]) == 4
+    compared = {name.split("/")[0] for name in resume._read(tmp_path / "proof/whole").result}
+    assert compared == {"cells", "tuning"} and len([*(tmp_path / "proof/whole").glob("tuning/*/*/*")]) == 8
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):

@@ -339,15 +339,17 @@ def _is_study(file: pathlib.Path) -> bool:
 
 
 def _runs(path: pathlib.Path) -> list[pathlib.Path]:
-    """The run directories of a start: its own, or those of a study's cells."""
-    return [path] if (path / "config.json").exists() else sorted(path.glob("cells/*/*"))
+    """The run directories of a start: its own, or those of a study's cells, after those that tune them."""
+    if (path / "config.json").exists():
+        return [path]
+    return [*sorted(path.glob("tuning/*/*/*")), *sorted(path.glob("cells/*/*"))]
 
 
 def _read(path: pathlib.Path) -> Ended:
     """What a run left, or the runs of a study's cells, one after another."""
     results, metrics, digest = {}, [], hashlib.sha256()
     for run in _runs(path):
-        directory, name = open_run(run), "" if run == path else f"{run.parent.name}/{run.name} "
+        directory, name = open_run(run), "" if run == path else f"{run.relative_to(path)} "
         results |= {f"{name}{split}": each for split, each in directory.result().items()}
         lines = directory.metrics()
         metrics += [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
