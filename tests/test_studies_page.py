@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxcnn.studies.claims_page import claims_page, pictures, stored_results, studies
+from jaxcnn.studies.claims_page import MARKS, claims_page, pictures, stored_results, studies
 from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, digest, matched, read, settled
 from jaxcnn.studies.verdicts import ANEW, KEPT, again, judge_again, keep, study_of, table_page, write_pages
 from tests.tiny_runs import ROOT
@@ -319,6 +319,28 @@ def test_what_is_kept_names_no_folder_of_the_machine(tmp_path):
     keep(run, tmp_path)
     kept = (tmp_path / "docs" / "results" / "studies" / name / "study.json").read_text()
     assert kept == text and str(tmp_path) not in kept
+
+
+@pytest.mark.parametrize("form, flags", [("medium", " --medium"), ("full", "")])
+def test_a_larger_form_is_kept_and_told_beside_the_quick_one(tmp_path, form, flags):
+    for part in ("docs/results/studies/depth", "experiments/ablations"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    before = (tmp_path / "docs/results/studies/depth/study.json").read_text()
+    results = json.loads(before)
+    run = shutil.copytree(ROOT / "docs/results/studies/depth", tmp_path / "runs" / "depth")
+    results["command"] = f"python -m jaxcnn.launch experiments/ablations/depth.py{flags}"
+    (run / "study.json").write_text(json.dumps(results))
+    keep(run, tmp_path)
+    assert (tmp_path / "docs/results/studies/depth/study.json").read_text() == before
+    write_pages(tmp_path)
+    page = (tmp_path / "docs" / "studies.md").read_text()
+    assert page.count(f"[every figure](results/studies/depth/{form}/table.md)") == 1
+    (line,) = [line for line in page.splitlines() if f"/depth/{form}/" in line]
+    assert [mark for mark in line if mark in MARKS.values()] == [MARKS[claim["verdict"]] for claim in results["claims"]]
+    results["command"] += " --debug"
+    (run / "study.json").write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="was run with --debug"):
+        keep(run, tmp_path)
 
 
 def test_judging_again_changes_nothing_but_what_is_judged(tmp_path):

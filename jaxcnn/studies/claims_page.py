@@ -45,6 +45,7 @@ points: from 91.0% to 92.5% is +1.5 points.
 here is not refuted. How a verdict is decided, with every figure: [studies_table.md](studies_table.md). For a question
 of your own: [own_study.md](own_study.md).
 """
+FORMS = {"medium": "The medium form, for one GPU", "full": "The full form"}
 GLANCE = """## At a glance
 
 One mark for each part of a claim; below, the first difference that is measured, with its 95% interval.
@@ -72,7 +73,9 @@ class Told:
     title: str
     """The claim, from the file's first line."""
     results: Results | None
-    """study.json, None if nothing is stored."""
+    """study.json of the quick form, None if nothing is stored."""
+    larger: Mapping[str, Results]
+    """{"medium" or "full": study.json of that form}, as far as it is stored."""
     meaning: str
     published: Mapping[str, Sequence[float]]
     """By claim's text: the differences that were published, in the page's unit."""
@@ -97,6 +100,7 @@ def studies(root: pathlib.Path) -> list[Told]:
                 number=int(number[1]) if number else None,
                 title=title.rstrip("."),
                 results=stored.get(file.stem),
+                larger={form: json.loads(kept.read_text()) for form, kept in _larger(root, file.stem) if kept.exists()},
                 meaning=" ".join(text.get("meaning", "").split()),
                 published={claim: [round(one - other, 10) for one, other in each] for claim, each in pairs.items()},
             )
@@ -111,6 +115,10 @@ def stored_results(root: pathlib.Path) -> dict[str, Results]:
     names = sorted(file.stem for file in (root / "experiments" / "ablations").glob("*.py"))
     files = {name: folder / name / "study.json" for name in names}
     return over_page({name: json.loads(file.read_text()) for name, file in files.items() if file.exists()})
+
+
+def _larger(root: pathlib.Path, name: str) -> list[tuple[str, pathlib.Path]]:
+    return [(form, root / "docs" / "results" / "studies" / name / form / "study.json") for form in FORMS]
 
 
 def pictures(told: Sequence[Told]) -> dict[str, str]:
@@ -129,17 +137,17 @@ def claims_page(told: Sequence[Told]) -> str:
     lines = [START.replace("PICTURE", _image("how_to_read.svg", "an example of such a picture")), GLANCE.rstrip("\n")]
     for study in told:
         label = f"C{study.number}" if study.number else "More"
-        lines.append(f"| [{label}](#{study.name}): {study.title} | {glance(study)} |")
+        lines.append(f"| [{label}](#{study.name}): {study.title} | {glance(study.results)} |")
     for study in told:
         lines += ["", *section(study)]
     return "\n".join(lines) + "\n"
 
 
-def glance(study: Told) -> str:
+def glance(results: Results | None) -> str:
     """A mark for each part, and the first measured difference: "? ✓<br>+0.4 points<br>+0.1 to +0.7"."""
-    if study.results is None:
+    if results is None:
         return "not run"
-    claims = study.results["claims"]
+    claims = results["claims"]
     marks = "\N{NO-BREAK SPACE}".join(MARKS[claim["verdict"]] for claim in claims)
     for claim in claims:
         difference = claim["difference"]
@@ -170,6 +178,10 @@ def section(study: Told) -> list[str]:
     every = f"[every figure](results/studies/{study.name}/table.md)"
     lines.append(f"*Here:* {plain('. '.join(different)) or 'as published'}. More: {every}, {file}.")
     lines.append(f"Reproduce: `{study.results['command']}`")
+    for form, results in study.larger.items():
+        every = f"[every figure](results/studies/{study.name}/{form}/table.md)"
+        told = glance(results).replace("<br>", ", ")
+        lines.append(f"*{FORMS[form]}, among the claims of this study alone:* {told}. {every}.")
     return lines
 
 

@@ -3,7 +3,8 @@ the stored results of the studies.
 
 Command: python -m jaxcnn.studies.verdicts [--keep runs/NAME_quick ...] [--again] [--pin]
 
-`--keep` first copies the study.json, table.md and claims.json of a study's directory to docs/results/studies/NAME/.
+`--keep` first copies the study.json, table.md and claims.json of a study's directory to docs/results/studies/NAME/; of
+a medium or a full form to NAME/medium/ or NAME/full/, which the first page tells beside the quick form.
 `--again` judges all stored results again, from the figures of the cells in them, by the rule of today; study.json and
 table.md are written anew, and the figures stay. It also compares the pinned claims with the study files of today.
 `--pin` writes a claims.json for stored results that have none: the claims of their first stored version in git.
@@ -149,10 +150,17 @@ def run(name: str, results: Results) -> str:
 
 def keep(directory: pathlib.Path, root: pathlib.Path = ROOT) -> None:
     """Copies what is stored of a study's directory, such as runs/depth_quick; data beside `runs` keeps no more of its
-    path than that, since where it lies on a machine is nobody's business."""
+    path than that, since where it lies on a machine is nobody's business.
+
+    Raises:
+      SystemExit: it was run with --debug.
+    """
     command = json.loads((directory / "study.json").read_text())["command"]
+    if "--debug" in command.split():
+        raise SystemExit(f"{directory} was run with --debug, on made-up images: nothing in it is a result")
     name = re.findall(r"(\w+)\.py", command)[0]
-    target = root / "docs" / "results" / "studies" / name
+    form = "" if "--quick" in command.split() else "medium" if "--medium" in command.split() else "full"
+    target = root / "docs" / "results" / "studies" / name / form
     target.mkdir(parents=True, exist_ok=True)
     here = f"{directory.absolute().parent.parent}/"
     for file in KEPT:

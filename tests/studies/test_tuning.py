@@ -49,6 +49,10 @@ def whole(tmp_path_factory):
     return path, out
 
 
+def test_the_start_says_what_can_be_seen(whole):
+    assert "test loss: 2 seeds decide nothing, whatever the effect; at least 5 do" in whole[1]
+
+
 def rates(path):
     """{arm: the rates of its cells}, as they were run."""
     return {
