@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from jaxcnn.studies.claims_page import MARKS, claims_page, pictures, stored_results, studies
+from jaxcnn.studies.groups import all_arms
 from jaxcnn.studies.pinned import CHANGED, DROPPED, claims_of, digest, matched, read, settled
 from jaxcnn.studies.verdicts import ANEW, KEPT, again, judge_again, keep, study_of, table_page, write_pages
 from tests.tiny_runs import ROOT
@@ -233,9 +234,10 @@ def test_a_stored_study_is_whole(file):
         assert [cell["seed"] for cell in arm["cells"]] == results["seeds"]
         assert {cell["state"] for cell in arm["cells"]} <= {"done", "diverged"}
 
+    arms = all_arms(results)
+
     def of(arm, metric):
-        counts = results["arms"][arm]["counts"]
-        cells = results["arms"][arm]["cells"]
+        counts, cells = arms[arm]["counts"], arms[arm]["cells"]
         values = [counts[metric] if metric in counts else cell["figures"].get(metric, np.nan) for cell in cells]
         return np.array(values, float)
 
@@ -252,7 +254,7 @@ def test_a_stored_study_is_whole(file):
             assert claim["verdict"] == "inconclusive"
             continue
         # A share of n images moves in steps of 1/n; what a probe found has no count and is taken as it is.
-        count = results["arms"][claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
+        count = arms[claim["higher"]]["cells"][0]["figures"].get(f"{metric.split()[0]} count", np.inf)
         spread = max(values.std(ddof=1), np.sqrt(2 / 12) / count)
         low, _ = stats.t.interval(0.95, len(values) - 1, values.mean(), spread / np.sqrt(len(values)))
         assert claim["difference"]["low"] == pytest.approx(low, rel=1e-6, abs=1e-9)
