@@ -80,14 +80,32 @@ def write_study(
 
 
 def _shown(claim: Results, results: Results) -> Results:
-    shown = claim | {"subject": subject(claim), "measured": measured(claim), "wider": over_images(claim)}
-    shown |= {"probabilities": probabilities(claim), "by_bootstrap": bootstrapped(claim)}
-    shown |= {"size": described(claim), "power": power(claim), "pairs": pairs(results, claim)}
+    figures = {
+        claim["metric"]: subject(claim),
+        "measured": measured(claim),
+        "by bootstrap": bootstrapped(claim),
+        "over seeds and images": over_images(claim),
+        "p-value": probabilities(claim),
+        "missing": "; ".join(claim["missing"]) or "-",
+    }
+    published = {"published": claim["published"] or "-", "different here": claim["different"] or "-"}
+    shown = claim | {"figures": " ".join(filter(None, (_sentences(figures), _sentence(power(claim)))))}
+    shown |= {"told": _sentences(published) if claim["published"] else ""}
+    shown |= {"size": described(claim), "pairs": pairs(results, claim)}
     picture, drawn = interval_svg(claim, (), described(claim)), pair_plot(results, claim)
     shown["picture"] = picture and markupsafe.Markup(picture)
     shown["drawn"] = drawn and svg(drawn, DESCRIPTIONS["pair"])
     now = claim["now"]
     return shown | {"now": now and f"{now['text']} ({now['metric']}: {subject(now)})"}
+
+
+def _sentences(found: dict[str, str]) -> str:
+    """ "Measured: +0.01. P: 0.02." of what is known."""
+    return " ".join(_sentence(f"{name}: {text}") for name, text in found.items() if text != "-")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _link(cell: Cell, path: pathlib.Path) -> str:
