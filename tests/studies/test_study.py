@@ -83,6 +83,8 @@ def test_the_page_the_table_and_the_terminal_have_every_part(study):
         "epochs to",
     ):
         assert text in page
+    sentences = re.findall(r'<p class="quiet">(.*?)</p>', page, re.S)
+    assert len(sentences) > 5 and not [text for text in sentences if re.search(r"[a-z)\]][.;:](?=[A-Z(\[])", text)]
     assert page.count("<svg") == 4 + 2 * 3  # and for each claim its interval and its pairs
     assert "Settled before the first run" in page and "Reproduce" in page and "--workdir" not in page
     assert not re.search(r"""(src|href)=["'](?!data:|cells/|#)""", page)  # nothing is fetched from elsewhere
