@@ -7,7 +7,9 @@ Each row is a situation in which the true difference is at the margin, so that e
 the shares whose 95% interval holds the true mean (of the percentile bootstrap too, which is not used). A verdict calls
 the arms apart by mean and median: where these lie on different sides of the margin, and no seed may have shown what
 sets them apart, nothing is promised, and the row says so. "pages" are of 20 claims each: the share with a false verdict
-on any of them, with and without Holm's correction. "power" is the share of studies that decide a claim whose effect is
+on any of them, with and without Holm's correction. "images" are studies whose test images are drawn anew too, for arms
+that are equally right over all seeds and images: the shares whose interval over seeds and images holds that, and whose
+interval over seeds alone does. "power" is the share of studies that decide a claim whose effect is
 the smallest that power.py names, 80% by its definition.
 """
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from jaxcnn import files
 from jaxcnn.studies.bootstrap import percentile, studentized
+from jaxcnn.studies.images import error_over_images, with_images
 from jaxcnn.studies.judge import allowed
 from jaxcnn.studies.power import in_deviations
 from jaxcnn.studies.significance import LEVEL, Evidence, evidence, holm, worst_evidence
@@ -186,6 +189,20 @@ def power(seeds: int, studies: int) -> dict[str, Any]:
     }
 
 
+def images(seeds: int, count: int, studies: int, seed: int = 3) -> dict[str, Any]:
+    """Each image has its chance to be right, mostly the same for both arms; a net is a little better or worse."""
+    rng = np.random.default_rng([seed, seeds, count])
+    held = alone = 0
+    for _ in range(studies):
+        shared, own = rng.beta(2, 0.4, count), rng.beta(2, 0.4, (2, 1, count))
+        chances = np.where(rng.random((2, 1, count)) < 0.8, shared, own)
+        right = rng.random((2, seeds, count)) < chances ** np.exp(rng.normal(0, 0.15, (2, seeds, 1)))
+        mean, low, high = map(float, bounds(right[0].mean(-1) - right[1].mean(-1), 1 / count))
+        alone += low <= 0 <= high
+        held += abs(mean) <= with_images((high - low) / 2, error_over_images([*right]))
+    return {"seeds": seeds, "images": count, "both": held / studies, "seeds alone": alone / studies}
+
+
 def share(found: Any) -> float:
     return float(np.mean(found))
 
@@ -201,6 +218,7 @@ def main(arguments: list[str]) -> None:
         "level": LEVEL,
         "rows": [rates(situation, n, chosen.studies) for situation in SITUATIONS for n in SEEDS],
         "pages": [pages(n, chosen.studies // 5) for n in SEEDS],
+        "images": [images(n, count, chosen.studies // 5) for n in (5, 8) for count in (355, 2000)],
         "power": [power(n, chosen.studies) for n in SEEDS],
     }
     files.write_json(chosen.out, results)

@@ -38,13 +38,16 @@ def error_rates_text(results: Results) -> str:
     worst = max(max(row["above"], row["below"]) for row in results["rows"] if row["promise"].startswith("worst"))
     page, claims = max(results["pages"], key=lambda each: each["with"]), results["pages"][0]["claims"]
     alone = min(each["without"] for each in results["pages"])
+    drawn, seeds_alone = (min(each[name] for each in results["images"]) for name in ("both", "seeds alone"))
     return (
         f"In {results['studies']:,} simulated studies of each row (`{results['command']}`) a verdict is false in at "
         f"most {most:.1%} on one side where the rule promises 2.5%, the t interval holds the mean in at least "
         f"{min(row['t'] for row in covered):.1%} there, and one of both intervals in "
         f"{min(row['either'] for row in covered):.1%}; with five seeds whose differences have two values alone it is "
         f"{worst:.1%}, the least that five signs can have. Of pages with {claims} claims on equal arms at most "
-        f"{page['with']:.1%} have a false verdict with Holm's correction, and {alone:.0%} or more without. What is not "
-        "promised no method can mend: if mean and median are on different sides of the margin, or no seed has shown a "
-        "collapse, the verdict speaks of the seeds that one sees."
+        f"{page['with']:.1%} have a false verdict with Holm's correction, and {alone:.0%} or more without. If test "
+        f"images are drawn too, the interval over seeds and images holds the difference in at least {drawn:.1%}, and "
+        f"that over seeds alone in as few as {seeds_alone:.1%}. What is not promised no method can mend: if mean and "
+        "median are on different sides of the margin, or no seed has shown a collapse, the verdict speaks of the seeds "
+        "that one sees."
     )

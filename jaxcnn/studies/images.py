@@ -18,9 +18,9 @@ def over_images(
     """Bounds over other seeds and other test images from the same source; None for a figure that is no share of images.
 
     Seeds and images are crossed: every net sees every image. The half-width is the root of the sum of squares of the
-    seeds' (Student's t) and the images' (`_known`, or `_bound` if a cell does not keep which images are right). What
-    differs by image and seed alike is in both, so that it is a little wide (Owen 2007, the pigeonhole bootstrap, which
-    counts it three times; a bootstrap of both needs more seeds than studies have).
+    seeds' (Student's t) and the images' (`error_over_images`, or `_bound` if a cell does not keep which images are
+    right). What differs by image and seed alike is in both, so that it is a little wide (Owen 2007, the pigeonhole
+    bootstrap, counts it three times, and drawing seeds again needs more of them than studies have).
     """
     split, _, name = metric.rpartition(" ")
     counts = [cell["figures"].get(f"{split} count") for arm in arms for cell in arm["cells"]]
@@ -31,15 +31,19 @@ def over_images(
     right = [right_images(arm, metric, values, seeds) for arm, values in zip(arms, by_arm, strict=True)]
     known = [each for each in right if each is not None]
     if len(known) == len(arms) and len({each.shape for each in known}) == 1:
-        deviation = _known(known)
+        deviation = error_over_images(known)
     else:
         deviation = _bound(by_arm, seeds) / math.sqrt(min(counts))
-    images = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * deviation
-    half = math.hypot((difference.high - difference.low) / 2, images)
+    half = with_images((difference.high - difference.low) / 2, deviation)
     return [difference.mean - half, difference.mean + half]
 
 
-def _known(right: Sequence[np.ndarray]) -> float:
+def with_images(half: float, deviation: float) -> float:
+    """The half-width over seeds and images, of that over seeds and the standard error over images."""
+    return math.hypot(half, float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * deviation)
+
+
+def error_over_images(right: Sequence[np.ndarray]) -> float:
     """The standard error of the difference over images, from which images the nets of each side have right, [seeds,
     images] each."""
     differences = sum(sign * each.mean(0) for sign, each in zip(SIGNS, right, strict=False))

@@ -35,31 +35,30 @@ def keep_right(study: Study, cells: Sequence[Cell], stop: Callable[[], bool], wa
     for _, of_arm in itertools.groupby(cells, key=lambda cell: cell.arm_name):
         step = None
         for cell in of_arm:
-            splits = _splits(cell, figures)
-            if not splits or cell.state() != "done" or (cell.path / NAME).exists():
+            wanted = _wanted(cell, figures)
+            if wanted.keys() <= right_of(cell).keys() or cell.state() != "done":
                 continue
             if stop():
                 return
+            splits = tuple(dict.fromkeys(wanted.values()))
             try:
                 run = load_run(cell.path)
                 experiment, step = compile_evaluation(run, run.experiment, splits, step)
                 measured = measure_restored(run, experiment, splits, step)
-            except UserError as error:
+                right = {figure: measured[figure.removesuffix(f" {FIGURE}")][1]["right"] for figure in wanted}
+                files.write_json(cell.path / NAME, {figure: encoded(images) for figure, images in right.items()})
+            except (UserError, OSError) as error:
                 warn(f"which images {cell.name} has right is not kept: {error}")
-                continue
-            names = {name: f"{name} {FIGURE}" for name in measured}
-            right = {names[name]: encoded(records["right"]) for name, (_, records) in measured.items()}
-            files.write_json(cell.path / NAME, {name: bits for name, bits in right.items() if name in figures})
 
 
-def _splits(cell: Cell, figures: set[str]) -> tuple[str, ...]:
-    """The splits that the cell evaluates and one of these figures speaks of; none if its images are not right or
-    wrong."""
+def _wanted(cell: Cell, figures: set[str]) -> dict[str, str]:
+    """{figure: the split that it speaks of}, as far as the cell evaluates it and its images are right or wrong."""
     arm = cell.arm
     if not isinstance(arm, Experiment) or not isinstance(arm.task, Classification):
-        return ()
+        return {}
     splits = (*arm.data.evaluation_splits, *arm.data.tested)
-    return tuple(name for name in splits if {f"{name} {FIGURE}", f"{name}_ema {FIGURE}"} & figures)
+    found = {f"{name}{suffix} {FIGURE}": name for name in splits for suffix in ("", "_ema")[: 1 + arm.ema.on]}
+    return {figure: name for figure, name in found.items() if figure in figures}
 
 
 def right_of(cell: Cell) -> dict[str, list[str]]:

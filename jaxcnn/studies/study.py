@@ -101,7 +101,7 @@ class Study:
     """The first is the baseline. Everything but the named change should be equal between them."""
     claims: tuple[Claim, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """The fewest that decide anything; eight see two thirds of the effects that five see."""
+    """Five are the fewest that decide anything; eight see effects two thirds as large."""
     metric: str = f"test {score_of(Classification())}"
     """The figure that the table compares."""
     reach: Mapping[str, float] = dataclasses.field(default_factory=dict)

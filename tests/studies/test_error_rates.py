@@ -43,6 +43,15 @@ def test_what_is_promised_holds():
         assert row["decided"] == pytest.approx(0.8, abs=0.03)
 
 
+def test_the_interval_over_seeds_and_images_holds_what_it_promises():
+    """And that over seeds alone does not; a few studies of each are drawn again."""
+    assert {(row["seeds"], row["images"]) for row in STORED["images"]} == {(n, c) for n in (5, 8) for c in (355, 2000)}
+    for row in STORED["images"]:
+        assert row["both"] >= 0.95 > row["seeds alone"]
+        again = SCRIPT["images"](row["seeds"], row["images"], 100, seed=4)
+        assert abs(again["both"] - row["both"]) < 0.1 and abs(again["seeds alone"] - row["seeds alone"]) < 0.2
+
+
 def test_five_seeds_do_not_see_every_collapse():
     """No method can know of a collapse that no seed has shown: 0.8^5 = 0.33 of such studies have none."""
     for n in (5, 10):
