@@ -25,7 +25,7 @@ WITHOUT_DOWNLOADS = ["depth", "degradation", "factorial", "fc_vs_gap", "initiali
 MEDIUM = {
     *("activations", "augmentation", "batch_norm", "batch_size", "cam_localization", "cnn_vs_mlp"),
     *("compound_scaling", "deformable_convolution", "degradation", "depth", "dropout", "fc_vs_gap", "fcn_strides"),
-    *("one_stage_two_stages", "small_filters", "squeeze_excite", "templates"),
+    *("fine_tuning", "one_stage_two_stages", "small_filters", "squeeze_excite", "templates"),
 }
 """Studies that have a form for one GPU."""
 CLASSES = {
