@@ -262,13 +262,11 @@ def _counts(restored: RestoredRun, experiment: Experiment, opened: Mapping[str, 
 
 
 def compile_evaluation(
-    restored: RestoredRun, experiment: Experiment, splits: tuple[str, ...], step: Compiled | None = None
+    restored: RestoredRun, experiment: Experiment, opened: Mapping[str, Examples]
 ) -> tuple[Experiment, Compiled]:
-    """The experiment with evaluation batches that fit `splits`, and the step for them, `step` if it is given."""
-    experiment = fitted_evaluation(
-        experiment, restored.mesh, _counts(restored, experiment, open_evaluations(experiment, splits))
-    )
-    return experiment, step or compile_evaluation_step(experiment, restored.mesh, restored.experiment)
+    """The experiment with evaluation batches that fit these splits, and the step for them."""
+    experiment = fitted_evaluation(experiment, restored.mesh, _counts(restored, experiment, opened))
+    return experiment, compile_evaluation_step(experiment, restored.mesh, restored.experiment)
 
 
 def evaluate_restored(
@@ -294,7 +292,7 @@ def measure_restored(
     """
     opened = open_evaluations(experiment, splits)
     if step is None:
-        experiment, step = compile_evaluation(restored, experiment, splits)
+        experiment, step = compile_evaluation(restored, experiment, opened)
     data = experiment.data
     meshes.check_batch_size(data.evaluation_batch_size, 1, restored.mesh, "data.evaluation_batch_size")
     nets = nets_of(restored.state)

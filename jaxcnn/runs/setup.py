@@ -54,12 +54,14 @@ class Plan:
     optimizer: optax.GradientTransformationExtraArgs
     order: BalancedOrder | None = None
     """Of the training examples, if it is not that of shuffled epochs."""
-    once: Once = dataclasses.field(default_factory=Once)
-    """What is compiled of it."""
+    once: Once = dataclasses.field(default_factory=Once, init=False)
+    """What is compiled of it. dataclasses.replace makes another one, since another plan has other programs."""
 
     def with_seed(self, seed: int) -> "Plan":
         """The same experiment with another seed: data, shapes and programs are shared."""
-        return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, seed=seed))
+        plan = dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, seed=seed))
+        object.__setattr__(plan, "once", self.once)
+        return plan
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.evaluation import compile_evaluation, measure_restored
 from jaxcnn.runs.restore import load_run
+from jaxcnn.runs.setup import open_evaluations
 from jaxcnn.studies.cell import Cell
 from jaxcnn.studies.figures import Results
 from jaxcnn.studies.study import Study
@@ -33,7 +34,7 @@ def keep_right(study: Study, cells: Sequence[Cell], stop: Callable[[], bool], wa
     """
     figures = {claim.metric or study.metric for claim in study.claims}
     for _, of_arm in itertools.groupby(cells, key=lambda cell: cell.arm_name):
-        step = None
+        compiled = None  # serves all seeds of the arm
         for cell in of_arm:
             wanted = _wanted(cell, figures)
             if wanted.keys() <= right_of(cell).keys() or cell.state() != "done":
@@ -43,7 +44,9 @@ def keep_right(study: Study, cells: Sequence[Cell], stop: Callable[[], bool], wa
             splits = tuple(dict.fromkeys(wanted.values()))
             try:
                 run = load_run(cell.path)
-                experiment, step = compile_evaluation(run, run.experiment, splits, step)
+                if compiled is None:
+                    compiled = compile_evaluation(run, run.experiment, open_evaluations(run.experiment, splits))
+                experiment, step = compiled
                 measured = measure_restored(run, experiment, splits, step)
                 right = {figure: measured[figure.removesuffix(f" {FIGURE}")][1]["right"] for figure in wanted}
                 files.write_json(cell.path / NAME, {figure: encoded(images) for figure, images in right.items()})

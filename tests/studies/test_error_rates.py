@@ -49,6 +49,7 @@ def test_the_interval_over_seeds_and_images_holds_what_it_promises():
     for row in STORED["images"]:
         assert row["both"] >= 0.95 > row["seeds alone"]
         again = SCRIPT["images"](row["seeds"], row["images"], 100, seed=4)
+        # Six standard errors of a share of 100 studies.
         assert abs(again["both"] - row["both"]) < 0.1 and abs(again["seeds alone"] - row["seeds alone"]) < 0.2
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 import jaxcnn as jc
 from jaxcnn.runs import stepper
 from jaxcnn.runs.initial_state import same_but_for_seed
+from jaxcnn.runs.setup import make_plan
 from jaxcnn.studies.command import Flags, run_study
 from jaxcnn.studies.study import with_seed
 from tests.experiments import study as of_four_arms
@@ -39,6 +40,12 @@ def test_an_arm_is_compiled_once_and_each_of_its_seeds_is_the_run_that_it_would_
         assert_same_run(together / arm / "seed2", alone / arm / "seed2")
         losses = [[line["loss"] for line in metrics(together / arm / f"seed{seed}")] for seed in (1, 2)]
         assert losses[0] != losses[1] and all(seed[-1] < seed[0] for seed in losses)
+
+
+def test_a_plan_with_another_seed_shares_programs_and_one_that_is_another_does_not():
+    plan = make_plan(tiny())
+    assert plan.with_seed(7).once is plan.once and plan.with_seed(7).experiment.seed == 7
+    assert dataclasses.replace(plan, total=3).once is not plan.once
 
 
 def test_experiments_are_the_same_but_for_their_seed_if_nothing_else_was_changed():
