@@ -26,9 +26,9 @@ FORMAT = 1
 
 # Where and how a run computes, but not what: these may change between its starts (docs/design.md says why each may).
 RUN_ONLY = (
-    *("data.data_dir", "data.workers", "data.memory_limit", "data.evaluation_batch_size", "tensorboard"),
+    *("data.data_dir", "data.workers", "data.memory_limit", "data.device_limit", "data.evaluation_batch_size"),
     *("parallel.data", "parallel.fsdp", "parallel.shard_above", "rematerialize", "xla_flags", "skip_bad_steps"),
-    "steps_per_call",
+    *("steps_per_call", "tensorboard"),
 )
 
 LONGEST_NAME = 300

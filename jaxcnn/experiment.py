@@ -74,6 +74,9 @@ class Data:
     """Where prepared TFDS data lies; else the variable TFDS_DATA_DIR, else TFDS's own default."""
     memory_limit: int = 2**30
     """A split whose decoded images take at most this many bytes is decoded once, into memory."""
+    device_limit: int = dataclasses.field(default=2**28, kw_only=True)
+    """A training split in memory that needs no transform any more and takes at most this many bytes lies on each device
+    too, where batches are taken from it; 0: batches are sent. Influences speed and memory only."""
     workers: int = 0
     """Processes that read and augment each split; 0 uses threads. Each holds its own copy of what is in memory. They
     start once, and not at all for a split that is in memory and needs no transform any more."""
@@ -100,7 +103,7 @@ class Data:
         for field in ("batch_size", "evaluation_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
-        for field in ("workers", "tolerate_broken", "memory_limit", "repeats"):
+        for field in ("workers", "tolerate_broken", "memory_limit", "device_limit", "repeats"):
             if getattr(self, field) < 0:
                 raise UserError(f"data.{field} is {getattr(self, field)}; it must not be negative")
         if self.repeats > 1 and self.repeats >= self.batch_size:

@@ -24,6 +24,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.member import train_batches
+from jaxcnn.runs.on_device import hold_if_small
 from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.stepper import Single, Stepper
 from jaxcnn.runs.teacher import load_frozen
@@ -92,10 +93,11 @@ def bench_input(experiment: Experiment, seconds: float = 3.0, stepper: Stepper |
     examples, transforms = load(
         plan.train, data.augment[: data.leading], batch_fields(experiment), data.memory_limit, data.tolerate_broken
     )
-    batches = train_batches(plan, examples, transforms)
+    stepper = stepper or Single(plan)
+    (batches,) = hold_if_small(stepper, [train_batches(plan, examples, transforms)], data.device_limit)
     stages = _stages(batches, seconds)
     host = _read_ahead(batches, data.workers, seconds)
-    transfer, step = _device(plan, stepper or Single(plan), batches[0], seconds)
+    transfer, step = _device(plan, stepper, batches[0], seconds)
     size = data.batch_size
     workers = 0 if batches.resident else data.workers
     readers = workers or (1 if batches.resident else min(reading_threads(), os.cpu_count() or 1))

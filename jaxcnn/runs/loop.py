@@ -33,6 +33,7 @@ from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.measurement import measure
 from jaxcnn.runs.member import Member, Outcome, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
+from jaxcnn.runs.on_device import hold_if_small
 from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
@@ -192,14 +193,12 @@ class _Loop:
         self.report_progress("the restored state", patient=True)
         self.frozen = frozen_for(self.members, self.stepper)
         self._restore()
-        for member in self.members:
-            member.batches = train_batches(member.plan, *self.splits[_TRAIN])
+        sent = [train_batches(member.plan, *self.splits[_TRAIN]) for member in self.members]
+        for member, own in zip(self.members, hold_if_small(self.stepper, sent, data.device_limit), strict=True):
+            member.batches = own
         batches = zip(*(self.reader.training(member.batches, self.step) for member in self.members), strict=True)
         try:
-            with (
-                display.task("train", plan.total, self.step) as advance,
-                contextlib.closing(self.reader),
-            ):
+            with display.task("train", plan.total, self.step) as advance, contextlib.closing(self.reader):
                 if not self.evaluated:
                     self._evaluate_and_save()
                 self._finish()

@@ -42,7 +42,7 @@ def steps_of_call(plan: Plan, step: int) -> int:
 
 
 def stacked(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Batches of one step each, as one with the steps in front."""
+    """Batches of several steps, or seeds, as one with these in front."""
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 

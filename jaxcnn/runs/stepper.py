@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxcnn.data.memory import Memory
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
 from jaxcnn.runs.compilation import Compiled, compile_for, no_garbage_collection
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
+from jaxcnn.runs.on_device import OnDevice
 from jaxcnn.runs.program import (
     compile_statistics_step,
     compile_train_step,
@@ -64,6 +66,10 @@ class Stepper(Protocol):
         """One net's part of a tree of arrays, of the device or the host."""
         ...
 
+    def hold(self, examples: Memory) -> None:
+        """Puts a training split onto the devices: from now on batches of indices alone are put (runs/on_device.py)."""
+        ...
+
     def put(self, batches: Sequence[Batch]) -> Any:
         """A batch of each net, on the devices."""
         ...
@@ -95,6 +101,7 @@ class Single:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.abstract = abstract_state(plan.experiment, plan.mesh)
+        self.held: OnDevice | None = None
 
     def compile_train(self) -> Compiled:
         return self.plan.once.get("train", lambda: compile_train_step(self.plan))
@@ -120,14 +127,21 @@ class Single:
     def member(self, tree: Any, number: int) -> Any:
         return tree
 
+    def hold(self, examples: Memory) -> None:
+        self.held = OnDevice(examples.arrays, meshes.replicated(self.plan.mesh))
+
     def put(self, batches: Sequence[Batch]) -> Any:
-        return placed(batches[0], self.plan.experiment, self.plan.mesh, evaluated=False)
+        return self._put(batches[0], meshes.split(self.plan.mesh))
 
     def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
         if len(steps) == 1:
             return self.put(steps[0])
-        names = tuple(batch_fields(self.plan.experiment))
-        return (meshes.put_batch(stacked([batch for (batch,) in steps]), names, meshes.split_steps(self.plan.mesh)),)
+        return (self._put(stacked([batch for (batch,) in steps]), meshes.split_steps(self.plan.mesh)),)
+
+    def _put(self, batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
+        if self.held is not None:
+            return self.held.rows(batch["index"], sharding)
+        return meshes.put_batch(batch, tuple(batch_fields(self.plan.experiment)), sharding)
 
     def put_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
@@ -158,6 +172,7 @@ class Stacked:
         self.over_steps = NamedSharding(mesh, PartitionSpec(None, "seed"))
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.abstract = abstract_state(self.plan.experiment, self.plan.mesh)
+        self.held: OnDevice | None = None
 
     def compile_train(self) -> Compiled:
         plan = self.plan
@@ -206,13 +221,21 @@ class Stacked:
     def member(self, tree: Any, number: int) -> Any:
         return jax.tree.map(lambda x: x[number], tree)
 
+    def hold(self, examples: Memory) -> None:
+        self.held = OnDevice(examples.arrays, self.everywhere)
+
     def put(self, batches: Sequence[Batch]) -> Any:
-        return jax.device_put(self._of_seeds(batches), self.over_seeds)
+        return self._put(stacked(batches), self.over_seeds)
 
     def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
         if len(steps) == 1:
             return self.put(steps[0])
-        return (jax.device_put(stacked([self._of_seeds(batches) for batches in steps]), self.over_steps),)
+        return (self._put(stacked([stacked(batches) for batches in steps]), self.over_steps),)
+
+    def _put(self, batches: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
+        if self.held is not None:
+            return self.held.rows(batches["index"], sharding)
+        return meshes.put_batch(batches, tuple(batch_fields(self.plan.experiment)), sharding)
 
     def put_evaluation(self, batch: Batch) -> Any:
         names = (*batch_fields(self.plan.experiment), "valid")
@@ -227,10 +250,6 @@ class Stacked:
     def with_plateaus(self, state: TrainState, plateaus: Sequence[Any]) -> TrainState:
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *plateaus)
         return dataclasses.replace(state, plateau=jax.device_put(stacked, self.over_seeds))
-
-    def _of_seeds(self, batches: Sequence[Batch]) -> Batch:
-        """The fields of their batches, with the seeds in front."""
-        return {name: np.stack([batch[name] for batch in batches]) for name in batch_fields(self.plan.experiment)}
 
     def _shared(self, tree: Any) -> Any:
         """Shapes of what all nets read -> the same on the devices."""

@@ -37,9 +37,9 @@ def two(tmp_path_factory):
     return run
 
 
-def local(count, run, *flags):
+def local(count, run, *flags, file=TINY):
     done = subprocess.run(
-        [ROOT / "launch" / "local.sh", str(count), TINY, "--workdir", run, *SHORT, *flags],
+        [ROOT / "launch" / "local.sh", str(count), file, "--workdir", run, *SHORT, *flags],
         cwd=ROOT,
         env=os.environ | {"PYTHON": sys.executable},
         capture_output=True,
@@ -72,6 +72,13 @@ def test_two_processes_give_the_run_of_one(one, two):
     """Four do in tests/test_prove.py."""
     assert read(two, "environment.json")["processes"] == 2
     assert_close(two, one)
+
+
+def test_images_on_the_devices_of_two_processes_are_those_that_are_sent(tmp_path):
+    file = ROOT / "experiments" / "linear_digits.py"  # whose images nothing is done to
+    local(2, tmp_path / "held", file=file)
+    local(2, tmp_path / "sent", "--data.device-limit", "0", file=file)
+    assert metrics(tmp_path / "held") == metrics(tmp_path / "sent")
 
 
 @pytest.mark.parametrize("number, victim", [(signal.SIGTERM, 1), pytest.param(signal.SIGUSR1, 0, marks=slow)])
