@@ -72,8 +72,8 @@ Each study was registered anew in November 2026, after its first results had bee
 nets where the first form could not have seen the effect, with eight seeds in most, and with every arm that trains tuned
 by the same budget on other images (but for batch_norm, which compares rates). Claims and margins stayed as they were;
 accuracies are over all test images now, and not over the first of them. Tables and pages of the studies show the grid
-and what was chosen; where it is at the edge of its grid, a better value may lie beyond. Those that were not run again
-yet are marked below the list of runs.
+and what was chosen; where it is at the edge of its grid, a better value may lie beyond. All were run again since; one
+that is registered anew later is marked below the list of runs until it is run.
 
 ERRORS
 
