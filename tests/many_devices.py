@@ -18,11 +18,12 @@ from rich.console import Console
 from jaxcnn import config
 from jaxcnn.experiment import Checkpoints, Experiment
 from jaxcnn.runs.display import Display
-from jaxcnn.runs.initial_state import abstract_state, initial_state
+from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.loop import run
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
+from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps
 from jaxcnn.train.groups import Group
@@ -88,7 +89,7 @@ def frozen(folder: pathlib.Path) -> dict[str, bool]:
     quiet = Console(file=(folder / "output.txt").open("a"))
     with start_run(path, config.encode(made), None, plan.dataset()) as directory, Display(quiet) as display:
         run(plan, directory, display)
-    first = flatten_dict(initial_state(made, plan.optimizer).params, sep="/")
+    first = flatten_dict(stepper_for([plan]).create()[0].params, sep="/")
     last = flatten_dict(load_run(path).state.params, sep="/")
     return {name: np.asarray(first[name]).tobytes() == np.asarray(last[name]).tobytes() for name in first}
 

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import gc
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -49,9 +51,10 @@ def no_garbage_collection() -> Iterator[None]:
 def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
     """Compiles a jitted function for arguments of these shapes, with these options of XLA's."""
     events: list[str] = []
+    own = threading.get_ident()
 
     def listen(event: str, **_: Any) -> None:
-        if event in (HIT, MISS):
+        if event in (HIT, MISS) and threading.get_ident() == own:
             events.append(event)
 
     jax.monitoring.register_event_listener(listen)
@@ -70,6 +73,21 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
         size -= memory.alias_size_in_bytes
     cache = "off" if not events else "hit" if MISS not in events else "miss"
     return Compiled(compiled, seconds, size, cache)
+
+
+def compile_beside(jitted: Any, *abstract: Any, on_cpu: bool) -> Callable[..., Any]:
+    """Traces a jitted function that is for one call, and compiles it in a thread, beside what the caller compiles next.
+    Calling what comes back waits for that.
+
+    On a CPU with fewer of LLVM's optimizations: they take longer than they save in one call.
+    """
+    with no_garbage_collection():
+        lowered = jitted.lower(*abstract)
+    options = {"xla_backend_optimization_level": 1} if on_cpu else None
+    thread = ThreadPoolExecutor(1)
+    compiled = thread.submit(lowered.compile, compiler_options=options)
+    thread.shutdown(wait=False)
+    return lambda *arguments: compiled.result()(*arguments)
 
 
 def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled]) -> Compiled:

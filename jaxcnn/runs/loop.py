@@ -45,6 +45,7 @@ from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
 from jaxcnn.runs.warnings import warnings_of
+from jaxcnn.train.mesh import described
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
@@ -172,6 +173,8 @@ class _Loop:
         self.report_progress("the compilation", patient=True)
         self.stepper = stepper_for([member.plan for member in self.members])
         self.statistics = AveragedStatistics(plan, self.stepper)
+        if newest == 0:
+            self.stepper.prepare_create()
         with self.events.phase("compile"):
             self.train_step = self.stepper.compile_train()
         display.line(f"train step compiled: {self.train_step}")
@@ -252,10 +255,7 @@ class _Loop:
         """Takes the states from the newest good checkpoint that all have, or makes new ones."""
         plan = self.plan
         restored = newest_common(self.members, self.stepper, self.consensus.all_true)
-        device = plan.mesh.devices.flat[0].device_kind
-        devices = f"{plan.mesh.size} {device} device{'s' if plan.mesh.size > 1 else ''}"
-        if jax.process_count() > 1:
-            devices += f" of {jax.process_count()} processes"
+        devices = described(plan.mesh)
         if restored is None:
             self.state = self.stepper.joined(
                 [with_init_from(state, plan.experiment, self.display.line) for state in self.stepper.create()]

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch
-from jaxcnn.runs.compilation import Compiled, compile_for
-from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
+from jaxcnn.runs.compilation import Compiled, compile_beside, compile_for
+from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import either, in_steps, several
@@ -22,6 +23,7 @@ from jaxcnn.tasks.task import normalizer_of
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.optimizers import SAM
 from jaxcnn.train.rematerialize import rematerialized
+from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import TrainStep, make_statistics_step, make_train_step
 
 
@@ -62,6 +64,15 @@ def compile_statistics_step(plan: Plan) -> Compiled:
     batch = abstract_batch(last(experiment), mesh, experiment.data.batch_size, evaluated=False)
     frozen = frozen_shapes(experiment, mesh)
     return compile_for(experiment, jitted, state.params, state.stats, number, state.key, frozen, batch)
+
+
+def compile_initial_state(plan: Plan, shardings: Any) -> Callable[[np.uint32], TrainState]:
+    """The initial state by its seed, an argument and no constant: one program serves all seeds. Compiled beside what
+    follows."""
+    initial = functools.partial(initial_state, plan.experiment, plan.optimizer)
+    on_cpu = plan.mesh.devices.flat[0].platform == "cpu"
+    jitted = jax.jit(initial, out_shardings=shardings)
+    return compile_beside(jitted, jax.ShapeDtypeStruct((), np.uint32), on_cpu=on_cpu)
 
 
 def compile_train_step(plan: Plan) -> Compiled:

@@ -5,7 +5,7 @@ A state here is that of all nets; `member` gives one's, as a run of its own has 
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,11 +16,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcnn.data.memory import Memory
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
-from jaxcnn.runs.compilation import Compiled, compile_for, no_garbage_collection
+from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
-from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
+from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
 from jaxcnn.runs.on_device import OnDevice
 from jaxcnn.runs.program import (
+    compile_initial_state,
     compile_statistics_step,
     compile_train_step,
     statistics_step,
@@ -52,6 +53,10 @@ class Stepper(Protocol):
 
     def compile_statistics(self) -> Compiled:
         """(params, stats, number, key, frozen, placed batches) -> stats with those batches: make_statistics_step."""
+        ...
+
+    def prepare_create(self) -> None:
+        """Begins to compile what `create` runs, in a thread."""
         ...
 
     def create(self) -> list[TrainState]:
@@ -113,13 +118,15 @@ class Single:
     def compile_statistics(self) -> Compiled:
         return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
 
+    def prepare_create(self) -> None:
+        self._initial()
+
     def create(self) -> list[TrainState]:
-        # The seed is an argument and no constant: one program serves all seeds.
-        initial = functools.partial(initial_state, self.plan.experiment, self.plan.optimizer)
-        out = meshes.shardings(self.abstract)
-        create = self.plan.once.get("initial state", lambda: jax.jit(initial, out_shardings=out))
-        with no_garbage_collection():
-            return [create(np.uint32(self.plan.experiment.seed))]
+        return [self._initial()(np.uint32(self.plan.experiment.seed))]
+
+    def _initial(self) -> Callable[[np.uint32], TrainState]:
+        shardings = meshes.shardings(self.abstract)
+        return self.plan.once.get("initial state", lambda: compile_initial_state(self.plan, shardings))
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
         return states[0]
@@ -210,9 +217,14 @@ class Stacked:
         shapes = (state.params, state.stats, number, state.key, frozen, self._stacked(batch))
         return compile_for(plan.experiment, jitted, *shapes)
 
+    def prepare_create(self) -> None:
+        self._initial()
+
     def create(self) -> list[TrainState]:
-        create = jax.jit(functools.partial(initial_state, self.plan.experiment, self.plan.optimizer))
-        return [create(np.uint32(plan.experiment.seed)) for plan in self.plans]
+        return [self._initial()(np.uint32(plan.experiment.seed)) for plan in self.plans]
+
+    def _initial(self) -> Callable[[np.uint32], TrainState]:
+        return self.plan.once.get("initial state of seeds", lambda: compile_initial_state(self.plan, None))
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
         local = [jax.device_put(state, jax.devices()[0]) for state in states]

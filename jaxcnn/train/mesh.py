@@ -51,6 +51,13 @@ def make_mesh(parallel: Parallel = Parallel(), devices: Sequence[Any] | None = N
     return jax.make_mesh((data, parallel.fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def described(mesh: Mesh) -> str:
+    """'8 cpu devices of 2 processes'."""
+    kind = mesh.devices.flat[0].device_kind
+    devices = f"{mesh.size} {kind} device{'s' if mesh.size > 1 else ''}"
+    return devices + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

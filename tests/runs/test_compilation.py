@@ -1,12 +1,17 @@
 """Compilation ahead of time: while Python traces, its garbage collection rests, and goes on whatever happens."""
 
+import functools
 import gc
+import threading
+import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxcnn.runs import initial_state
-from jaxcnn.runs.compilation import compile_ahead
+from jaxcnn.runs.compilation import HIT, MISS, compile_ahead, compile_beside
 from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.stepper import stepper_for
@@ -49,3 +54,41 @@ def test_the_shapes_of_a_state_and_the_state_are_traced_so(monkeypatch):
     abstract_state(plan.experiment, plan.mesh)
     stepper_for([plan]).create()
     assert seen == [False, False] and gc.isenabled()
+
+
+def test_the_initial_state_is_compiled_beside_the_rest_and_the_same_to_the_bit():
+    plan, started, ended = make_plan(tiny()), threading.Event(), threading.Event()
+
+    class Lowered:
+        def compile(self, compiler_options):
+            assert compiler_options == {"xla_backend_optimization_level": 1} and threading.current_thread() is not own
+            started.set()
+            assert ended.wait(60)
+            return lambda x: x + 1
+
+    own = threading.current_thread()
+    call = compile_beside(types.SimpleNamespace(lower=lambda *shapes: Lowered()), on_cpu=True)
+    assert started.wait(60)  # while this thread goes on
+    ended.set()
+    assert call(1) == 2
+    (state,) = stepper_for([plan]).create()
+    initial = functools.partial(initial_state.initial_state, plan.experiment, plan.optimizer)
+    optimized = jax.jit(initial, compiler_options={"xla_backend_optimization_level": 3})(np.uint32(0))
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(optimized), strict=True):
+        if not jnp.issubdtype(ours.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_program_knows_its_own_cache_beside_that_of_another_thread(tmp_path):
+    def others():
+        for name in (HIT, MISS):
+            jax.monitoring.record_event(name)
+
+    class Lowered:
+        def compile(self, compiler_options):
+            thread = threading.Thread(target=others)
+            thread.start()
+            thread.join()
+            return types.SimpleNamespace(memory_analysis=lambda: None)
+
+    assert compile_ahead(types.SimpleNamespace(lower=lambda *shapes: Lowered())).cache == "off"

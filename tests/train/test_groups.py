@@ -19,6 +19,7 @@ from jaxcnn.runs.initial_state import initial_state
 from jaxcnn.runs.program import train_step
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import make_plan
+from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.averages import EMA
 from jaxcnn.train.duration import epochs, examples, steps
@@ -161,7 +162,7 @@ def test_seeds_that_train_together_stop_and_resume_with_frozen_layers(tmp_path):
     assert "group params/bn1/*: 2 arrays, 16 values, frozen until step 6\n" in said
     assert "group */bias: 1 arrays, 4 values, learning rate times 2, weight decay 0" in said
     assert "the other parameters: 1 arrays, 32 values, as the optimizer says" in said
-    first = [initial_state(each, build(each)) for each in experiments]
+    first = [stepper_for([make_plan(each)]).create()[0] for each in experiments]
     for patience in (4, 6):
         asked = itertools.chain([False] * patience, [True], itertools.repeat(False))
         outcomes, _ = train(stopped, experiments, lambda asked=asked: next(asked))
