@@ -24,7 +24,6 @@ from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.member import train_batches
-from jaxcnn.runs.on_device import hold_if_small
 from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.stepper import Single, Stepper
 from jaxcnn.runs.teacher import load_frozen
@@ -94,7 +93,7 @@ def bench_input(experiment: Experiment, seconds: float = 3.0, stepper: Stepper |
         plan.train, data.augment[: data.leading], batch_fields(experiment), data.memory_limit, data.tolerate_broken
     )
     stepper = stepper or Single(plan)
-    (batches,) = hold_if_small(stepper, [train_batches(plan, examples, transforms)], data.device_limit)
+    (batches,) = stepper.sender.hold_if_small([train_batches(plan, examples, transforms)], data.device_limit)
     stages = _stages(batches, seconds)
     host = _read_ahead(batches, data.workers, seconds)
     transfer, step = _device(plan, stepper, batches[0], seconds)

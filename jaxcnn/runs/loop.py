@@ -33,7 +33,6 @@ from jaxcnn.runs.events import SILENT, Events
 from jaxcnn.runs.measurement import measure
 from jaxcnn.runs.member import Member, Outcome, train_batches, training_line
 from jaxcnn.runs.memory import advice, is_out_of_memory
-from jaxcnn.runs.on_device import hold_if_small
 from jaxcnn.runs.reader import Reader
 from jaxcnn.runs.resume import newest_common, with_init_from
 from jaxcnn.runs.run_directory import RunDirectory, State
@@ -197,7 +196,7 @@ class _Loop:
         self.frozen = frozen_for(self.members, self.stepper)
         self._restore()
         sent = [train_batches(member.plan, *self.splits[_TRAIN]) for member in self.members]
-        for member, own in zip(self.members, hold_if_small(self.stepper, sent, data.device_limit), strict=True):
+        for member, own in zip(self.members, self.stepper.sender.hold_if_small(sent, data.device_limit), strict=True):
             member.batches = own
         batches = zip(*(self.reader.training(member.batches, self.step) for member in self.members), strict=True)
         try:

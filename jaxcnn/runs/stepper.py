@@ -13,13 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcnn.data.memory import Memory
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
 from jaxcnn.runs.compilation import Compiled, compile_for
 from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
-from jaxcnn.runs.on_device import OnDevice
 from jaxcnn.runs.program import (
     compile_initial_state,
     compile_statistics_step,
@@ -28,6 +26,7 @@ from jaxcnn.runs.program import (
     train_step,
     within_memory,
 )
+from jaxcnn.runs.sender import Sender
 from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import either, in_steps, several, stacked
 from jaxcnn.runs.sizes import for_each, last
@@ -42,6 +41,8 @@ class Stepper(Protocol):
 
     abstract: Any
     """One net's state, as shapes with shardings."""
+    sender: Sender
+    """Of training batches."""
 
     def compile_train(self) -> Compiled:
         """(state, frozen, placed batches) -> (state, metrics); the state is donated. Raises UserError on memory."""
@@ -69,10 +70,6 @@ class Stepper(Protocol):
 
     def member(self, tree: Any, number: int) -> Any:
         """One net's part of a tree of arrays, of the device or the host."""
-        ...
-
-    def hold(self, examples: Memory) -> None:
-        """Puts a training split onto the devices: from now on batches of indices alone are put (runs/on_device.py)."""
         ...
 
     def put(self, batches: Sequence[Batch]) -> Any:
@@ -106,7 +103,7 @@ class Single:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.abstract = abstract_state(plan.experiment, plan.mesh)
-        self.held: OnDevice | None = None
+        self.sender = Sender(batch_fields(plan.experiment), meshes.replicated(plan.mesh))
 
     def compile_train(self) -> Compiled:
         return self.plan.once.get("train", lambda: compile_train_step(self.plan))
@@ -134,21 +131,13 @@ class Single:
     def member(self, tree: Any, number: int) -> Any:
         return tree
 
-    def hold(self, examples: Memory) -> None:
-        self.held = OnDevice(examples.arrays, meshes.replicated(self.plan.mesh))
-
     def put(self, batches: Sequence[Batch]) -> Any:
-        return self._put(batches[0], meshes.split(self.plan.mesh))
+        return self.sender.put(batches[0], meshes.split(self.plan.mesh))
 
     def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
         if len(steps) == 1:
             return self.put(steps[0])
-        return (self._put(stacked([batch for (batch,) in steps]), meshes.split_steps(self.plan.mesh)),)
-
-    def _put(self, batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
-        if self.held is not None:
-            return self.held.rows(batch["index"], sharding)
-        return meshes.put_batch(batch, tuple(batch_fields(self.plan.experiment)), sharding)
+        return (self.sender.put(stacked([batch for (batch,) in steps]), meshes.split_steps(self.plan.mesh)),)
 
     def put_evaluation(self, batch: Batch) -> Any:
         return placed(batch, self.plan.experiment, self.plan.mesh, evaluated=True)
@@ -179,7 +168,7 @@ class Stacked:
         self.over_steps = NamedSharding(mesh, PartitionSpec(None, "seed"))
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.abstract = abstract_state(self.plan.experiment, self.plan.mesh)
-        self.held: OnDevice | None = None
+        self.sender = Sender(batch_fields(self.plan.experiment), self.everywhere)
 
     def compile_train(self) -> Compiled:
         plan = self.plan
@@ -233,21 +222,13 @@ class Stacked:
     def member(self, tree: Any, number: int) -> Any:
         return jax.tree.map(lambda x: x[number], tree)
 
-    def hold(self, examples: Memory) -> None:
-        self.held = OnDevice(examples.arrays, self.everywhere)
-
     def put(self, batches: Sequence[Batch]) -> Any:
-        return self._put(stacked(batches), self.over_seeds)
+        return self.sender.put(stacked(batches), self.over_seeds)
 
     def put_steps(self, steps: Sequence[Sequence[Batch]]) -> Any:
         if len(steps) == 1:
             return self.put(steps[0])
-        return (self._put(stacked([stacked(batches) for batches in steps]), self.over_steps),)
-
-    def _put(self, batches: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
-        if self.held is not None:
-            return self.held.rows(batches["index"], sharding)
-        return meshes.put_batch(batches, tuple(batch_fields(self.plan.experiment)), sharding)
+        return (self.sender.put(stacked([stacked(batches) for batches in steps]), self.over_steps),)
 
     def put_evaluation(self, batch: Batch) -> Any:
         names = (*batch_fields(self.plan.experiment), "valid")

@@ -2,16 +2,17 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from jaxcnn.data.transforms import HorizontalFlip
 from jaxcnn.errors import UserError
 from jaxcnn.runs.member import train_batches
-from jaxcnn.runs.on_device import OnDevice
 from jaxcnn.runs.run_directory import open_run
+from jaxcnn.runs.sender import Sender
 from jaxcnn.runs.setup import make_plan
-from jaxcnn.runs.stepper import Single, Stacked
+from jaxcnn.runs.stepper import Single
 from jaxcnn.train import mesh as meshes
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps
@@ -31,15 +32,15 @@ def made(seed, device_limit, augment=(), **fields):
 @pytest.fixture
 def held(monkeypatch):
     """The splits that were put onto devices, by their examples and bytes."""
-    found = []
-    for stepper in (Single, Stacked):
-        hold = stepper.hold
+    found, hold_if_small = [], Sender.hold_if_small
 
-        def noted(self, examples, hold=hold):
-            found.append((len(examples), examples.nbytes))
-            hold(self, examples)
+    def noted(self, batches, limit):
+        own = hold_if_small(self, batches, limit)
+        if self.held:
+            found.append((len(self.held["label"]), sum(array.nbytes for array in self.held.values())))
+        return own
 
-        monkeypatch.setattr(stepper, "hold", noted)
+    monkeypatch.setattr(Sender, "hold_if_small", noted)
     return found
 
 
@@ -96,8 +97,8 @@ def test_rows_are_those_of_the_host_and_little_is_sent():
     arrays = {name: np.stack([plan.train[i][name] for i in range(len(plan.train))]) for name in ("image", "label")}
     stepper = Single(plan)
     sent = stepper.put([batch])
-    stepper.held = OnDevice(arrays, meshes.replicated(plan.mesh))
-    taken = stepper.put([{name: batch[name] for name in ("index", "valid", "broken")}])
+    stepper.sender.held = {name: jax.device_put(array, meshes.replicated(plan.mesh)) for name, array in arrays.items()}
+    taken = stepper.put([{"index": batch["index"]}])
     assert taken.keys() == sent.keys()
     for name in sent:
         assert taken[name].sharding == sent[name].sharding and taken[name].dtype == sent[name].dtype
