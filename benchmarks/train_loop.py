@@ -37,6 +37,7 @@ from jaxcnn.data.memory import load
 from jaxcnn.data.synthetic import Synthetic
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.data.transforms import HorizontalFlip, Pad, PadAndCrop, RandomResizedCrop, Resize, Rotate, Transform
+from jaxcnn.devices import keep_memory
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Checkpoints, Data, Experiment
 from jaxcnn.experiment_file import load_function
@@ -309,6 +310,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["recipes", "loop", "photos", "start", "commands", "memory"])
     parser.add_argument("--photos")
     arguments = parser.parse_args()
+    keep_memory()  # as the front door does
     rounds = arguments.rounds
     groups: dict[str, dict[str, Callable[[], object]]] = {
         "recipes": recipes(rounds),
