@@ -79,6 +79,8 @@ def test_images_on_the_devices_of_two_processes_are_those_that_are_sent(tmp_path
     local(2, tmp_path / "held", file=file)
     local(2, tmp_path / "sent", "--data.device-limit", "0", file=file)
     assert metrics(tmp_path / "held") == metrics(tmp_path / "sent")
+    losses = [line["loss"] for line in metrics(tmp_path / "held") if line["split"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("number, victim", [(signal.SIGTERM, 1), pytest.param(signal.SIGUSR1, 0, marks=slow)])

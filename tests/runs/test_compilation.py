@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.models.layers import INITIALIZERS
 from jaxcnn.runs import initial_state
 from jaxcnn.runs.compilation import HIT, MISS, compile_ahead, compile_beside
 from jaxcnn.runs.initial_state import abstract_state
@@ -79,7 +80,23 @@ def test_the_initial_state_is_compiled_beside_the_rest_and_the_same_to_the_bit()
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_program_knows_its_own_cache_beside_that_of_another_thread(tmp_path):
+def test_every_initialisation_has_the_same_bits_with_fewer_optimizations():
+    shapes = ((3, 3, 5, 7), (1, 1, 33, 64), (9, 130))
+
+    def draw(key):
+        return {
+            name: [init(jax.random.fold_in(key, number), shape) for number, shape in enumerate(shapes)]
+            for name, init in INITIALIZERS.items()
+        }
+
+    few, all_of_them = (
+        jax.jit(draw, compiler_options={"xla_backend_optimization_level": level})(jax.random.key(0)) for level in (1, 3)
+    )
+    jax.tree.map(np.testing.assert_array_equal, few, all_of_them)
+    assert all(np.std(each[0]) > 0 for each in few.values())
+
+
+def test_a_program_knows_its_own_cache_beside_that_of_another_thread():
     def others():
         for name in (HIT, MISS):
             jax.monitoring.record_event(name)
