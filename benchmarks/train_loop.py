@@ -62,12 +62,12 @@ CROPS = (Pad(2), PadAndCrop(2), HorizontalFlip())
 # Its name: the file in experiments/, the data set, augmentation in place of the file's, and how many steps are run.
 RECIPES: dict[str, tuple[str, str, tuple[Transform, ...] | None, int]] = {
     "LeNet-5, Fashion-MNIST, crops and flips": ("lenet_fashion_mnist", "fashion_mnist", CROPS, 400),
-    "ResNet-20, CIFAR-10 as JPEG": ("resnet_cifar10", "cifar10_jpeg", None, 24),
+    "ResNet-20, CIFAR-10 as JPEG": ("resnet_cifar10", "cifar10_jpeg", None, 160),
     "VGG-A with batch norm, three stages, 0.375 as wide, Fashion-MNIST": (
         "vgg_fashion_mnist",
         "fashion_mnist",
         None,
-        24,
+        160,
     ),
 }
 # Its name: the file, and flags beside those that make it log its first step.
