@@ -37,14 +37,20 @@ WITH_FLAGS: dict[tuple[str, ...], tuple[Callable[[list[str]], int | None], type]
     ("prove-resume",): (experiments.prove_resume, experiments.ProveResume),
     ("data", "check"): (data.check, data.Check),
 }
+# Those of them that train, or time a step, and so keep its memory as a run does.
+TRAINING = ("bench-input", "lr-range", "k-fold")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 after a message; wrong arguments leave through SystemExit(2)."""
     replace_unknown(sys.stdout, sys.stderr)
     if arguments is None:  # from a shell
+        arguments = sys.argv[1:]
         show_warnings()
-    arguments = sys.argv[1:] if arguments is None else arguments
+        if arguments[:1] and arguments[0] in TRAINING:
+            from jaxcnn.devices import keep_memory  # and JAX, which not every command needs
+
+            keep_memory()
     try:
         if "JAX_ENABLE_X64" in os.environ:
             _use_32_bits()

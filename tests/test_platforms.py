@@ -12,6 +12,7 @@ import pytest
 from jaxcnn.devices import check_devices, use_32_bits
 from jaxcnn.errors import UserError
 from jaxcnn.runs.reader import Reader
+from tests.tiny_runs import ROOT
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,24 @@ def test_what_a_step_has_freed_serves_the_next():
     assert int(third) > 10_000 and int(fourth) < 100
     told = subprocess.check_output(done, text=True, env=clean | {"MALLOC_ARENA_MAX": "4"}).split()
     assert told[2] == "False" and int(told[4]) > 10_000
+
+
+SHELL = """
+import sys
+import jaxcnn.__main__, jaxcnn.devices
+jaxcnn.devices.keep_memory = lambda: print("kept")
+sys.argv = ["jaxcnn", *sys.argv[1:]]
+jaxcnn.__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command, kept", [("bench-input", True), ("lr-range", True), ("k-fold", True), ("models", False)]
+)
+def test_commands_that_train_keep_memory_as_a_run_does(command, kept):
+    """Or what they say of a step's speed would be another step's."""
+    done = subprocess.run([sys.executable, "-c", SHELL, command, "--help"], text=True, capture_output=True, cwd=ROOT)
+    assert "usage" in done.stdout and done.stdout.startswith("kept") == kept, done
 
 
 def refused_by_the_system():
