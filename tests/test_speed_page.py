@@ -106,3 +106,16 @@ def test_training_with_other_convolutions():
     for run in runs:
         losses = run["train loss of each 50 steps"]
         assert losses[-1] < 0.6 * losses[0]
+
+
+def test_kept_memory():
+    nets = stored("kept_memory.json")["nets"]
+    rows = table("A whole train step on a CPU", "net | kept, images/s")
+    assert [row[0] for row in rows] == [*nets]
+    for name, *figures in rows:
+        settings = nets[name].values()
+        rates, seconds = ([each[figure] for each in settings] for figure in ("images/s", "compilation, s"))
+        for text, figure in zip(figures[:3], rates, strict=True):
+            assert shown(text) == pytest.approx(figure, rel=5.1e-3), name  # three digits
+        for text, figure in zip(figures[3:], seconds, strict=True):
+            assert shown(text) == pytest.approx(figure, abs=digits(text)), name
