@@ -1,6 +1,7 @@
 """Batches are a pure function of (seed, step): the same for any number of processes, workers and starts."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -141,6 +142,18 @@ def test_workers_and_the_start_do_not_change_the_batches(workers):
     iterator = iterate(made, 3, workers=workers)
     for step in range(3, 9):
         equal(next(iterator), made[step])
+
+
+def test_batches_of_indices_alone_are_the_same_and_start_no_thread():
+    """Of a split that lies on the devices (runs/sender.py)."""
+    examples, _ = load(SOURCE.open("train"), (), FIELDS, 2**20)
+    whole, indices = (batches(examples=examples, transforms=(), fields=fields) for fields in (FIELDS, {}))
+    before = threading.active_count()
+    iterator = iterate(indices, 3)
+    for step in range(3, 9):
+        expected = {name: part for name, part in whole[step].items() if name not in FIELDS}
+        equal(next(iterator), expected)
+    assert threading.active_count() == before
 
 
 def test_augmentation_differs_between_epochs_and_examples():
