@@ -258,7 +258,7 @@ def iterate(
     gather costs less than the way from another process. Batches of indices alone cost less than the way from a thread.
     """
     if isinstance(batches, TrainBatches) and not batches.fields and batches.resident:
-        yield from (batches[step] for step in itertools.count(start))
+        yield from (batches[step] for step in itertools.count(start))  # without an end
 
     import grain
 
