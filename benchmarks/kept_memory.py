@@ -18,9 +18,8 @@ from unittest import mock
 from benchmarks.train_step_cpu import NETS, measured
 from jaxcnn import files
 
-KEPT = "keep_memory"
 SETTINGS = {
-    KEPT: {},
+    "keep_memory": {},
     "malloc as it is": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
     "huge pages": {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"

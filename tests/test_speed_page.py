@@ -97,6 +97,7 @@ def test_training_with_other_convolutions():
         for run in runs
     }
     rows = table("Training with other convolutions", "seed | test accuracy")
+    assert [row[0] for row in rows] == ["0", "1", "2"]
     for seed, *figures in rows:
         expected = [last[by, int(seed)][figure] for figure in (0, 1) for by in (False, True)]
         for text, figure in zip(figures, expected, strict=True):

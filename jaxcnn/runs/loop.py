@@ -173,7 +173,7 @@ class _Loop:
         self.stepper = stepper_for([member.plan for member in self.members])
         self.statistics = AveragedStatistics(plan, self.stepper)
         if newest == 0:
-            self.stepper.prepare_create()
+            self.stepper.compile_initial()
         with self.events.phase("compile"):
             self.train_step = self.stepper.compile_train()
         display.line(f"train step compiled: {self.train_step}")

@@ -56,8 +56,8 @@ class Stepper(Protocol):
         """(params, stats, number, key, frozen, placed batches) -> stats with those batches: make_statistics_step."""
         ...
 
-    def prepare_create(self) -> None:
-        """Begins to compile what `create` runs, in a thread."""
+    def compile_initial(self) -> Callable[[np.uint32], TrainState]:
+        """The initial state of one net by its seed: what `create` calls. It is compiled in a thread."""
         ...
 
     def create(self) -> list[TrainState]:
@@ -115,13 +115,10 @@ class Single:
     def compile_statistics(self) -> Compiled:
         return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
 
-    def prepare_create(self) -> None:
-        self._initial()
-
     def create(self) -> list[TrainState]:
-        return [self._initial()(np.uint32(self.plan.experiment.seed))]
+        return [self.compile_initial()(np.uint32(self.plan.experiment.seed))]
 
-    def _initial(self) -> Callable[[np.uint32], TrainState]:
+    def compile_initial(self) -> Callable[[np.uint32], TrainState]:
         shardings = meshes.shardings(self.abstract)
         return self.plan.once.get("initial state", lambda: compile_initial_state(self.plan, shardings))
 
@@ -206,13 +203,10 @@ class Stacked:
         shapes = (state.params, state.stats, number, state.key, frozen, self._stacked(batch))
         return compile_for(plan.experiment, jitted, *shapes)
 
-    def prepare_create(self) -> None:
-        self._initial()
-
     def create(self) -> list[TrainState]:
-        return [self._initial()(np.uint32(plan.experiment.seed)) for plan in self.plans]
+        return [self.compile_initial()(np.uint32(plan.experiment.seed)) for plan in self.plans]
 
-    def _initial(self) -> Callable[[np.uint32], TrainState]:
+    def compile_initial(self) -> Callable[[np.uint32], TrainState]:
         return self.plan.once.get("initial state of seeds", lambda: compile_initial_state(self.plan, None))
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
