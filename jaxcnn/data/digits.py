@@ -6,6 +6,8 @@ images of 13 writers, pixels 0..16.
 
 import functools
 import hashlib
+import importlib.util
+import pathlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,12 +67,26 @@ class DigitsExamples:
 @functools.cache
 def load() -> tuple[np.ndarray, np.ndarray, str]:
     """Images uint8 [1797, 8, 8, 1], labels int64 [1797], and the first 12 hex digits of their sha256 as the version."""
+    table = _table()
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = table[:, -1].astype(np.int64)
+    return images, labels, hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()[:12]
+
+
+def _table() -> np.ndarray:
+    """The pixels of each digit, 0..16, and its label, uint8 [1797, 65]: from the file that scikit-learn carries, for its
+    import takes longer than all else that a run on digits does before its first step; by its function if the file is
+    elsewhere.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = pathlib.Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            return np.loadtxt(file, np.uint8, delimiter=",")
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int64)
-    return images, labels, hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()[:12]
+    return np.column_stack([digits.data, digits.target]).astype(np.uint8)
 
 
 def in_test(labels: np.ndarray) -> np.ndarray:

@@ -2,15 +2,21 @@
 
 import hashlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxcnn.data.digits import Digits
+from jaxcnn.data.digits import Digits, _table
 from jaxcnn.data.examples import Examples, Source, label_hash
 from jaxcnn.data.survey import check
 from jaxcnn.errors import UserError
+
+
+def _fails(*_, **__):
+    raise AssertionError("called")
 
 
 def read(split):
@@ -47,6 +53,22 @@ def test_pixels_labels_and_split_are_frozen():
         digest.update(images.tobytes() + labels.astype("<i8").tobytes())
     assert digest.hexdigest() == "3baeb8053ef4be8b3373d48b5836a8071b23b35e392d6068b06c37e50f02811d"
     assert Digits().open("train").version == Digits().open("test").version == "0b7e9c3202d7"
+
+
+def test_reading_them_does_not_import_scikit_learn():
+    read_and_told = "from jaxcnn import Digits; import sys; Digits().open('train'); sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", read_and_told]).returncode == 0
+
+
+def test_if_the_file_is_elsewhere_scikit_learns_function_reads_the_same(monkeypatch):
+    table = _table()
+    monkeypatch.setattr("numpy.loadtxt", _fails)
+    with pytest.raises(AssertionError, match="called"):
+        _table()
+    monkeypatch.undo()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    np.testing.assert_array_equal(_table(), table)
+    assert _table().dtype == table.dtype == np.uint8
 
 
 def test_examples_keep_the_contract():
