@@ -75,11 +75,12 @@ class Data:
     memory_limit: int = 2**30
     """A split whose decoded images take at most this many bytes is decoded once, into memory."""
     device_limit: int = dataclasses.field(default=2**28, kw_only=True)
-    """A training split in memory that needs no transform any more and takes at most this many bytes lies on each device
-    too, where batches are taken from it; 0: batches are sent. Influences speed and memory only."""
+    """A training split in memory that needs no transforms any more, or crops and flips alone (data/crops.py), and takes
+    at most this many bytes, with the margins of its crops, lies on each device too, where batches are taken from it; 0:
+    batches are sent. Influences speed and memory only."""
     workers: int = 0
     """Processes that read and augment each split; 0 uses threads. Each holds its own copy of what is in memory. They
-    start once, and not at all for a split that is in memory and needs no transform any more."""
+    start once, and not at all for a split that is in memory and needs no transform any more or lies on the devices."""
     tolerate_broken: int = 0
     """How many images may be passed over that cannot be read or that a transform cannot take, over all processes, each
     one recorded in quarantine.jsonl; 0 stops at the first."""

@@ -74,9 +74,8 @@ def load() -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _table() -> np.ndarray:
-    """The pixels of each digit, 0..16, and its label, uint8 [1797, 65]: from the file that scikit-learn carries, for its
-    import takes longer than all else that a run on digits does before its first step; by its function if the file is
-    elsewhere.
+    """The pixels of each digit, 0..16, and its label, uint8 [1797, 65]: from the file that scikit-learn carries,
+    or by its function if the file is elsewhere, for its import takes as long as that of JAX.
     """
     package = importlib.util.find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from jaxcnn.data.crops import Crops
 from jaxcnn.data.draws import AUGMENTATION, EVALUATION, Draws, philox_key
 from jaxcnn.data.examples import BrokenExample, Example, Examples
 from jaxcnn.data.fields import Fields
@@ -86,6 +87,8 @@ class TrainBatches:
     """Of the stream, in the place of shuffled epochs."""
     stages: tuple[Stage, ...] = ()
     """In the order of their first steps, the first at 0, in the place of `transforms` and `fields`; (): those."""
+    crops: Crops | None = None
+    """Drawn for each batch as its "crop", int32 [B, 4], for what cuts them out of the images elsewhere."""
 
     def __len__(self) -> int:
         # Grain asks for a length; no run reaches this step.
@@ -124,6 +127,8 @@ class TrainBatches:
         indices = self.indices(step)[first : first + part]
         if self.resident:
             batch = _gather(cast(Memory, self.examples), self.fields, indices)
+            if self.crops is not None:
+                batch["crop"] = self.crops.draw(Draws(self.seed ^ AUGMENTATION), step * self.batch_size + first, part)
         else:
             stage = self.stage(step)
             batch = _empty(part, stage.fields, indices)

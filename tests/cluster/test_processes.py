@@ -74,8 +74,8 @@ def test_two_processes_give_the_run_of_one(one, two):
     assert_close(two, one)
 
 
-def test_images_on_the_devices_of_two_processes_are_those_that_are_sent(tmp_path):
-    file = ROOT / "experiments" / "linear_digits.py"  # whose images nothing is done to
+@pytest.mark.parametrize("file", [TINY, ROOT / "experiments" / "linear_digits.py"], ids=["cropped", "as they are"])
+def test_images_on_the_devices_of_two_processes_are_those_that_are_sent(file, tmp_path):
     local(2, tmp_path / "held", file=file)
     local(2, tmp_path / "sent", "--data.device-limit", "0", file=file)
     assert metrics(tmp_path / "held") == metrics(tmp_path / "sent")
