@@ -3,7 +3,8 @@ device that holds a split cuts them out itself.
 """
 
 import dataclasses
-from typing import cast
+import functools
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +12,11 @@ from jaxcnn.data.arguments import levels, pair
 from jaxcnn.data.draws import Draws
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.geometry import MOVED
+from jaxcnn.data.many_draws import ManyDraws, numpy_draws_so
 from jaxcnn.data.transforms import Geometric, HorizontalFlip, PadAndCrop, RandomCrop, Transform, VerticalFlip
+
+BLOCK = 1024
+"""Places that are drawn at once: of a few, calling NumPy takes most of the time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +45,45 @@ class Crops:
         out[:, rows : rows + height, columns : columns + width] = images
         return out
 
-    def draw(self, draws: Draws, first: int, count: int) -> np.ndarray:
+    def draw(self, key: int, first: int, count: int) -> np.ndarray:
         """Of the places [first, first + count) of a stream, int32 [count, 4]: the row and the column where the window
         begins in the padded image, and whether it is mirrored then, top and bottom, left and right, 0 or 1.
 
         The numbers that are drawn are those that the transforms draw when they are called.
         """
-        return np.array([self._draw(draws.at(place)) for place in range(first, first + count)], np.int32)
+        blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
+        rows = np.concatenate([_block(self, key, block) for block in blocks])
+        return rows[first % BLOCK :][:count]
 
-    def _draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        top = left = across = along = 0
-        shape = self.shape
+    def of(self, rng: np.random.Generator | ManyDraws) -> tuple[Any, Any, Any, Any]:
+        """A row of `draw`, by the generator of its place; or the columns, by those of many."""
+        (rows, columns), (height, width) = self.margin, self.size
+        room = self.shape[0] + 2 * rows - height, self.shape[1] + 2 * columns - width
+        top: Any = 0
+        left: Any = 0
+        across: Any = False
+        along: Any = False
         for transform in self.transforms:
-            geometry = transform.draw(shape, rng)
-            if geometry.window is not None:
-                top, left, height, width = geometry.window
-                # A window of a mirrored image is the mirrored window at the opposite edge of the image.
-                top = shape[0] - top - height if across else top
-                left = shape[1] - left - width if along else left
-                shape = (height, width, shape[2])
-            elif geometry.mirror == 0:
-                across ^= 1
-            elif geometry.mirror == 1:
-                along ^= 1
-        return top + self.margin[0], left + self.margin[1], across, along
+            if isinstance(transform, HorizontalFlip):
+                along = along ^ (rng.random() < transform.probability)
+            elif isinstance(transform, VerticalFlip):
+                across = across ^ (rng.random() < transform.probability)
+            else:  # of a mirrored image, the mirrored window at the opposite edge
+                top, left = rng.integers(room[0] + 1), rng.integers(room[1] + 1)
+                top, left = np.where(across, room[0] - top, top), np.where(along, room[1] - left, left)
+        return top, left, across, along
+
+
+@functools.lru_cache(maxsize=64)
+def _block(crops: Crops, key: int, block: int) -> np.ndarray:
+    """`Crops.draw` of a block of places."""
+    many, draws, first = ManyDraws(key, block * BLOCK, BLOCK), Draws(key), block * BLOCK
+    rows = np.empty((BLOCK, 4), np.int32)
+    for column, drawn in enumerate(crops.of(many)):
+        rows[:, column] = drawn
+    for row in np.flatnonzero(many.unlike).tolist() if numpy_draws_so() else range(BLOCK):
+        rows[row] = crops.of(draws.at(first + row))
+    return rows
 
 
 def crops_of(transforms: tuple[Transform, ...], shape: tuple[int, int, int], fields: Fields) -> Crops | None:

@@ -128,7 +128,7 @@ class TrainBatches:
         if self.resident:
             batch = _gather(cast(Memory, self.examples), self.fields, indices)
             if self.crops is not None:
-                batch["crop"] = self.crops.draw(Draws(self.seed ^ AUGMENTATION), step * self.batch_size + first, part)
+                batch["crop"] = self.crops.draw(self.seed ^ AUGMENTATION, step * self.batch_size + first, part)
         else:
             stage = self.stage(step)
             batch = _empty(part, stage.fields, indices)

@@ -44,7 +44,7 @@ def test_what_is_cut_out_is_what_the_transforms_make(transforms, shape, size):
         expected.append(image)
     crops = crops_of(transforms, shape, fields(size, shape[2]))
     assert crops is not None
-    drawn = crops.draw(Draws(KEY), FIRST, COUNT)
+    drawn = crops.draw(KEY, FIRST, COUNT)
     assert drawn.shape == (COUNT, 4) and drawn.dtype == np.int32
     for padded, (top, left, across, along), image in zip(crops.padded(images), drawn, expected, strict=True):
         assert 0 <= top <= padded.shape[0] - size[0] and 0 <= left <= padded.shape[1] - size[1]
