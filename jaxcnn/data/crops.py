@@ -4,7 +4,7 @@ device that holds a split cuts them out itself.
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from jaxcnn.data.draws import Draws
 from jaxcnn.data.fields import Fields
 from jaxcnn.data.geometry import MOVED
 from jaxcnn.data.many_draws import ManyDraws, numpy_draws_so
-from jaxcnn.data.transforms import Geometric, HorizontalFlip, PadAndCrop, RandomCrop, Transform, VerticalFlip
+from jaxcnn.data.transforms import HorizontalFlip, PadAndCrop, RandomCrop, Transform, VerticalFlip
 
 BLOCK = 1024
 """Places that are drawn at once: of a few, calling NumPy takes most of the time."""
@@ -21,13 +21,13 @@ BLOCK = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-    """Transforms that cut one window of one size out of each image, which may reach into a margin around it, and mirror
-    what they have.
-
-    Example: (PadAndCrop(4), HorizontalFlip()), the augmentation of CIFAR.
+    """What transforms do that cut one window of one size out of each image, which may reach into a margin around it,
+    and mirror what they have (`crops_of`).
     """
 
-    transforms: tuple[Geometric, ...]
+    steps: tuple[tuple[int, float] | None, ...]
+    """In order: the axis of a mirroring, 0 for top and bottom, 1 for left and right, and its probability; None for the
+    window."""
     shape: tuple[int, int, int]
     """(height, width, channels) of the images."""
     size: tuple[int, int]
@@ -59,25 +59,23 @@ class Crops:
         """A row of `draw`, by the generator of its place; or the columns, by those of many."""
         (rows, columns), (height, width) = self.margin, self.size
         room = self.shape[0] + 2 * rows - height, self.shape[1] + 2 * columns - width
-        top: Any = 0
-        left: Any = 0
-        across: Any = False
-        along: Any = False
-        for transform in self.transforms:
-            if isinstance(transform, HorizontalFlip):
-                along = along ^ (rng.random() < transform.probability)
-            elif isinstance(transform, VerticalFlip):
-                across = across ^ (rng.random() < transform.probability)
-            else:  # of a mirrored image, the mirrored window at the opposite edge
-                top, left = rng.integers(room[0] + 1), rng.integers(room[1] + 1)
-                top, left = np.where(across, room[0] - top, top), np.where(along, room[1] - left, left)
-        return top, left, across, along
+        place: list[Any] = [0, 0]
+        mirrored: list[Any] = [False, False]
+        for step in self.steps:
+            if step is None:  # of a mirrored image, the mirrored window at the opposite edge
+                drawn = [rng.integers(each + 1) for each in room]
+                place = [np.where(m, r - d, d) for m, r, d in zip(mirrored, room, drawn, strict=True)]
+            else:
+                axis, probability = step
+                mirrored[axis] = mirrored[axis] ^ (rng.random() < probability)
+        return *place, *mirrored
 
 
 @functools.lru_cache(maxsize=64)
 def _block(crops: Crops, key: int, block: int) -> np.ndarray:
     """`Crops.draw` of a block of places."""
-    many, draws, first = ManyDraws(key, block * BLOCK, BLOCK), Draws(key), block * BLOCK
+    first = block * BLOCK
+    many, draws = ManyDraws(key, first, BLOCK), Draws(key)
     rows = np.empty((BLOCK, 4), np.int32)
     for column, drawn in enumerate(crops.of(many)):
         rows[:, column] = drawn
@@ -87,18 +85,23 @@ def _block(crops: Crops, key: int, block: int) -> np.ndarray:
 
 
 def crops_of(transforms: tuple[Transform, ...], shape: tuple[int, int, int], fields: Fields) -> Crops | None:
-    """These transforms of images of this shape as crops; None if they do nothing, more, or to more than the image."""
-    # Of these types: a subclass may do something else.
-    windows = [each for each in transforms if type(each) is RandomCrop or type(each) is PadAndCrop]
-    mirrors = [each for each in transforms if type(each) is HorizontalFlip or type(each) is VerticalFlip]
-    known = len(windows) + len(mirrors) == len(transforms)
-    if not (transforms and known and len(windows) <= 1 and MOVED.isdisjoint(fields)):
+    """What these transforms do to images of this shape; None if it is nothing, or more than one crop and flips, or done
+    to more than the image.
+
+    Example: crops_of((PadAndCrop(4), HorizontalFlip()), (32, 32, 3), with_image((32, 32, 3), LABEL)), CIFAR's.
+    """
+    steps: list[tuple[int, float] | None] = []
+    size, margin, value = shape[:2], (0, 0), 0
+    for transform in transforms:  # by their types, since a subclass may do something else
+        if type(transform) is HorizontalFlip or type(transform) is VerticalFlip:
+            steps.append((int(type(transform) is HorizontalFlip), transform.probability))
+        elif None not in steps and (type(transform) is RandomCrop or type(transform) is PadAndCrop):
+            steps.append(None)
+            size = size if transform.size is None else pair(transform.size)
+            if type(transform) is PadAndCrop:
+                margin, value = pair(transform.padding), levels(transform, "value", transform.value, shape)
+        else:
+            return None
+    if not steps or not MOVED.isdisjoint(fields) or fields["image"].shape != (*size, shape[2]):
         return None
-    crops = Crops(cast(tuple[Geometric, ...], transforms), shape, shape[:2])
-    for window in windows:
-        if isinstance(window, PadAndCrop):
-            value = levels(window, "value", window.value, shape)
-            crops = dataclasses.replace(crops, margin=pair(window.padding), value=value)
-        if window.size is not None:
-            crops = dataclasses.replace(crops, size=pair(window.size))
-    return crops if (*crops.size, shape[2]) == fields["image"].shape else None
+    return Crops(tuple(steps), shape, size, margin, value if isinstance(value, int) else tuple(value))

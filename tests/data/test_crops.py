@@ -1,5 +1,7 @@
 """Crops: what is cut out by their numbers is what the transforms make, to the bit, with the same draws."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,10 +20,12 @@ from jaxcnn.data.transforms import (
 )
 
 FIRST, COUNT, KEY = 1000, 40, 7
+LISTS: Any = ([1, 2], [11, 5], [1, 2, 3])  # which are not hashable
 MIRRORS = (HorizontalFlip(), VerticalFlip(0.3))
 CASES = [
     ((PadAndCrop(2), HorizontalFlip()), (9, 7, 3), (9, 7)),
     ((*MIRRORS, PadAndCrop((3, 1), value=9)), (9, 7, 1), (9, 7)),
+    ((PadAndCrop(*LISTS),), (9, 7, 3), (11, 5)),
     ((HorizontalFlip(), PadAndCrop(4, size=(12, 5), value=(1, 2, 3)), *MIRRORS), (9, 7, 3), (12, 5)),
     ((VerticalFlip(), RandomCrop((4, 6)), HorizontalFlip(1.0)), (9, 7, 3), (4, 6)),
     ((RandomCrop(5),), (5, 5, 1), (5, 5)),
