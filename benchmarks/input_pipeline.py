@@ -17,6 +17,7 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
+from jaxcnn.data.crops import crops_of
 from jaxcnn.data.draws import AUGMENTATION, Draws
 from jaxcnn.data.fields import LABEL, with_image
 from jaxcnn.data.memory import load
@@ -93,6 +94,7 @@ def main() -> None:
     source = Synthetic(SHAPE, train=20_000, test=5_000)
     memory, _ = load(source.open("train"), (), FIELDS, 2**30)
     plain, cifar = TrainBatches(memory, (), FIELDS, BATCH, seed=0), TrainBatches(memory, CIFAR, FIELDS, BATCH, seed=0)
+    held, anew = TrainBatches(memory, (), {}, BATCH, 0, crops=crops_of(CIFAR, SHAPE, FIELDS)), itertools.count()
     imagenet = TrainBatches(Photos(), IMAGENET, with_image((224, 224, 3), LABEL), BATCH, seed=0)
 
     def draws(step: int) -> None:
@@ -104,6 +106,7 @@ def main() -> None:
     print(f"  the generators alone              {on_one_core(draws):8.2f}")
     print(f"  a batch out of memory             {on_one_core(plain.__getitem__):8.2f}")
     print(f"  CIFAR: pad, crop and flip         {on_one_core(cifar.__getitem__):8.2f}")
+    print(f"  the same, drawn for a device      {on_one_core(lambda _: held[next(anew)]):8.2f}")
     print(f"  ImageNet: area to 224, flip       {on_one_core(imagenet.__getitem__, batches=1, rounds=5):8.0f}")
 
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
