@@ -44,11 +44,14 @@ class Sender:
         arrays = examples.arrays
         crops = crops_of(first.transforms, arrays["image"].shape[1:], first.fields)
         if crops:
-            arrays = arrays | {"image": crops.padded(arrays["image"])}
             others = {name: field for name, field in first.fields.items() if name != "image"}
             first = dataclasses.replace(first, transforms=(), fields=others)
-        if not first.resident or sum(array.nbytes for array in arrays.values()) > limit:
+        if not first.resident:
             return list(batches)
+        if crops:
+            arrays = arrays | {"image": crops.padded(arrays["image"])}
+            if sum(array.nbytes for array in arrays.values()) > limit:
+                return list(batches)
         # Every process has read the whole split; device_put would compare what each of them has, byte by byte.
         self.held = {
             name: jax.make_array_from_process_local_data(self.everywhere, array, array.shape)
