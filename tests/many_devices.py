@@ -2,13 +2,16 @@
 
 One process for all of them, since most of a short run's time is the start of its process. Writes FOLDER/runs.json:
 {name: {"losses": [...], "test": {...}, "test_ema": {...}, "spec": how the largest parameter lies}}, and of 100 steps
-with a frozen layer "frozen": {parameter: whether its bits are those of the start}.
+with a frozen layer "frozen": {parameter: whether its bits are those of the start}; and of initial states of 1 and 8
+devices "initial": {"exchanges": of the latter, "split": arrays of it, "same": whether they have the same bits}.
 """
 
 import dataclasses
 import json
 import pathlib
+import re
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,13 +20,16 @@ from rich.console import Console
 
 from jaxcnn import config
 from jaxcnn.experiment import Checkpoints, Experiment
+from jaxcnn.models import create_model
 from jaxcnn.runs.display import Display
 from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.loop import run
+from jaxcnn.runs.program import jit_initial_state
 from jaxcnn.runs.restore import load_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.start import start_run
 from jaxcnn.runs.stepper import stepper_for
+from jaxcnn.train import mesh as meshes
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.duration import steps
 from jaxcnn.train.groups import Group
@@ -94,6 +100,21 @@ def frozen(folder: pathlib.Path) -> dict[str, bool]:
     return {name: np.asarray(first[name]).tobytes() == np.asarray(last[name]).tobytes() for name in first}
 
 
+def initial() -> dict[str, Any]:
+    params, exchanges, split = [], 0, 0
+    for fsdp in (1, 8):
+        net, parallel = create_model("mlp", classes=4), Parallel(fsdp=fsdp, shard_above=1000)
+        made = dataclasses.replace(experiment(), model=net, parallel=parallel)
+        plan = dataclasses.replace(make_plan(made), mesh=make_mesh(made.parallel, jax.devices()[:fsdp]))
+        shardings = meshes.shardings(abstract_state(made, plan.mesh))
+        compiled = jit_initial_state(plan, shardings).lower(jax.ShapeDtypeStruct((), np.uint32)).compile()
+        params.append(jax.tree.leaves(compiled(np.uint32(3)).params))
+        exchanges = len(re.findall(r"= \S+ (all-|collective-|reduce-scatter)", compiled.as_text()))
+        split = sum("fsdp" in str(sharding.spec) for sharding in jax.tree.leaves(shardings.params))
+    same = all(np.asarray(one).tobytes() == np.asarray(other).tobytes() for one, other in zip(*params, strict=True))
+    return {"exchanges": exchanges, "split": split, "same": same}
+
+
 def main(folder: pathlib.Path) -> None:
     done = {}
     runs = [(devices, name_of(devices, fsdp, *case), make(devices, fsdp, *case)) for devices, fsdp, case in cases()]
@@ -108,7 +129,7 @@ def main(folder: pathlib.Path) -> None:
             losses = [line["loss"] for line in directory.metrics() if line["split"] == "train"]
         largest = max(jax.tree.leaves(abstract_state(made, plan.mesh).params), key=lambda x: x.size)
         done[name] = {"losses": losses, **result, "spec": str(largest.sharding.spec)}
-    done["frozen"] = frozen(folder)
+    done |= {"frozen": frozen(folder), "initial": initial()}
     (folder / "runs.json").write_text(json.dumps(done))
 
 

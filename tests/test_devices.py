@@ -57,6 +57,11 @@ def test_what_is_frozen_keeps_its_bits_for_100_steps_on_8_devices(many):
     assert kept == {"conv1/kernel", "conv1/bias"} and len(many["frozen"]) > 4
 
 
+def test_each_device_draws_its_own_part_of_the_initial_state(many):
+    assert many["initial"] == {"exchanges": 0, "split": many["initial"]["split"], "same": True}
+    assert many["initial"]["split"] > 1
+
+
 def test_what_fine_tuning_asks_of_a_step_is_the_same_on_many_devices(many):
     """SAM, rates by layer, a layer that is released, SWA with statistics of its own, clipping and microbatches."""
     ours, theirs = many["8-tuned"], many["1-tuned"]

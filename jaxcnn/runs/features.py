@@ -24,6 +24,7 @@ from jaxcnn.files import to_json, write_bytes
 from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.evaluation import evaluation_batches
 from jaxcnn.runs.initial_state import initial_state
+from jaxcnn.runs.joined_draws import joined_draws
 from jaxcnn.runs.resume import with_init_from
 
 
@@ -58,7 +59,7 @@ class FrozenNet:
         say: Callable[[str], None] = lambda line: None,
     ):
         self._experiment, self._endpoint, self._folder = experiment, endpoint, folder
-        state = jax.jit(lambda: initial_state(experiment, optax.identity()))()
+        state = jax.jit(joined_draws(lambda: initial_state(experiment, optax.identity())))()
         state = with_init_from(state, experiment, say)
         self._variables = {"params": state.params, **state.stats}
         if set(state.params) <= {"head"}:

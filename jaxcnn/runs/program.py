@@ -14,6 +14,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch
 from jaxcnn.runs.compilation import Compiled, compile_beside, compile_for
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
+from jaxcnn.runs.joined_draws import joined_draws
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
 from jaxcnn.runs.setup import Plan
 from jaxcnn.runs.several_steps import either, in_steps, several
@@ -69,10 +70,19 @@ def compile_statistics_step(plan: Plan) -> Compiled:
 def compile_initial_state(plan: Plan, shardings: Any) -> Callable[[np.uint32], TrainState]:
     """The initial state by its seed, an argument and no constant: one program serves all seeds. Compiled beside what
     follows."""
-    initial = functools.partial(initial_state, plan.experiment, plan.optimizer)
     on_cpu = plan.mesh.devices.flat[0].platform == "cpu"
-    jitted = jax.jit(initial, out_shardings=shardings)
-    return compile_beside(jitted, jax.ShapeDtypeStruct((), np.uint32), on_cpu=on_cpu)
+    return compile_beside(jit_initial_state(plan, shardings), jax.ShapeDtypeStruct((), np.uint32), on_cpu=on_cpu)
+
+
+def jit_initial_state(plan: Plan, shardings: Any) -> Any:
+    """The same, to be compiled. Of what is split over devices, each draws its own part."""
+
+    def initial(seed: jax.Array) -> TrainState:
+        return initial_state(plan.experiment, plan.optimizer, seed)
+
+    parallel = plan.experiment.parallel
+    joined = joined_draws(initial, below=parallel.shard_above) if parallel.fsdp > 1 else joined_draws(initial)
+    return jax.jit(joined, out_shardings=shardings)
 
 
 def compile_train_step(plan: Plan) -> Compiled:

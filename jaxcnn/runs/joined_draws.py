@@ -1,0 +1,189 @@
+"""Joined draws: a function of random keys, with the random bits of all its arrays drawn by one operation.
+
+A net draws some hundred arrays, each with a key of its own that is folded from the first. Written down one by one,
+each key and each array is a loop of its own for XLA to compile. One operation draws the same bits, since the bits of
+threefry at one place of an array depend on the key and on the place alone.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.random import threefry2x32_p
+
+ROW = 1024
+"""Numbers in a row of what is drawn. A row has one key, so that an array takes whole rows."""
+BLOCK = 128
+"""Rows that are drawn at a time: while it draws, threefry takes ten times the memory of its bits."""
+CALLS = {"jit", "pjit"}
+"""Operations that call a function; they are written out."""
+
+
+def joined_draws(function: Callable[..., Any], below: int = 1 << 32) -> Callable[..., Any]:
+    """The same function of arrays and keys, to be given to `jax.jit`: fewer loops to compile, the same results to the
+    bit.
+
+    Arrays of `below` numbers or more are drawn as they were, each by itself; so is what has another kind of key than
+    threefry, another width than 32 bits, or stands in a loop, a branch or a vmap.
+
+    >>> import jax
+    >>> draw = lambda key: [jax.random.normal(k, (3,)) for k in jax.random.split(key)]
+    >>> bool((jax.jit(joined_draws(draw))(jax.random.key(0))[1] == jax.jit(draw)(jax.random.key(0))[1]).all())
+    True
+    """
+
+    @functools.wraps(function)
+    def joined(*arguments: Any) -> Any:
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = _evaluate(traced, jax.tree.leaves(arguments), below)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return joined
+
+
+class _Operation(NamedTuple):
+    """An operation of a traced function, with its variables by number."""
+
+    traced: JaxprEqn
+    inputs: list[int]
+    outputs: list[int]
+
+
+def _evaluate(traced: ClosedJaxpr, arguments: Sequence[Any], below: int) -> list[Any]:
+    """The results of a traced function. Folding a key waits until several can be folded at once; drawing, until nothing
+    else is left to do."""
+    values: dict[int, Any] = {}  # of variables, by number
+    operations, results = _written_out(traced, arguments, values)
+    left = _needed(operations, results)
+    while left:
+        waiting = []
+        for operation in left:
+            if _is_ready(operation, values) and not (_folds(operation) or _draws(operation, below)):
+                _do(operation, values)
+            else:
+                waiting.append(operation)
+        ready = [operation for operation in waiting if _is_ready(operation, values)]
+        folds = [operation for operation in ready if _folds(operation)]
+        if folds:
+            _fold(folds, values)
+        elif ready:
+            _draw(ready, values)
+        left = [operation for operation in waiting if operation.outputs[0] not in values]
+    return [values[number] for number in results]
+
+
+def _written_out(
+    traced: ClosedJaxpr, arguments: Sequence[Any], values: dict[int, Any]
+) -> tuple[list[_Operation], list[int]]:
+    """The operations of a traced function and of all that it calls, and the numbers of its results. The values of
+    arguments and constants are put into `values`."""
+    numbers, operations = itertools.count(), list[_Operation]()
+
+    def known(value: Any) -> int:
+        number = next(numbers)
+        values[number] = value
+        return number
+
+    def add(called: ClosedJaxpr, inputs: Sequence[int]) -> list[int]:
+        jaxpr = called.jaxpr
+        variables = dict(zip(jaxpr.invars, inputs, strict=True))
+        variables |= zip(jaxpr.constvars, map(known, called.consts), strict=True)
+
+        def number_of(variable: Any) -> int:
+            return known(variable.val) if isinstance(variable, Literal) else variables[variable]
+
+        for equation in jaxpr.eqns:
+            given = [number_of(variable) for variable in equation.invars]
+            if equation.primitive.name in CALLS:
+                made = add(equation.params["jaxpr"], given)
+            else:
+                made = [next(numbers) for _ in equation.outvars]
+                operations.append(_Operation(equation, given, made))
+            variables |= zip(equation.outvars, made, strict=True)
+        return [number_of(variable) for variable in jaxpr.outvars]
+
+    results = add(traced, [known(argument) for argument in arguments])
+    return operations, results
+
+
+def _needed(operations: Sequence[_Operation], results: Sequence[int]) -> list[_Operation]:
+    """Those that some result needs: not what a net makes of the images that it is shown for their shape."""
+    needed, kept = set(results), list[_Operation]()
+    for operation in reversed(operations):
+        if operation.traced.effects or not needed.isdisjoint(operation.outputs):
+            needed.update(operation.inputs)
+            kept.append(operation)
+    return kept[::-1]
+
+
+def _is_ready(operation: _Operation, values: dict[int, Any]) -> bool:
+    return all(number in values for number in operation.inputs)
+
+
+def _do(operation: _Operation, values: dict[int, Any]) -> None:
+    primitive = operation.traced.primitive
+    params = primitive.get_bind_params(operation.traced.params)
+    made = primitive.bind(*(values[number] for number in operation.inputs), **params)
+    values.update(zip(operation.outputs, made if primitive.multiple_results else [made], strict=True))
+
+
+def _has_key(operation: _Operation) -> bool:
+    """Whether its first input is one key of threefry's."""
+    key: Any = operation.traced.invars[0].aval
+    return key.shape == () and key.dtype == _threefry()
+
+
+@functools.cache
+def _threefry() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
+
+
+def _folds(operation: _Operation) -> bool:
+    return operation.traced.primitive.name == "random_fold_in" and _has_key(operation)
+
+
+def _fold(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
+    keys, data = zip(*([values[number] for number in operation.inputs] for operation in operations), strict=True)
+    folded = jax.vmap(jax.random.fold_in)(jnp.stack(keys), jnp.stack(data))
+    values.update((operation.outputs[0], key) for operation, key in zip(operations, folded, strict=True))
+
+
+def _draws(operation: _Operation, below: int) -> bool:
+    if operation.traced.primitive.name != "random_bits" or operation.traced.params["bit_width"] != 32:
+        return False
+    config: Any = jax.config
+    by_place = config.jax_threefry_partitionable  # else bits depend on the size of the array too
+    return by_place and _has_key(operation) and 0 < _size(operation) < below
+
+
+def _size(operation: _Operation) -> int:
+    return math.prod(operation.traced.params["shape"])
+
+
+def _draw(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
+    rows = [-(-_size(operation) // ROW) for operation in operations]
+    block = min(sum(rows), BLOCK)
+    spare = (0, -sum(rows) % block)
+    array = np.pad(np.repeat(np.arange(len(rows)), rows), spare)  # of each row
+    first = np.pad(np.concatenate([np.arange(count, dtype=np.uint32) * ROW for count in rows]), spare)
+    keys = jax.random.key_data(jnp.stack([values[operation.inputs[0]] for operation in operations]))
+    bits = jax.lax.map(_bits, (keys[array].reshape(-1, block, 2), first.reshape(-1, block, 1)))
+    bits = jax.lax.optimization_barrier(bits).reshape(-1, ROW)  # else each array is cut out inside its own loop
+    for operation, count, end in zip(operations, rows, np.cumsum(rows), strict=True):
+        drawn = bits[end - count : end].reshape(-1)[: _size(operation)]
+        values[operation.outputs[0]] = drawn.reshape(operation.traced.params["shape"])
+
+
+def _bits(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Keys [rows, 2] and the first places [rows, 1] -> bits [rows, ROW], as jax.random.bits gives them."""
+    keys, first = given
+    places = first + jax.lax.broadcasted_iota(jnp.uint32, (1, ROW), 1)
+    one, other = (jnp.broadcast_to(keys[:, word, None], places.shape) for word in range(2))
+    high, low = threefry2x32_p.bind(one, other, jnp.zeros_like(places), places)
+    return high ^ low

@@ -1,0 +1,102 @@
+"""Joined draws: fewer loops, and the same bits as JAX's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.models import create_model
+from jaxcnn.models.layers import INITIALIZERS
+from jaxcnn.runs.joined_draws import BLOCK, ROW, joined_draws
+
+LEVEL = {"xla_backend_optimization_level": 1}  # with which an initial state is compiled
+
+
+def compiled(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile(compiler_options=LEVEL)
+
+
+def assert_same(function, *arguments, **options):
+    ours, theirs = (compiled(each, *arguments)(*arguments) for each in (joined_draws(function, **options), function))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    return ours
+
+
+@pytest.mark.parametrize("size", [1, 7, ROW - 1, ROW, ROW + 1, 3 * BLOCK * ROW + 5])
+def test_bits_of_every_size_are_those_of_jax(size):
+    def draw(key):
+        keys = jax.random.split(key, 3)
+        return [jax.random.bits(keys[0], (size,)), jax.random.bits(keys[1], (size, 1)), jax.random.bits(keys[2])]
+
+    first, second, one = assert_same(draw, jax.random.key(7))
+    assert (first != second.reshape(-1)).any() and one.shape == ()
+
+
+def test_every_initialisation_has_the_same_bits():
+    shapes = ((3, 3, 5, 7), (1, 1, 33, 64), (9, 130))
+
+    def draw(key):
+        return {
+            name: [init(jax.random.fold_in(key, number), shape) for number, shape in enumerate(shapes)]
+            for name, init in INITIALIZERS.items()
+        }
+
+    assert_same(draw, jax.random.key(3))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "alexnet", "googlenet", "efficientnet_b0"])
+def test_nets_have_the_same_variables_to_the_bit_in_a_few_loops(name):
+    model = create_model(name, classes=3)
+
+    def init(seed):
+        return model.init(jax.random.key(seed), jnp.zeros((1, 80, 80, 3)), train=False, method="outputs")
+
+    seed = np.uint32(5)
+    ours, theirs = compiled(joined_draws(init), seed), compiled(init, seed)
+    jax.tree.map(np.testing.assert_array_equal, ours(seed), theirs(seed))
+    drawn = sum(x.ndim > 1 for x in jax.tree.leaves(ours(seed)))
+    assert ours.as_text().count(" while(") < 10
+    assert theirs.as_text().count(" while(") > drawn
+
+
+def test_what_is_drawn_otherwise_stays_as_it_was():
+    def draw(key):
+        first, second, third = jax.random.split(key, 3)
+        return {
+            "halves": jax.random.normal(first, (9,), jnp.bfloat16),
+            "vmapped": jax.vmap(lambda k: jax.random.normal(k, (4,)))(jax.random.split(second, 5)),
+            "in a loop": jax.lax.fori_loop(0, 3, lambda i, x: x + jax.random.normal(jax.random.fold_in(first, i)), 0.0),
+            "other keys": jax.random.normal(jax.random.key(3, impl="rbg"), (5,)),
+            "of what was drawn": jax.random.normal(jax.random.fold_in(second, jax.random.bits(third)), (3,)),
+            "orthogonal": jax.random.orthogonal(third, 3),
+            "none": jax.random.normal(first, (0, 2)),
+            "large": jax.random.normal(second, (100, 100)),
+            "raw": jax.random.normal(jax.random.PRNGKey(4), (6,)),
+        }
+
+    made = assert_same(draw, jax.random.key(1), below=10_000)
+    assert made["large"].any() and made["none"].size == 0
+    with jax.threefry_partitionable(False):
+        other = assert_same(draw, jax.random.key(1))
+    assert (other["large"] != made["large"]).any()
+
+
+def test_a_function_keeps_its_arguments_constants_and_effects():
+    table, seen = np.arange(6.0), []
+
+    def function(given, key):
+        jax.debug.callback(seen.append, given["x"])
+        jnp.sin(given["x"])  # nothing needs it
+        drawn = jax.random.uniform(key, (6,)) * table
+        return {"same": given["x"], "drawn": drawn, "again": drawn, "one": 1, "none": None}
+
+    arguments = {"x": jnp.ones(3)}, jax.random.key(0)
+    assert_same(function, *arguments)
+    jax.effects_barrier()
+    assert len(seen) == 2
+    assert " sin " not in str(jax.make_jaxpr(joined_draws(function))(*arguments))
+
+
+def test_a_function_that_draws_nothing_is_the_same():
+    assert_same(lambda x: jnp.cumsum(x) + 1, jnp.arange(5.0))
