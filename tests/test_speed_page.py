@@ -70,6 +70,17 @@ def test_starts_and_commands():
     assert float(grown) == pytest.approx(parts["memory"]["slope, bytes per step"], abs=digits(grown))
 
 
+def test_initial_states():
+    nets = stored("initial_state.json")["nets"]
+    rows = table(None, "variables of")
+    assert [row[0] for row in rows] == [*nets] and all(net["same bits"] for net in nets.values())
+    for name, *cells in rows:
+        ways = (nets[name]["one operation"], nets[name]["one for each"])
+        figures = [way[figure] for figure in ("compile, processor s", "memory to draw, MiB") for way in ways]
+        for text, figure in zip(cells, figures, strict=True):
+            assert shown(text) == pytest.approx(figure, abs=digits(text)), name
+
+
 def test_train_steps():
     onednn, xla = stored("train_step_cpu.json")["nets"], stored("train_step_cpu_xla.json")["nets"]
     rows = table("A whole train step on a CPU", "net | PyTorch, images/s")

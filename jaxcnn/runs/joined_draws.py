@@ -8,7 +8,7 @@ threefry at one place of an array depend on the key and on the place alone.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,15 +22,15 @@ ROW = 1024
 BLOCK = 128
 """Rows that are drawn at a time: while it draws, threefry takes ten times the memory of its bits."""
 CALLS = {"jit", "pjit"}
-"""Operations that call a function; they are written out."""
+"""Operations that call a function; those that draw are written out."""
 
 
 def joined_draws(function: Callable[..., Any], below: int = 1 << 32) -> Callable[..., Any]:
-    """The same function of arrays and keys, to be given to `jax.jit`: fewer loops to compile, the same results to the
-    bit.
+    """The same function of arrays and keys, to be given to `jax.jit`: the same bits drawn in fewer loops.
 
     Arrays of `below` numbers or more are drawn as they were, each by itself; so is what has another kind of key than
-    threefry, another width than 32 bits, or stands in a loop, a branch or a vmap.
+    threefry, another width than 32 bits, or stands in a loop, a branch or a vmap. A function is left alone if it has
+    effects, as printing, or if parts of it are traced in other contexts, as of a mesh.
 
     >>> import jax
     >>> draw = lambda key: [jax.random.normal(k, (3,)) for k in jax.random.split(key)]
@@ -41,10 +41,26 @@ def joined_draws(function: Callable[..., Any], below: int = 1 << 32) -> Callable
     @functools.wraps(function)
     def joined(*arguments: Any) -> Any:
         traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = _evaluate(traced, jax.tree.leaves(arguments), below)
+        equations = list(_equations(traced))
+        contexts: set[Any] = {equation.ctx for equation in equations}
+        if len(contexts) != 1 or any(equation.effects for equation in equations):
+            return function(*arguments)
+        (context,) = contexts
+        if not context.cur_abstract_mesh.empty:
+            return function(*arguments)
+        with context.manager:
+            results = _evaluate(traced, jax.tree.leaves(arguments), below)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return joined
+
+
+def _equations(traced: ClosedJaxpr) -> Iterator[JaxprEqn]:
+    """Of a traced function and of all that it calls, callers after what they call."""
+    for equation in traced.jaxpr.eqns:
+        if equation.primitive.name in CALLS:
+            yield from _equations(equation.params["jaxpr"])
+        yield equation
 
 
 class _Operation(NamedTuple):
@@ -59,17 +75,17 @@ def _evaluate(traced: ClosedJaxpr, arguments: Sequence[Any], below: int) -> list
     """The results of a traced function. Folding a key waits until several can be folded at once; drawing, until nothing
     else is left to do."""
     values: dict[int, Any] = {}  # of variables, by number
-    operations, results = _written_out(traced, arguments, values)
+    operations, results = _written_out(traced, arguments, values, below)
     left = _needed(operations, results)
     while left:
         waiting = []
         for operation in left:
-            if _is_ready(operation, values) and not (_folds(operation) or _draws(operation, below)):
+            if _is_ready(operation, values) and not _waits(operation.traced, below):
                 _do(operation, values)
             else:
                 waiting.append(operation)
         ready = [operation for operation in waiting if _is_ready(operation, values)]
-        folds = [operation for operation in ready if _folds(operation)]
+        folds = [operation for operation in ready if _folds(operation.traced)]
         if folds:
             _fold(folds, values)
         elif ready:
@@ -79,10 +95,10 @@ def _evaluate(traced: ClosedJaxpr, arguments: Sequence[Any], below: int) -> list
 
 
 def _written_out(
-    traced: ClosedJaxpr, arguments: Sequence[Any], values: dict[int, Any]
+    traced: ClosedJaxpr, arguments: Sequence[Any], values: dict[int, Any], below: int
 ) -> tuple[list[_Operation], list[int]]:
-    """The operations of a traced function and of all that it calls, and the numbers of its results. The values of
-    arguments and constants are put into `values`."""
+    """The operations of a traced function, and those of what it calls to draw, and the numbers of its results. The
+    values of arguments and constants are put into `values`."""
     numbers, operations = itertools.count(), list[_Operation]()
 
     def known(value: Any) -> int:
@@ -90,18 +106,19 @@ def _written_out(
         values[number] = value
         return number
 
-    def add(called: ClosedJaxpr, inputs: Sequence[int]) -> list[int]:
-        jaxpr = called.jaxpr
+    def add(closed: ClosedJaxpr, inputs: Sequence[int]) -> list[int]:
+        jaxpr = closed.jaxpr
         variables = dict(zip(jaxpr.invars, inputs, strict=True))
-        variables |= zip(jaxpr.constvars, map(known, called.consts), strict=True)
+        variables |= zip(jaxpr.constvars, map(known, closed.consts), strict=True)
 
         def number_of(variable: Any) -> int:
             return known(variable.val) if isinstance(variable, Literal) else variables[variable]
 
         for equation in jaxpr.eqns:
             given = [number_of(variable) for variable in equation.invars]
-            if equation.primitive.name in CALLS:
-                made = add(equation.params["jaxpr"], given)
+            called = equation.params["jaxpr"] if equation.primitive.name in CALLS else None
+            if called is not None and any(_waits(inner, below) for inner in _equations(called)):
+                made = add(called, given)
             else:
                 made = [next(numbers) for _ in equation.outvars]
                 operations.append(_Operation(equation, given, made))
@@ -116,7 +133,7 @@ def _needed(operations: Sequence[_Operation], results: Sequence[int]) -> list[_O
     """Those that some result needs: not what a net makes of the images that it is shown for their shape."""
     needed, kept = set(results), list[_Operation]()
     for operation in reversed(operations):
-        if operation.traced.effects or not needed.isdisjoint(operation.outputs):
+        if not needed.isdisjoint(operation.outputs):
             needed.update(operation.inputs)
             kept.append(operation)
     return kept[::-1]
@@ -133,10 +150,26 @@ def _do(operation: _Operation, values: dict[int, Any]) -> None:
     values.update(zip(operation.outputs, made if primitive.multiple_results else [made], strict=True))
 
 
-def _has_key(operation: _Operation) -> bool:
+def _waits(equation: JaxprEqn, below: int) -> bool:
+    return _folds(equation) or _draws(equation, below)
+
+
+def _folds(equation: JaxprEqn) -> bool:
+    return equation.primitive.name == "random_fold_in" and _has_key(equation) and not _shape(equation.outvars[0])
+
+
+def _draws(equation: JaxprEqn, below: int) -> bool:
+    if equation.primitive.name != "random_bits" or equation.params["bit_width"] != 32:
+        return False
+    config: Any = jax.config
+    by_place = config.jax_threefry_partitionable  # else bits depend on the size of the array too
+    return by_place and _has_key(equation) and 0 < math.prod(equation.params["shape"]) < below
+
+
+def _has_key(equation: JaxprEqn) -> bool:
     """Whether its first input is one key of threefry's."""
-    key: Any = operation.traced.invars[0].aval
-    return key.shape == () and key.dtype == _threefry()
+    key: Any = equation.invars[0].aval
+    return not _shape(equation.invars[0]) and key.dtype == _threefry()
 
 
 @functools.cache
@@ -144,8 +177,8 @@ def _threefry() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
 
 
-def _folds(operation: _Operation) -> bool:
-    return operation.traced.primitive.name == "random_fold_in" and _has_key(operation)
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
 
 
 def _fold(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
@@ -154,20 +187,9 @@ def _fold(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
     values.update((operation.outputs[0], key) for operation, key in zip(operations, folded, strict=True))
 
 
-def _draws(operation: _Operation, below: int) -> bool:
-    if operation.traced.primitive.name != "random_bits" or operation.traced.params["bit_width"] != 32:
-        return False
-    config: Any = jax.config
-    by_place = config.jax_threefry_partitionable  # else bits depend on the size of the array too
-    return by_place and _has_key(operation) and 0 < _size(operation) < below
-
-
-def _size(operation: _Operation) -> int:
-    return math.prod(operation.traced.params["shape"])
-
-
 def _draw(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
-    rows = [-(-_size(operation) // ROW) for operation in operations]
+    shapes = [operation.traced.params["shape"] for operation in operations]
+    rows = [-(-math.prod(shape) // ROW) for shape in shapes]
     block = min(sum(rows), BLOCK)
     spare = (0, -sum(rows) % block)
     array = np.pad(np.repeat(np.arange(len(rows)), rows), spare)  # of each row
@@ -175,9 +197,9 @@ def _draw(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
     keys = jax.random.key_data(jnp.stack([values[operation.inputs[0]] for operation in operations]))
     bits = jax.lax.map(_bits, (keys[array].reshape(-1, block, 2), first.reshape(-1, block, 1)))
     bits = jax.lax.optimization_barrier(bits).reshape(-1, ROW)  # else each array is cut out inside its own loop
-    for operation, count, end in zip(operations, rows, np.cumsum(rows), strict=True):
-        drawn = bits[end - count : end].reshape(-1)[: _size(operation)]
-        values[operation.outputs[0]] = drawn.reshape(operation.traced.params["shape"])
+    for operation, shape, count, end in zip(operations, shapes, rows, np.cumsum(rows), strict=True):
+        drawn = bits[end - count : end].reshape(-1)[: math.prod(shape)]
+        values[operation.outputs[0]] = drawn.reshape(shape)
 
 
 def _bits(given: tuple[jax.Array, jax.Array]) -> jax.Array:

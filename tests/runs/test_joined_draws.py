@@ -72,6 +72,10 @@ def test_what_is_drawn_otherwise_stays_as_it_was():
             "orthogonal": jax.random.orthogonal(third, 3),
             "none": jax.random.normal(first, (0, 2)),
             "large": jax.random.normal(second, (100, 100)),
+            "folded in a vmap": jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(first, i), (3,)))(
+                jnp.arange(4)
+            ),
+            "gamma": jax.random.gamma(second, 2.0, (33,)),
             "raw": jax.random.normal(jax.random.PRNGKey(4), (6,)),
         }
 
@@ -82,20 +86,44 @@ def test_what_is_drawn_otherwise_stays_as_it_was():
     assert (other["large"] != made["large"]).any()
 
 
-def test_a_function_keeps_its_arguments_constants_and_effects():
-    table, seen = np.arange(6.0), []
+def test_a_function_keeps_its_arguments_and_constants():
+    table = np.arange(6.0)
 
     def function(given, key):
-        jax.debug.callback(seen.append, given["x"])
         jnp.sin(given["x"])  # nothing needs it
         drawn = jax.random.uniform(key, (6,)) * table
         return {"same": given["x"], "drawn": drawn, "again": drawn, "one": 1, "none": None}
 
     arguments = {"x": jnp.ones(3)}, jax.random.key(0)
     assert_same(function, *arguments)
-    jax.effects_barrier()
-    assert len(seen) == 2
     assert " sin " not in str(jax.make_jaxpr(joined_draws(function))(*arguments))
+
+
+def test_a_function_with_effects_is_left_alone(capfd):
+    def told(key):
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), (3,))
+        jax.debug.print("{}", drawn.sum())
+        return drawn
+
+    def written(key):
+        memory = jax.new_ref(jnp.zeros(3))
+        memory[...] += jax.random.normal(key, (3,))
+        return memory[...]
+
+    for function in (told, written):
+        assert assert_same(function, jax.random.key(0)).any()
+    jax.effects_barrier()
+    assert len(capfd.readouterr().out.split()) == 2
+
+
+def test_a_function_with_contexts_of_its_own_is_left_alone():
+    def function(key):
+        with jax.threefry_partitionable(False):
+            first = jax.random.normal(key, (7,))
+        return first, jax.random.normal(key, (7,))
+
+    first, second = assert_same(function, jax.random.key(0))
+    assert (first != second).any()
 
 
 def test_a_function_that_draws_nothing_is_the_same():
