@@ -58,8 +58,8 @@ def test_what_is_frozen_keeps_its_bits_for_100_steps_on_8_devices(many):
 
 
 def test_each_device_draws_its_own_part_of_the_initial_state(many):
-    assert many["initial"] == {"exchanges": 0, "split": many["initial"]["split"], "same": True}
-    assert many["initial"]["split"] > 1
+    ours = many["initial"]
+    assert ours["same"] and ours["split"] > 1 and ours["exchanges"] == 0
 
 
 def test_what_fine_tuning_asks_of_a_step_is_the_same_on_many_devices(many):

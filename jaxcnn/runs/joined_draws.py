@@ -155,7 +155,7 @@ def _waits(equation: JaxprEqn, below: int) -> bool:
 
 
 def _folds(equation: JaxprEqn) -> bool:
-    return equation.primitive.name == "random_fold_in" and _has_key(equation) and not _shape(equation.outvars[0])
+    return equation.primitive.name == "random_fold_in" and _is_key(equation.outvars[0])
 
 
 def _draws(equation: JaxprEqn, below: int) -> bool:
@@ -163,22 +163,17 @@ def _draws(equation: JaxprEqn, below: int) -> bool:
         return False
     config: Any = jax.config
     by_place = config.jax_threefry_partitionable  # else bits depend on the size of the array too
-    return by_place and _has_key(equation) and 0 < math.prod(equation.params["shape"]) < below
+    return by_place and _is_key(equation.invars[0]) and 0 < math.prod(equation.params["shape"]) < below
 
 
-def _has_key(equation: JaxprEqn) -> bool:
-    """Whether its first input is one key of threefry's."""
-    key: Any = equation.invars[0].aval
-    return not _shape(equation.invars[0]) and key.dtype == _threefry()
+def _is_key(variable: Any) -> bool:
+    """Whether it is one key, and threefry's."""
+    return variable.aval.shape == () and variable.aval.dtype == _threefry()
 
 
 @functools.cache
 def _threefry() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
 
 
 def _fold(operations: Sequence[_Operation], values: dict[int, Any]) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.models import create_model
-from jaxcnn.models.layers import INITIALIZERS
 from jaxcnn.runs.joined_draws import BLOCK, ROW, joined_draws
+from tests.runs.test_compilation import every_initialisation
 
 LEVEL = {"xla_backend_optimization_level": 1}  # with which an initial state is compiled
 
@@ -34,15 +34,7 @@ def test_bits_of_every_size_are_those_of_jax(size):
 
 
 def test_every_initialisation_has_the_same_bits():
-    shapes = ((3, 3, 5, 7), (1, 1, 33, 64), (9, 130))
-
-    def draw(key):
-        return {
-            name: [init(jax.random.fold_in(key, number), shape) for number, shape in enumerate(shapes)]
-            for name, init in INITIALIZERS.items()
-        }
-
-    assert_same(draw, jax.random.key(3))
+    assert_same(every_initialisation, jax.random.key(3))
 
 
 @pytest.mark.parametrize("name", ["lenet5", "alexnet", "googlenet", "efficientnet_b0"])
