@@ -57,15 +57,45 @@ print(faults(), faults(), keep_memory(), faults(), faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="it is glibc's malloc")
+OWN = ("GLIBC_TUNABLES", "JAX_CPU_ENABLE_ASYNC_DISPATCH")
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k not in OWN}
+GLIBC = pytest.mark.skipif(
+    sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="it is glibc's malloc"
+)
+
+
+@GLIBC
 def test_what_a_step_has_freed_serves_the_next():
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"}
     done = [sys.executable, "-c", FAULTS]
-    first, second, kept, third, fourth = subprocess.check_output(done, text=True, env=clean).split()
+    first, second, kept, third, fourth = subprocess.check_output(done, text=True, env=CLEAN).split()
     assert kept == "True" and int(first) > 10_000 and int(second) > 10_000  # pages of 4 KiB
     assert int(third) > 10_000 and int(fourth) < 100
-    told = subprocess.check_output(done, text=True, env=clean | {"MALLOC_ARENA_MAX": "4"}).split()
+    told = subprocess.check_output(done, text=True, env=CLEAN | {"MALLOC_ARENA_MAX": "4"}).split()
     assert told[2] == "False" and int(told[4]) > 10_000
+
+
+STEPS = """
+import resource
+from jaxcnn.devices import keep_memory
+kept = keep_memory()
+import jax, jax.numpy as jnp
+step = jax.jit(lambda x: jnp.cumsum(jnp.flip(jnp.cumsum(x, 0), 0), 1))
+x = step(jnp.zeros((4096, 4096))).block_until_ready()
+for _ in range(3):
+    x = step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    x = step(x).block_until_ready()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@GLIBC
+def test_steps_take_no_new_memory():
+    """Whichever thread computes them: 64 MiB for a result, and as much again for what lies between."""
+    for asynchronous, few in ({}, True), ({"JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"}, False):
+        told = subprocess.check_output([sys.executable, "-c", STEPS], text=True, env=CLEAN | asynchronous).split()
+        assert told[0] == "True" and (int(told[1]) < 1_000) == few, told
 
 
 SHELL = """

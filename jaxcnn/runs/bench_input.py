@@ -28,6 +28,7 @@ from jaxcnn.runs.setup import Plan, make_plan
 from jaxcnn.runs.stepper import Single, Stepper
 from jaxcnn.runs.teacher import load_frozen
 from jaxcnn.text import counted
+from jaxcnn.train.mesh import on_cpu
 
 HOST = ("read", "decode", "augment", "batch")
 """The stages of the host, in order. "read": the source gives its example, encoded if it can (data/encoded.py), else
@@ -104,7 +105,7 @@ def bench_input(experiment: Experiment, seconds: float = 3.0, stepper: Stepper |
     rates = {"host": host, "transfer": size / transfer, "step": size / step}
     slowest = min(rates, key=lambda name: rates[name])
     expected = rates[slowest]
-    if plan.mesh.devices.flat[0].platform == "cpu":
+    if on_cpu(plan.mesh):
         expected = min(rates["transfer"], 1 / (1 / host + step / size))
     bottleneck = max(HOST, key=lambda name: stages[name]) if slowest == "host" else slowest
     return Bench(alone, readers, "workers" if workers else "threads", **rates, expected=expected, bottleneck=bottleneck)

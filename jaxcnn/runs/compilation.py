@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -48,8 +49,16 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
-    """Compiles a jitted function for arguments of these shapes, with these options of XLA's."""
+def lower_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Callable[[], Compiled]:
+    """Traces a jitted function for arguments of these shapes; what comes back compiles it, with XLA's `options`."""
+    start = time.perf_counter()
+    with no_garbage_collection():
+        lowered = jitted.lower(*abstract)
+    return functools.partial(_compile, lowered, time.perf_counter() - start, options or None)
+
+
+def _compile(lowered: Any, seconds: float, options: dict[str, Any] | None) -> Compiled:
+    """Compiles what was traced in so many seconds."""
     events: list[str] = []
     own = threading.get_ident()
 
@@ -60,12 +69,10 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
     jax.monitoring.register_event_listener(listen)
     start = time.perf_counter()
     try:
-        with no_garbage_collection():
-            lowered = jitted.lower(*abstract)
-        compiled = lowered.compile(compiler_options=options or None)
+        compiled = lowered.compile(compiler_options=options)
     finally:
         jax.monitoring.unregister_event_listener(listen)
-    seconds = time.perf_counter() - start
+    seconds += time.perf_counter() - start
     memory = compiled.memory_analysis()
     size = 0
     if memory is not None:
@@ -75,19 +82,24 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
     return Compiled(compiled, seconds, size, cache)
 
 
-def compile_beside(jitted: Any, *abstract: Any, on_cpu: bool) -> Callable[..., Any]:
-    """Traces a jitted function that is for one call, and compiles it in a thread, beside what the caller compiles next.
-    Calling what comes back waits for that.
+def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
+    """Compiles a jitted function for arguments of these shapes, with these options of XLA's."""
+    return lower_ahead(jitted, *abstract, options=options)()
 
-    On a CPU with fewer of LLVM's optimizations: they take longer than they save in one call.
-    """
-    with no_garbage_collection():
-        lowered = jitted.lower(*abstract)
-    options = {"xla_backend_optimization_level": 1} if on_cpu else None
+
+def beside(compile_program: Callable[[], Compiled]) -> Future[Compiled]:
+    """A program that is compiled in a thread, beside what the caller does next."""
     thread = ThreadPoolExecutor(1)
-    compiled = thread.submit(lowered.compile, compiler_options=options)
+    compiled = thread.submit(compile_program)
     thread.shutdown(wait=False)
-    return lambda *arguments: compiled.result()(*arguments)
+    return compiled
+
+
+def compiled_at_once(compiled: Compiled) -> Future[Compiled]:
+    """A program that is there, where one may also be under way."""
+    there: Future[Compiled] = Future()
+    there.set_result(compiled)
+    return there
 
 
 def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled]) -> Compiled:
@@ -108,8 +120,13 @@ def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled
     )
 
 
-def compile_for(experiment: Experiment, jitted: Any, *abstract: Any) -> Compiled:
-    """The same with the precision and the options that the experiment asks for."""
+def lower_for(experiment: Experiment, jitted: Any, *abstract: Any) -> Callable[[], Compiled]:
+    """`lower_ahead` with the precision and the options that the experiment asks for."""
     with jax.default_matmul_precision(experiment.precision):
         options = compiler_options(experiment.xla_flags, experiment.deterministic)
-        return compile_ahead(jitted, *abstract, options=options)
+        return lower_ahead(jitted, *abstract, options=options)
+
+
+def compile_for(experiment: Experiment, jitted: Any, *abstract: Any) -> Compiled:
+    """`compile_ahead` with the same."""
+    return lower_for(experiment, jitted, *abstract)()

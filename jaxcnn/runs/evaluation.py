@@ -23,7 +23,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.metrics.average_precision import check_protocol
 from jaxcnn.runs import views as views_of_runs
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
-from jaxcnn.runs.compilation import Compiled, compile_for
+from jaxcnn.runs.compilation import Compiled, lower_for
 from jaxcnn.runs.initial_state import abstract_state
 from jaxcnn.runs.other_source import check_there, source_at
 from jaxcnn.runs.restore import RestoredRun, load_run, other_data
@@ -137,11 +137,18 @@ def compile_evaluation_step(experiment: Experiment, mesh: Mesh, trained: Experim
 
     It reads the variables of `trained`, where that is another one: a net without one of its blocks is given them all.
     """
+    return lower_evaluation_step(experiment, mesh, trained)()
+
+
+def lower_evaluation_step(
+    experiment: Experiment, mesh: Mesh, trained: Experiment | None = None
+) -> Callable[[], Compiled]:
+    """The same, traced; what comes back compiles it."""
     step = evaluation_step(experiment)
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
     state = abstract_state(trained or experiment, mesh)
     batch = abstract_batch(experiment, mesh, experiment.data.evaluation_batch_size, evaluated=True)
-    return compile_for(experiment, jitted, state.params, state.stats, {}, batch)
+    return lower_for(experiment, jitted, state.params, state.stats, {}, batch)
 
 
 def evaluation_step(experiment: Experiment) -> EvaluationStep:

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ def run_seeds(
         ended = True
     except _AllDiverged:
         ended = True  # on all processes, at this step
-        outcomes = [loop.outcome(member, "diverged", "") for member in loop.members]
+        outcomes = loop.outcomes("diverged", "")
     except BaseException as error:
         if is_out_of_memory(error):
             memory = loop.train_step and loop.train_step.memory
@@ -145,11 +146,13 @@ class _Loop:
         self.reader = Reader(plan.experiment.data.workers, self.consensus.stop_requested)
         self.step = 0
         self.train_step: Compiled | None = None
+        self.compiling: Future[Compiled] | None = None  # the evaluation step, until it is there
         self.state: TrainState
         self.frozen: Any = {}  # variables outside of the state: a teacher's
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
-        self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, self._skipped, self._diverge)
+        skipped = lambda number, *step: self.members[number].skipped(*step)  # noqa: E731
+        self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, skipped, self._diverge)
         self.bar_text = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
         self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)
@@ -179,8 +182,8 @@ class _Loop:
         display.line(f"train step compiled: {self.train_step}")
         if plan.evaluations or plan.tests:
             with self.events.phase("compile"):
-                self.evaluation_step = self.stepper.compile_evaluation()
-            display.line(f"evaluation step compiled: {self.evaluation_step}")
+                self.compiling = self.stepper.compile_evaluation()
+            self._take_evaluation_step()
         for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
@@ -189,7 +192,7 @@ class _Loop:
         ]:
             if self.consensus.vote_and_wait("the compilation"):
                 self.step = newest
-                return self._outcomes("preempted", "stopped before training; the same command continues")
+                return self.outcomes("preempted", "stopped before training; the same command continues")
             self.report_progress(f"reading {examples.split}", patient=True)
             self.splits[split] = self._load(examples, transforms, evaluated=split != _TRAIN)
         self.report_progress("the restored state", patient=True)
@@ -210,6 +213,7 @@ class _Loop:
                     with self.events.phase("step"):
                         self._train(batches)
                     advance(self.step, self.bar_text)
+                    self._take_evaluation_step()
                     self._evaluate_and_save()
                     self._finish()
         except Stopped:
@@ -218,23 +222,23 @@ class _Loop:
             for member in self.living:
                 checkpoint.wait(member.manager)
             message = f"stopped; saved at step {self.step:,} of {plan.total:,}; the same command continues"
-            return self._outcomes("preempted", message)
-        return self._outcomes("done", "")
+            return self.outcomes("preempted", message)
+        return self.outcomes("done", "")
 
-    def outcome(self, member: Member, state: State, message: str) -> Outcome:
-        """How a run ended: as the loop did, unless it did so before."""
-        if member.ended is not None:
-            return member.ended
-        if member.diverged is None:
-            return Outcome(state, self.step, message, {})
-        return Outcome("diverged", member.diverged.step, member.directory.status().get("message", ""), {})
-
-    def _outcomes(self, state: State, message: str) -> list[Outcome]:
-        return [self.outcome(member, state, message) for member in self.members]
+    def outcomes(self, state: State, message: str) -> list[Outcome]:
+        """How each run ended, if the loop ended so at this step."""
+        return [member.outcome(state, self.step, message) for member in self.members]
 
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+    def _take_evaluation_step(self, *, wait: bool = False) -> None:
+        """Takes the evaluation step from where it is compiled, once it is there, and says so."""
+        if self.compiling is not None and (wait or self.compiling.done()):
+            self.report_progress("the compilation", patient=True)
+            self.evaluation_step, self.compiling = self.compiling.result(), None
+            self.display.line(f"evaluation step compiled: {self.evaluation_step}")
 
     def _load(self, examples: Examples, transforms: Transforms, *, evaluated: bool) -> tuple[Examples, Transforms]:
         """The split, decoded into memory where it fits."""
@@ -360,6 +364,7 @@ class _Loop:
         def stops(split: str) -> bool:
             return self._stops(f"the evaluation of {split} at step {self.step}")
 
+        self._take_evaluation_step(wait=True)
         opened = {split: self.splits[split] for split in splits}
         step = self.evaluation_step.call if opened else None
         results, bad = measure(self.state, opened, self.members, self.stepper, step, self.reader, stops)
@@ -405,10 +410,6 @@ class _Loop:
             member.diverge(error)
         if not self.living:
             raise _AllDiverged
-
-    def _skipped(self, number: int, step: int, loss: float, grad_norm: float) -> None:
-        if self.members[number].training:
-            self.members[number].skipped(step, loss, grad_norm)
 
     def _log_interval(self, line: dict[str, Any], metrics: Any, times: dict[str, float | None]) -> None:
         """An interval of training, whose figures are those of all nets."""

@@ -64,6 +64,14 @@ class Member:
         """Whether it is to go on: it has neither diverged nor come to its end."""
         return self.diverged is None and self.ended is None
 
+    def outcome(self, state: State, step: int, message: str) -> Outcome:
+        """How the run ended: as the loop did, unless it did so before."""
+        if self.ended is not None:
+            return self.ended
+        if self.diverged is None:
+            return Outcome(state, step, message, {})
+        return Outcome("diverged", self.diverged.step, self.directory.status().get("message", ""), {})
+
     def close(self) -> None:
         self.manager.close()
         if self.board is not None:
@@ -140,8 +148,10 @@ class Member:
         )
 
     def skipped(self, step: int, loss: float, grad_norm: float) -> None:
-        """Records a step whose update was skipped."""
-        if self.plan.experiment.skip_bad_steps and self.directory.skip(step, self.bad_step(step, (loss, grad_norm))):
+        """Records a step whose update was skipped, if the run still goes on."""
+        if not (self.training and self.plan.experiment.skip_bad_steps):
+            return
+        if self.directory.skip(step, self.bad_step(step, (loss, grad_norm))):
             self.say(f"warning: skipped step {step:,}: loss {loss}, norm of the gradient {grad_norm}")
 
     def bad_step(self, step: int, loss_and_norm: tuple[float, float] | None) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
-from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.compilation import Compiled, compiled_at_once
 
 
 class Once:
@@ -14,9 +15,18 @@ class Once:
         self._made: dict[str, Any] = {}
 
     def get(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, at the first call of this name. A program that is there took no time."""
+        """What `make` gives, at the first call of this name. A program that is there took no time.
+
+        For one that is compiled beside something else the second call waits.
+        """
         if name not in self._made:
             self._made[name] = make()
             return self._made[name]
         made = self._made[name]
-        return dataclasses.replace(made, seconds=0.0, cache="shared") if isinstance(made, Compiled) else made
+        if isinstance(made, Future):
+            return compiled_at_once(_shared(made.result()))
+        return _shared(made) if isinstance(made, Compiled) else made
+
+
+def _shared(compiled: Compiled) -> Compiled:
+    return dataclasses.replace(compiled, seconds=0.0, cache="shared")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch
-from jaxcnn.runs.compilation import Compiled, compile_beside, compile_for
+from jaxcnn.runs.compilation import Compiled, beside, compile_for, lower_ahead
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
 from jaxcnn.runs.joined_draws import joined_draws
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
@@ -69,9 +69,14 @@ def compile_statistics_step(plan: Plan) -> Compiled:
 
 def compile_initial_state(plan: Plan, shardings: Any) -> Callable[[np.uint32], TrainState]:
     """The initial state by its seed, an argument and no constant: one program serves all seeds. Compiled beside what
-    follows."""
-    on_cpu = plan.mesh.devices.flat[0].platform == "cpu"
-    return compile_beside(jit_initial_state(plan, shardings), jax.ShapeDtypeStruct((), np.uint32), on_cpu=on_cpu)
+    follows; calling it waits for that.
+
+    On a CPU with fewer of LLVM's optimizations: they take longer than they save in one call.
+    """
+    options = {"xla_backend_optimization_level": 1} if meshes.on_cpu(plan.mesh) else None
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    compiled = beside(lower_ahead(jit_initial_state(plan, shardings), seed, options=options))
+    return lambda seed: compiled.result().call(seed)
 
 
 def jit_initial_state(plan: Plan, shardings: Any) -> Any:

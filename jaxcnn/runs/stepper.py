@@ -6,17 +6,18 @@ A state here is that of all nets; `member` gives one's, as a run of its own has 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
-from jaxcnn.runs.compilation import Compiled, compile_for
-from jaxcnn.runs.evaluation import compile_evaluation_step, evaluation_step, placed
+from jaxcnn.runs.compilation import Compiled, beside, compile_for, compiled_at_once, lower_for
+from jaxcnn.runs.evaluation import evaluation_step, lower_evaluation_step, placed
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
 from jaxcnn.runs.program import (
     compile_initial_state,
@@ -48,8 +49,12 @@ class Stepper(Protocol):
         """(state, frozen, placed batches) -> (state, metrics); the state is donated. Raises UserError on memory."""
         ...
 
-    def compile_evaluation(self) -> Compiled:
-        """(params, stats, frozen, placed batch) -> (sums, records)."""
+    def compile_evaluation(self) -> Future[Compiled]:
+        """(params, stats, frozen, placed batch) -> (sums, records).
+
+        On a CPU it is compiled in a thread, beside the first training steps. On a GPU it is there at once: XLA times
+        kernels as it compiles, and steps would take part of the GPU.
+        """
         ...
 
     def compile_statistics(self) -> Compiled:
@@ -108,9 +113,10 @@ class Single:
     def compile_train(self) -> Compiled:
         return self.plan.once.get("train", lambda: compile_train_step(self.plan))
 
-    def compile_evaluation(self) -> Compiled:
-        compile_ = functools.partial(compile_evaluation_step, self.plan.experiment, self.plan.mesh)
-        return self.plan.once.get("evaluation", compile_)
+    def compile_evaluation(self) -> Future[Compiled]:
+        mesh = self.plan.mesh
+        lower = functools.partial(lower_evaluation_step, self.plan.experiment, mesh)
+        return self.plan.once.get("evaluation", lambda: _beside_steps(lower(), mesh))
 
     def compile_statistics(self) -> Compiled:
         return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
@@ -186,12 +192,13 @@ class Stacked:
 
         return within_memory(plan, lambda: for_each(plan.experiment, compile_one))
 
-    def compile_evaluation(self) -> Compiled:
+    def compile_evaluation(self) -> Future[Compiled]:
         experiment = self.plan.experiment
         step = jax.vmap(evaluation_step(experiment), in_axes=(0, 0, None, None))
         batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
         state = self._stacked(self.abstract)
-        return compile_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
+        lowered = lower_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
+        return _beside_steps(lowered, self.plan.mesh)
 
     def compile_statistics(self) -> Compiled:
         plan, state = self.plan, self._stacked(self.abstract)
@@ -247,6 +254,10 @@ class Stacked:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((len(self.plans), *x.shape), x.dtype, sharding=self.over_seeds), tree
         )
+
+
+def _beside_steps(compile_program: Callable[[], Compiled], mesh: Mesh) -> Future[Compiled]:
+    return beside(compile_program) if meshes.on_cpu(mesh) else compiled_at_once(compile_program())
 
 
 def stepper_for(plans: Sequence[Plan]) -> Stepper:

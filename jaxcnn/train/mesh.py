@@ -51,6 +51,10 @@ def make_mesh(parallel: Parallel = Parallel(), devices: Sequence[Any] | None = N
     return jax.make_mesh((data, parallel.fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def described(mesh: Mesh) -> str:
     """'8 cpu devices of 2 processes'."""
     kind = mesh.devices.flat[0].device_kind

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from jaxcnn.models.layers import INITIALIZERS
-from jaxcnn.runs import initial_state
-from jaxcnn.runs.compilation import HIT, MISS, compile_ahead, compile_beside
+from jaxcnn.runs import initial_state, stepper
+from jaxcnn.runs.compilation import HIT, MISS, Compiled, beside, compile_ahead, lower_ahead
 from jaxcnn.runs.initial_state import abstract_state
+from jaxcnn.runs.once import Once
+from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.stepper import stepper_for
+from jaxcnn.runs.training_log import TrainingLog
 from tests.compilation import quick
 from tests.experiments.tiny import experiment as tiny
+from tests.runs.test_seeds import make, train
+from tests.tiny_runs import metrics
 
 
 def test_garbage_is_collected_before_and_after_a_trace_and_not_within():
@@ -57,21 +62,67 @@ def test_the_shapes_of_a_state_and_the_state_are_traced_so(monkeypatch):
     assert seen == [False, False] and gc.isenabled()
 
 
-def test_the_initial_state_is_compiled_beside_the_rest_and_the_same_to_the_bit():
-    plan, started, ended = make_plan(tiny()), threading.Event(), threading.Event()
+def test_a_program_is_compiled_beside_what_follows():
+    own, started, ended = threading.current_thread(), threading.Event(), threading.Event()
 
     class Lowered:
         def compile(self, compiler_options):
             assert compiler_options == {"xla_backend_optimization_level": 1} and threading.current_thread() is not own
             started.set()
             assert ended.wait(60)
-            return lambda x: x + 1
+            return types.SimpleNamespace(memory_analysis=lambda: None)
 
-    own = threading.current_thread()
-    call = compile_beside(types.SimpleNamespace(lower=lambda *shapes: Lowered()), on_cpu=True)
-    assert started.wait(60)  # while this thread goes on
+    options = {"xla_backend_optimization_level": 1}
+    compiled = beside(lower_ahead(types.SimpleNamespace(lower=lambda *shapes: Lowered()), options=options))
+    assert started.wait(60) and not compiled.done()  # while this thread goes on
     ended.set()
-    assert call(1) == 2
+    assert compiled.result().seconds > 0
+
+
+def test_the_first_steps_do_not_wait_for_the_evaluation_step(tmp_path, monkeypatch):
+    made, compiled, steps = make(0), threading.Event(), []
+    lower, took = stepper.lower_evaluation_step, TrainingLog.took
+
+    def late(*given):
+        compile_it = lower(*given)
+        return lambda: compiled.wait(60) and compile_it()
+
+    def count(log, step, metrics):
+        steps.append(step)
+        if step == 2:  # of the six before the first evaluation
+            compiled.set()
+        took(log, step, metrics)
+
+    monkeypatch.setattr(stepper, "lower_evaluation_step", late)
+    monkeypatch.setattr(TrainingLog, "took", count)
+    (outcome,), told = train([tmp_path / "run"], [made])
+    assert outcome.state == "done" and steps == list(range(1, 25)) and compiled.is_set()
+    assert told.count("evaluation step compiled: ") == 1
+    lines = metrics(tmp_path / "run")
+    assert {line["step"] for line in lines if "epoch" not in line} == {6, 12, 18, 24}
+    losses = [line["loss"] for line in lines if "epoch" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_an_evaluation_step_that_cannot_be_compiled_ends_the_run(tmp_path, monkeypatch):
+    def refuse():
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(stepper, "lower_evaluation_step", lambda *given: refuse)
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        train([tmp_path / "run"], [make(0)])
+    assert open_run(tmp_path / "run").status()["state"] == "failed"
+
+
+def test_a_program_under_way_is_shared_with_the_next_seed():
+    once, made = Once(), Compiled(None, 3.0, 7, "miss")
+    assert once.get("evaluation", lambda: beside(lambda: made)).result() is made
+    again = once.get("evaluation", lambda: pytest.fail("it is there")).result()
+    assert again == Compiled(None, 0.0, 7, "shared")
+
+
+def test_the_initial_state_has_the_same_bits_with_fewer_optimizations():
+    plan = make_plan(tiny())
     (state,) = stepper_for([plan]).create()
     initial = functools.partial(initial_state.initial_state, plan.experiment, plan.optimizer)
     optimized = jax.jit(initial, compiler_options={"xla_backend_optimization_level": 3})(np.uint32(0))
