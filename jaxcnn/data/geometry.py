@@ -231,13 +231,15 @@ def _turned(image: np.ndarray, angle: float, value: int | tuple[int, ...], smoot
     import cv2
 
     height, width, channels = image.shape
+    # Spreading one level by NumPy takes as long as turning a small image.
+    levels = (value,) * channels if isinstance(value, int) else np.broadcast_to(value, channels).tolist()
     turned = cv2.warpAffine(
         np.ascontiguousarray(image),
         cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0),
         (width, height),
         flags=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=tuple(int(level) for level in np.broadcast_to(value, channels)),
+        borderValue=levels,
     )
     return turned.reshape(image.shape)
 
