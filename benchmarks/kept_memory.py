@@ -18,12 +18,12 @@ from unittest import mock
 from benchmarks.train_step_cpu import NETS, measured
 from jaxcnn import files
 
+KEPT = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
 SETTINGS = {
     "keep_memory": {},
+    "one pool": {"GLIBC_TUNABLES": f"glibc.malloc.arena_max=1:{KEPT}"},
     "malloc as it is": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
-    "huge pages": {
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
-    },
+    "huge pages": {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:{KEPT}"},
 }
 FIGURES = ("images/s", "compilation, s")
 

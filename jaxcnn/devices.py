@@ -36,8 +36,10 @@ def use_32_bits() -> str:
 
 
 # Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 NEVER = -1
+DISPATCH = "JAX_CPU_ENABLE_ASYNC_DISPATCH"
+"""The variable by which the environment says whether JAX's own threads compute on a CPU."""
 
 
 def keep_memory() -> bool:
@@ -48,20 +50,36 @@ def keep_memory() -> bool:
 
     It does so in the pool of the thread that was there first; the pools of others cannot hold such a piece. So what a
     CPU computes it computes in the thread that asks for it, and not in one of JAX's own, unless the environment has
-    JAX_CPU_ENABLE_ASYNC_DISPATCH. (One pool for all threads would keep it too, but those that compile would wait for
-    one another there: a quarter of the time to EfficientNet-B0's first step.)
+    JAX_CPU_ENABLE_ASYNC_DISPATCH. One pool for all threads would keep it too, but those that compile would wait for one
+    another there (docs/speed.md).
     To be called in that first thread, before JAX has its devices.
     Nothing is changed where the environment has malloc settings of its own, MALLOC_... or GLIBC_TUNABLES.
     """
     own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if own or sys.platform != "linux":
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
+    if not (_mallopt(M_MMAP_MAX, 0) and _mallopt(M_TRIM_THRESHOLD, NEVER)):
         return False
-    if not all([mallopt(name, value) == 1 for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER))]):
-        return False
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    if DISPATCH not in os.environ:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     return True
+
+
+def compute_ahead() -> None:
+    """For one of several processes, before JAX has its devices: undoes that `keep_memory` has this thread compute.
+
+    One that computes in this thread stands in the middle of a step while it waits for another process, where it is no
+    further than that one: the heartbeat would not know for whom it waits. JAX's threads share one pool in its place.
+    """
+    if jax.config.read("jax_cpu_enable_async_dispatch") or DISPATCH in os.environ:
+        return
+    jax.config.update("jax_cpu_enable_async_dispatch", True)
+    _mallopt(M_ARENA_MAX, 1)
+
+
+def _mallopt(name: int, value: int) -> bool:
+    """Sets an option of malloc's; false with another C library than glibc, or if it refuses."""
+    try:
+        return ctypes.CDLL(None).mallopt(name, value) == 1
+    except (OSError, AttributeError):
+        return False

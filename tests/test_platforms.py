@@ -98,6 +98,23 @@ def test_steps_take_no_new_memory():
         assert told[0] == "True" and (int(told[1]) < 1_000) == few, told
 
 
+@GLIBC
+def test_one_of_several_processes_computes_in_other_threads_as_without():
+    code = """
+import jax
+from jaxcnn.devices import compute_ahead, keep_memory
+read = lambda: jax.config.read("jax_cpu_enable_async_dispatch")
+print(read(), keep_memory() and read(), compute_ahead() or read())
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=CLEAN).split() == [
+        "True",
+        "False",
+        "True",
+    ]
+    own = CLEAN | {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "0"}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=own).split() == ["False"] * 3
+
+
 SHELL = """
 import sys
 import jaxcnn.__main__, jaxcnn.devices

@@ -18,6 +18,7 @@ from jaxcnn.cluster.heartbeat import Heartbeat, exit_at_once, exit_on_abort
 from jaxcnn.cluster.rendezvous import ProcessInfo, own_addresses, rendezvous
 from jaxcnn.cluster.store import Store
 from jaxcnn.cluster.tpu_metadata import has_tpu, tpu_environment
+from jaxcnn.devices import compute_ahead
 from jaxcnn.errors import UserError
 
 # What must be the same on all nodes: the programs that decide what a step computes and how a checkpoint is written.
@@ -144,6 +145,7 @@ def initialize(
     if cluster.processes == 1:
         return ProcessGroup(cluster)
     members, store = rendezvous(cluster, versions(), deadlines.start, stop)
+    compute_ahead()
     # Our own handlers stop a run, and all processes agree on the step; JAX's would note SIGTERM only.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
