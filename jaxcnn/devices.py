@@ -38,8 +38,6 @@ def use_32_bits() -> str:
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 NEVER = -1
-DISPATCH = "JAX_CPU_ENABLE_ASYNC_DISPATCH"
-"""The variable by which the environment says whether JAX's own threads compute on a CPU."""
 
 
 def keep_memory() -> bool:
@@ -49,9 +47,8 @@ def keep_memory() -> bool:
     back to the system, which hands it out again page by page, zeroed. What the process was given it now keeps.
 
     It does so in the pool of the thread that was there first; the pools of others cannot hold such a piece. So what a
-    CPU computes it computes in the thread that asks for it, and not in one of JAX's own, unless the environment has
-    JAX_CPU_ENABLE_ASYNC_DISPATCH. One pool for all threads would keep it too, but those that compile would wait for one
-    another there (docs/speed.md).
+    CPU computes it computes in the thread that asks for it, and not in one of JAX's own. One pool for all threads would
+    keep it too, but those that compile would wait for one another there (docs/speed.md).
     To be called in that first thread, before JAX has its devices.
     Nothing is changed where the environment has malloc settings of its own, MALLOC_... or GLIBC_TUNABLES.
     """
@@ -60,8 +57,7 @@ def keep_memory() -> bool:
         return False
     if not (_mallopt(M_MMAP_MAX, 0) and _mallopt(M_TRIM_THRESHOLD, NEVER)):
         return False
-    if DISPATCH not in os.environ:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     return True
 
 
@@ -71,10 +67,9 @@ def compute_ahead() -> None:
     One that computes in this thread stands in the middle of a step while it waits for another process, where it is no
     further than that one: the heartbeat would not know for whom it waits. JAX's threads share one pool in its place.
     """
-    if jax.config.read("jax_cpu_enable_async_dispatch") or DISPATCH in os.environ:
-        return
-    jax.config.update("jax_cpu_enable_async_dispatch", True)
-    _mallopt(M_ARENA_MAX, 1)
+    if not jax.config.read("jax_cpu_enable_async_dispatch"):
+        jax.config.update("jax_cpu_enable_async_dispatch", True)
+        _mallopt(M_ARENA_MAX, 1)
 
 
 def _mallopt(name: int, value: int) -> bool:
