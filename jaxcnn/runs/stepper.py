@@ -4,7 +4,6 @@ A state here is that of all nets; `member` gives one's, as a run of its own has 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -114,9 +113,10 @@ class Single:
         return self.plan.once.get("train", lambda: compile_train_step(self.plan))
 
     def compile_evaluation(self) -> Future[Compiled]:
-        mesh = self.plan.mesh
-        lower = functools.partial(lower_evaluation_step, self.plan.experiment, mesh)
-        return self.plan.once.get("evaluation", lambda: _beside_steps(lower(), mesh))
+        plan = self.plan
+        return plan.once.get(
+            "evaluation", lambda: _beside_steps(lower_evaluation_step(plan.experiment, plan.mesh), plan.mesh)
+        )
 
     def compile_statistics(self) -> Compiled:
         return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
