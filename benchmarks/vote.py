@@ -55,7 +55,7 @@ def seconds_per_step(name: str, rounds: int) -> dict[str, list[tuple[float, floa
     experiment = Experiment(create_model(model, classes=10), data, optimizer=optimizer, duration=steps(10))
     plan = make_plan(experiment)
     stepper = stepper_for([plan])
-    step = stepper.compile_train().call
+    step = stepper.lower_train()().call
     state = stepper.joined(stepper.create())
     placed = stepper.put([train_batches(plan, plan.train, ())[0]])
     consensus = Consensus(plan.mesh, lambda: False)

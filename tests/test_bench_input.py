@@ -52,8 +52,8 @@ def experiment(tmp_path_factory):
 def stepper(experiment):
     """The run's own, whose step is compiled once for all tests."""
     made = Single(make_plan(experiment))
-    compiled = made.compile_train()
-    made.compile_train = lambda: compiled
+    compiled = made.lower_train()()
+    made.lower_train = lambda: lambda: compiled
     return made
 
 
@@ -86,9 +86,9 @@ def test_a_slowed_stage_is_named(stage, experiment, stepper, monkeypatch):
     elif stage == "transfer":
         monkeypatch.setattr(own, "put", slowed(own.put, 2 * BATCH))
     else:
-        compiled = own.compile_train()
+        compiled = own.lower_train()()
         slow = dataclasses.replace(compiled, call=slowed(compiled.call, 2 * BATCH))
-        monkeypatch.setattr(own, "compile_train", lambda: slow)
+        monkeypatch.setattr(own, "lower_train", lambda: lambda: slow)
     found = bench_input(experiment, seconds=0, stepper=own)
     assert found.bottleneck == stage
     assert found.verdict().startswith(f"{stage}: ")

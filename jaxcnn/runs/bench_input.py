@@ -226,7 +226,7 @@ def _read_ahead(batches: TrainBatches, workers: int, seconds: float) -> float:
 
 def _device(plan: Plan, stepper: Stepper, batch: Any, seconds: float) -> tuple[float, float]:
     """Seconds of a transfer and of a step, medians of several; each is waited for."""
-    compiled = stepper.compile_train()
+    compiled = stepper.lower_train()()
     state = stepper.joined(stepper.create())
     frozen = stepper.put_frozen(load_frozen(plan)[0])
     on_device = stepper.put((batch,))

@@ -1,6 +1,7 @@
 """Compilation ahead of time, with what it took: seconds, memory, and whether the compile cache had it."""
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import gc
@@ -8,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from jaxcnn.experiment import Experiment
 from jaxcnn.train.xla_flags import compiler_options
 
+T = TypeVar("T")
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 
 
@@ -87,19 +89,12 @@ def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = 
     return lower_ahead(jitted, *abstract, options=options)()
 
 
-def beside(compile_program: Callable[[], Compiled]) -> Future[Compiled]:
-    """A program that is compiled in a thread, beside what the caller does next."""
+def beside(make: Callable[[], T]) -> Future[T]:
+    """What is traced or compiled in a thread, in the context of the caller, beside what the caller does next."""
     thread = ThreadPoolExecutor(1)
-    compiled = thread.submit(compile_program)
+    made = thread.submit(contextvars.copy_context().run, make)
     thread.shutdown(wait=False)
-    return compiled
-
-
-def compiled_at_once(compiled: Compiled) -> Future[Compiled]:
-    """A program that is there, where one may also be under way."""
-    there: Future[Compiled] = Future()
-    there.set_result(compiled)
-    return there
+    return made
 
 
 def by_image(shapes: Sequence[tuple[int, int, int]], programs: Sequence[Compiled]) -> Compiled:

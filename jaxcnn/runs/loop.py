@@ -26,7 +26,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoint
 from jaxcnn.runs.averaged_statistics import AveragedStatistics
 from jaxcnn.runs.batch_shapes import batch_fields
-from jaxcnn.runs.compilation import Compiled
+from jaxcnn.runs.compilation import Compiled, beside
 from jaxcnn.runs.consensus import Consensus, Vote
 from jaxcnn.runs.display import Display, evaluation_line, metrics_text, speed, train_line
 from jaxcnn.runs.evaluation import Metrics, Stopped
@@ -45,7 +45,7 @@ from jaxcnn.runs.stepper import stepper_for
 from jaxcnn.runs.teacher import frozen_for
 from jaxcnn.runs.training_log import Diverged, TrainingLog
 from jaxcnn.runs.warnings import warnings_of
-from jaxcnn.train.mesh import described
+from jaxcnn.train.mesh import described, on_cpu
 from jaxcnn.train.schedules import Plateau
 from jaxcnn.train.state import TrainState
 
@@ -146,7 +146,8 @@ class _Loop:
         self.reader = Reader(plan.experiment.data.workers, self.consensus.stop_requested)
         self.step = 0
         self.train_step: Compiled | None = None
-        self.compiling: Future[Compiled] | None = None  # the evaluation step, until it is there
+        self.compiling: Callable[[], Future[Compiled]] | None = None
+        """Begins to compile the evaluation step, at its first call; None once it is there."""
         self.state: TrainState
         self.frozen: Any = {}  # variables outside of the state: a teacher's
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
@@ -175,15 +176,17 @@ class _Loop:
         self.report_progress("the compilation", patient=True)
         self.stepper = stepper_for([member.plan for member in self.members])
         self.statistics = AveragedStatistics(plan, self.stepper)
-        if newest == 0:
-            self.stepper.compile_initial()
         with self.events.phase("compile"):
-            self.train_step = self.stepper.compile_train()
+            compile_train = self.stepper.lower_train()
+            # XLA needs no Python, and for half of its time one core: meanwhile threads trace and compile the rest.
+            if newest == 0:
+                self.stepper.compile_initial()
+            lowered = beside(self.stepper.lower_evaluation) if plan.evaluations or plan.tests else None
+            self.train_step = compile_train()
+            self.compiling = lowered and functools.cache(functools.partial(beside, lowered.result()))
         display.line(f"train step compiled: {self.train_step}")
-        if plan.evaluations or plan.tests:
-            with self.events.phase("compile"):
-                self.compiling = self.stepper.compile_evaluation()
-            self._take_evaluation_step()
+        if not on_cpu(plan.mesh):  # on a GPU XLA times kernels as it compiles, and steps would take part of it
+            self._take_evaluation_step(wait=True)
         for line in (*plan.how_trained(), *(f"warning: {warning}" for warning in warnings_of(plan))):
             display.line(line)
         for split, examples, transforms in [
@@ -234,10 +237,12 @@ class _Loop:
             member.close()
 
     def _take_evaluation_step(self, *, wait: bool = False) -> None:
-        """Takes the evaluation step from where it is compiled, once it is there, and says so."""
-        if self.compiling is not None and (wait or self.compiling.done()):
-            self.report_progress("the compilation", patient=True)
-            self.evaluation_step, self.compiling = self.compiling.result(), None
+        """Begins to compile the evaluation step, beside what follows; takes it, once it is there, and says so."""
+        compiled = self.compiling and self.compiling()
+        if compiled is not None and (wait or compiled.done()):
+            if not compiled.done():
+                self.report_progress("the compilation", patient=True)
+            self.evaluation_step, self.compiling = compiled.result(), None
             self.display.line(f"evaluation step compiled: {self.evaluation_step}")
 
     def _load(self, examples: Examples, transforms: Transforms, *, evaluated: bool) -> tuple[Examples, Transforms]:
@@ -316,11 +321,8 @@ class _Loop:
         best: list[Member] = []
         if evaluation_due:
             results = self._measure(plan.evaluations, self.living)
-            best = [
-                member
-                for member, own in zip(self.members, results, strict=True)
-                if member.training and member.evaluated(step, own)
-            ]
+            pairs = zip(self.members, results, strict=True)
+            best = [member for member, own in pairs if member.training and member.evaluated(step, own)]
             self._observe()
         # All save with one that is among its best, since a restart needs a step that all have.
         self.evaluated = True
@@ -361,9 +363,7 @@ class _Loop:
             return self._measured(splits, members)
 
     def _measured(self, splits: Iterable[str], members: Sequence[Member]) -> list[Metrics]:
-        def stops(split: str) -> bool:
-            return self._stops(f"the evaluation of {split} at step {self.step}")
-
+        stops = lambda split: self._stops(f"the evaluation of {split} at step {self.step}")  # noqa: E731
         self._take_evaluation_step(wait=True)
         opened = {split: self.splits[split] for split in splits}
         step = self.evaluation_step.call if opened else None

@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
-from jaxcnn.runs.compilation import Compiled, compiled_at_once
+from jaxcnn.runs.compilation import Compiled
 
 
 class Once:
@@ -15,18 +14,14 @@ class Once:
         self._made: dict[str, Any] = {}
 
     def get(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, at the first call of this name. A program that is there took no time.
-
-        For one that is compiled beside something else the second call waits.
-        """
+        """What `make` gives, at the first call of this name. A program that is there took no time."""
         if name not in self._made:
             self._made[name] = make()
             return self._made[name]
         made = self._made[name]
-        if isinstance(made, Future):
-            return compiled_at_once(_shared(made.result()))
-        return _shared(made) if isinstance(made, Compiled) else made
+        return dataclasses.replace(made, seconds=0.0, cache="shared") if isinstance(made, Compiled) else made
 
-
-def _shared(compiled: Compiled) -> Compiled:
-    return dataclasses.replace(compiled, seconds=0.0, cache="shared")
+    def lowered(self, name: str, lower: Callable[[], Callable[[], Compiled]]) -> Callable[[], Compiled]:
+        """A program that `lower` traces, unless it is there; what comes back compiles it, and gives it like `get`."""
+        compile_program = lower if name in self._made else lower()  # what is there is not made again
+        return lambda: self.get(name, compile_program)

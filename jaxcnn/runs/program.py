@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch
-from jaxcnn.runs.compilation import Compiled, beside, compile_for, lower_ahead
+from jaxcnn.runs.compilation import Compiled, beside, compile_for, lower_ahead, lower_for
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes, initial_state
 from jaxcnn.runs.joined_draws import joined_draws
 from jaxcnn.runs.memory import advice, check_memory, is_out_of_memory
@@ -68,14 +68,14 @@ def compile_statistics_step(plan: Plan) -> Compiled:
 
 
 def compile_initial_state(plan: Plan, shardings: Any) -> Callable[[np.uint32], TrainState]:
-    """The initial state by its seed, an argument and no constant: one program serves all seeds. Compiled beside what
-    follows; calling it waits for that.
+    """The initial state by its seed, an argument and no constant: one program serves all seeds. Traced and compiled
+    beside what follows; calling it waits for that.
 
     On a CPU with fewer of LLVM's optimizations: they take longer than they save in one call.
     """
     options = {"xla_backend_optimization_level": 1} if meshes.on_cpu(plan.mesh) else None
     seed = jax.ShapeDtypeStruct((), np.uint32)
-    compiled = beside(lower_ahead(jit_initial_state(plan, shardings), seed, options=options))
+    compiled = beside(lambda: lower_ahead(jit_initial_state(plan, shardings), seed, options=options)())
     return lambda seed: compiled.result().call(seed)
 
 
@@ -96,9 +96,13 @@ def compile_train_step(plan: Plan) -> Compiled:
     Raises:
       UserError: the devices do not have the memory that it needs.
     """
-    return within_memory(
-        plan, lambda: compile_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
-    )
+    return lower_train_step(plan)()
+
+
+def lower_train_step(plan: Plan) -> Callable[[], Compiled]:
+    """The same, traced; what comes back compiles it."""
+    lowered = lower_step(plan.experiment, plan.mesh, plan.optimizer, plan.rate, plan.log_every)
+    return lambda: within_memory(plan, lowered)
 
 
 def within_memory(plan: Plan, compile_train: Callable[[], Compiled]) -> Compiled:
@@ -121,20 +125,32 @@ def compile_step(
     log_every: int,
 ) -> Compiled:
     """The train step of an experiment on a mesh, compiled from shapes alone."""
+    return lower_step(experiment, mesh, optimizer, rate, log_every)()
+
+
+def lower_step(
+    experiment: Experiment,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformationExtraArgs,
+    rate: optax.Schedule,
+    log_every: int,
+) -> Callable[[], Compiled]:
+    """The same, traced; what comes back compiles it."""
     state = abstract_state(experiment, mesh)
     step = train_step(experiment, optimizer, rate, log_every)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh)))
     frozen = frozen_shapes(experiment, mesh)
 
-    def compile_one(sized: Experiment) -> Compiled:
+    def lower_one(sized: Experiment) -> Callable[[], Compiled]:
         batch = abstract_batch(sized, mesh, experiment.data.batch_size, evaluated=False)
-        compiled = compile_for(experiment, jitted, state, frozen, batch)
+        one = lower_for(experiment, jitted, state, frozen, batch)
         if experiment.steps_per_call == 1:
-            return compiled
-        many = jax.jit(
+            return one
+        jitted_many = jax.jit(
             several(step), donate_argnums=0, out_shardings=(meshes.shardings(state), meshes.replicated(mesh))
         )
         batches = in_steps(batch, experiment.steps_per_call, meshes.split_steps(mesh))
-        return either(compiled, compile_for(experiment, many, state, frozen, batches))
+        many = lower_for(experiment, jitted_many, state, frozen, batches)
+        return lambda: either(one(), many())
 
-    return for_each(experiment, compile_one)
+    return for_each(experiment, lower_one)

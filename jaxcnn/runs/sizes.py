@@ -51,11 +51,15 @@ def last(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, data=data.at_size(data.sizes[-1][1])) if data.sizes else experiment
 
 
-def for_each(experiment: Experiment, compile_one: Callable[[Experiment], Compiled]) -> Compiled:
-    """The train step compiled for each size of its images; a call takes the one of its batch."""
+def for_each(
+    experiment: Experiment, lower_one: Callable[[Experiment], Callable[[], Compiled]]
+) -> Callable[[], Compiled]:
+    """The train step, traced for each size of images; what comes back compiles it. A call takes that of its batch."""
     made = experiments(experiment)
-    programs = [compile_one(each) for each in made]
-    return by_image([each.data.image_shape for each in made], programs) if experiment.data.sizes else programs[0]
+    lowered = [lower_one(each) for each in made]
+    if not experiment.data.sizes:
+        return lowered[0]
+    return lambda: by_image([each.data.image_shape for each in made], [compile_one() for compile_one in lowered])
 
 
 def stages(experiment: Experiment, images: int, transforms: tuple[Transform, ...]) -> tuple[Stage, ...]:

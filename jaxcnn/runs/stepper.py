@@ -5,23 +5,22 @@ A state here is that of all nets; `member` gives one's, as a run of its own has 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.experiment import Experiment
 from jaxcnn.runs.batch_shapes import abstract_batch, batch_fields
-from jaxcnn.runs.compilation import Compiled, beside, compile_for, compiled_at_once, lower_for
+from jaxcnn.runs.compilation import Compiled, compile_for, lower_for
 from jaxcnn.runs.evaluation import evaluation_step, lower_evaluation_step, placed
 from jaxcnn.runs.initial_state import abstract_state, frozen_shapes
 from jaxcnn.runs.program import (
     compile_initial_state,
     compile_statistics_step,
-    compile_train_step,
+    lower_train_step,
     statistics_step,
     train_step,
     within_memory,
@@ -44,16 +43,13 @@ class Stepper(Protocol):
     sender: Sender
     """Of training batches."""
 
-    def compile_train(self) -> Compiled:
-        """(state, frozen, placed batches) -> (state, metrics); the state is donated. Raises UserError on memory."""
+    def lower_train(self) -> Callable[[], Compiled]:
+        """(state, frozen, placed batches) -> (state, metrics); the state is donated. It is traced; what comes back
+        compiles it, and raises UserError on memory."""
         ...
 
-    def compile_evaluation(self) -> Future[Compiled]:
-        """(params, stats, frozen, placed batch) -> (sums, records).
-
-        On a CPU it is compiled in a thread, beside the first training steps. On a GPU it is there at once: XLA times
-        kernels as it compiles, and steps would take part of the GPU.
-        """
+    def lower_evaluation(self) -> Callable[[], Compiled]:
+        """(params, stats, frozen, placed batch) -> (sums, records). It is traced; what comes back compiles it."""
         ...
 
     def compile_statistics(self) -> Compiled:
@@ -61,7 +57,7 @@ class Stepper(Protocol):
         ...
 
     def compile_initial(self) -> Callable[[np.uint32], TrainState]:
-        """The initial state of one net by its seed: what `create` calls. It is compiled in a thread."""
+        """The initial state of one net by its seed: what `create` calls. It is traced and compiled in a thread."""
         ...
 
     def create(self) -> list[TrainState]:
@@ -109,14 +105,12 @@ class Single:
         self.abstract = abstract_state(plan.experiment, plan.mesh)
         self.sender = Sender(batch_fields(plan.experiment), meshes.replicated(plan.mesh))
 
-    def compile_train(self) -> Compiled:
-        return self.plan.once.get("train", lambda: compile_train_step(self.plan))
+    def lower_train(self) -> Callable[[], Compiled]:
+        return self.plan.once.lowered("train", lambda: lower_train_step(self.plan))
 
-    def compile_evaluation(self) -> Future[Compiled]:
+    def lower_evaluation(self) -> Callable[[], Compiled]:
         plan = self.plan
-        return plan.once.get(
-            "evaluation", lambda: _beside_steps(lower_evaluation_step(plan.experiment, plan.mesh), plan.mesh)
-        )
+        return plan.once.lowered("evaluation", lambda: lower_evaluation_step(plan.experiment, plan.mesh))
 
     def compile_statistics(self) -> Compiled:
         return self.plan.once.get("statistics", lambda: compile_statistics_step(self.plan))
@@ -173,32 +167,32 @@ class Stacked:
         self.abstract = abstract_state(self.plan.experiment, self.plan.mesh)
         self.sender = Sender(batch_fields(self.plan.experiment), self.everywhere)
 
-    def compile_train(self) -> Compiled:
+    def lower_train(self) -> Callable[[], Compiled]:
         plan = self.plan
         one = train_step(plan.experiment, plan.optimizer, plan.rate, plan.log_every)
         step = jax.vmap(one, in_axes=(0, None, 0))
         jitted = jax.jit(step, donate_argnums=0, out_shardings=self.over_seeds)
         state, frozen = self._stacked(self.abstract), self._shared(frozen_shapes(plan.experiment, plan.mesh))
 
-        def compile_one(sized: Experiment) -> Compiled:
+        def lower_one(sized: Experiment) -> Callable[[], Compiled]:
             batch = abstract_batch(sized, plan.mesh, plan.experiment.data.batch_size, evaluated=False)
-            compiled = compile_for(plan.experiment, jitted, state, frozen, self._stacked(batch))
+            one = lower_for(plan.experiment, jitted, state, frozen, self._stacked(batch))
             if plan.experiment.steps_per_call == 1:
-                return compiled
-            out = (self.over_seeds, None)
-            many = jax.jit(several(step), donate_argnums=0, out_shardings=out)
+                return one
+            jitted_many = jax.jit(several(step), donate_argnums=0, out_shardings=(self.over_seeds, None))
             batches = in_steps(self._stacked(batch), plan.experiment.steps_per_call, self.over_steps)
-            return either(compiled, compile_for(plan.experiment, many, state, frozen, batches))
+            many = lower_for(plan.experiment, jitted_many, state, frozen, batches)
+            return lambda: either(one(), many())
 
-        return within_memory(plan, lambda: for_each(plan.experiment, compile_one))
+        lowered = for_each(plan.experiment, lower_one)
+        return lambda: within_memory(plan, lowered)
 
-    def compile_evaluation(self) -> Future[Compiled]:
+    def lower_evaluation(self) -> Callable[[], Compiled]:
         experiment = self.plan.experiment
         step = jax.vmap(evaluation_step(experiment), in_axes=(0, 0, None, None))
         batch = abstract_batch(experiment, self.plan.mesh, experiment.data.evaluation_batch_size, evaluated=True)
         state = self._stacked(self.abstract)
-        lowered = lower_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
-        return _beside_steps(lowered, self.plan.mesh)
+        return lower_for(experiment, jax.jit(step), state.params, state.stats, {}, self._shared(batch))
 
     def compile_statistics(self) -> Compiled:
         plan, state = self.plan, self._stacked(self.abstract)
@@ -254,10 +248,6 @@ class Stacked:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((len(self.plans), *x.shape), x.dtype, sharding=self.over_seeds), tree
         )
-
-
-def _beside_steps(compile_program: Callable[[], Compiled], mesh: Mesh) -> Future[Compiled]:
-    return beside(compile_program) if meshes.on_cpu(mesh) else compiled_at_once(compile_program())
 
 
 def stepper_for(plans: Sequence[Plan]) -> Stepper:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.models.layers import INITIALIZERS
+from jaxcnn.ops.platform import platform, traced_for
 from jaxcnn.runs import initial_state, stepper
 from jaxcnn.runs.compilation import HIT, MISS, Compiled, beside, compile_ahead, lower_ahead
 from jaxcnn.runs.initial_state import abstract_state
@@ -104,6 +105,46 @@ def test_the_first_steps_do_not_wait_for_the_evaluation_step(tmp_path, monkeypat
     assert losses[-1] < losses[0]
 
 
+def test_what_is_traced_beside_is_traced_for_the_platform_of_the_caller():
+    with traced_for("gpu"):
+        assert beside(platform).result() == "gpu"
+    assert beside(platform).result() == "cpu"
+
+
+def test_an_evaluation_step_that_cannot_be_traced_ends_the_run_before_it_trains(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise TypeError("no such argument")
+
+    monkeypatch.setattr(stepper, "lower_evaluation_step", refuse)
+    with pytest.raises(TypeError, match="no such argument"):
+        train([tmp_path / "run"], [make(0)])
+    run = open_run(tmp_path / "run")
+    assert run.status()["state"] == "failed" and not list(run.metrics())
+
+
+def test_nothing_else_is_traced_or_compiled_while_the_train_step_is_traced(tmp_path, monkeypatch):
+    told, own = [], threading.current_thread()
+
+    def tell(name):
+        real = getattr(stepper, name)
+
+        def called(*given):
+            told.append((name, threading.current_thread() is own))
+            made = real(*given)
+            told.append((f"{name} is done", threading.current_thread() is own))
+            return made
+
+        monkeypatch.setattr(stepper, name, called)
+
+    for name in ("lower_train_step", "compile_initial_state", "lower_evaluation_step"):
+        tell(name)
+    (outcome,), _ = train([tmp_path / "run"], [make(0)])
+    assert outcome.state == "done" and told[:2] == [("lower_train_step", True), ("lower_train_step is done", True)]
+    assert ("compile_initial_state", True) in told and ("lower_evaluation_step", False) in told
+    losses = [line["loss"] for line in metrics(tmp_path / "run") if "epoch" in line]
+    assert losses[-1] < losses[0]
+
+
 def test_an_evaluation_step_that_cannot_be_compiled_ends_the_run(tmp_path, monkeypatch):
     def refuse():
         raise RuntimeError("no such instruction")
@@ -114,10 +155,10 @@ def test_an_evaluation_step_that_cannot_be_compiled_ends_the_run(tmp_path, monke
     assert open_run(tmp_path / "run").status()["state"] == "failed"
 
 
-def test_a_program_under_way_is_shared_with_the_next_seed():
+def test_a_program_that_is_there_is_not_traced_for_the_next_seed():
     once, made = Once(), Compiled(None, 3.0, 7, "miss")
-    assert once.get("evaluation", lambda: beside(lambda: made)).result() is made
-    again = once.get("evaluation", lambda: pytest.fail("it is there")).result()
+    assert once.lowered("evaluation", lambda: lambda: made)() is made
+    again = once.lowered("evaluation", lambda: pytest.fail("it is there"))()
     assert again == Compiled(None, 0.0, 7, "shared")
 
 

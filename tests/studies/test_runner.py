@@ -29,11 +29,11 @@ def run(path, seeds):
 
 def test_an_arm_is_compiled_once_and_each_of_its_seeds_is_the_run_that_it_would_be_alone(tmp_path, monkeypatch):
     compiled = []
-    for name in ("compile_train_step", "lower_evaluation_step"):
+    for name in ("lower_train_step", "lower_evaluation_step"):
         real = getattr(stepper, name)
         monkeypatch.setattr(stepper, name, lambda *given, name=name, real=real: compiled.append(name) or real(*given))
     together = run(tmp_path / "together", (0, 1, 2))
-    assert sorted(compiled) == ["compile_train_step"] * 2 + ["lower_evaluation_step"] * 2
+    assert sorted(compiled) == ["lower_evaluation_step"] * 2 + ["lower_train_step"] * 2
     alone = run(tmp_path / "alone", (2,))
     assert len(compiled) == 8
     for arm in ("none", "half"):
