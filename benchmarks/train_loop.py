@@ -2,12 +2,14 @@
 and of commands, and the memory over 2,000 steps.
 
 python benchmarks/train_loop.py [--rounds 5] [--only recipes|loop|photos|start|commands|memory] [--photos FOLDER]
+    [--before CHECKOUT]
 
 Ratios are of medians within one run, the two sides in turn, because machines are noisy; nothing here is a test.
 "recipes" are runs of files of experiments/ with crops, flips, evaluations and saves. Their data is read from
 TFDS_DATA_DIR; what is not there was not run. FOLDER has class folders of JPEGs, which are decoded anew for each batch;
 what `jaxcnn bench-input` says of that run is told beside its ratio. Of a start the first step is the first line of
-metrics.jsonl; "cold" has an empty compile cache. What every part takes is told on stderr.
+metrics.jsonl; "cold" has an empty compile cache, and CHECKOUT is a clone at an earlier commit whose cold starts are
+timed in turn. What every part takes is told on stderr.
 """
 
 import argparse
@@ -219,15 +221,16 @@ def compare_evaluation(name: str, rounds: int) -> dict[str, float]:
     return {"bare step, images/s": bare, "whole evaluation, images/s": whole, "ratio": whole / bare}
 
 
-def seconds_to_first_step(file: str, flags: tuple[str, ...], cache: str) -> float:
-    """From the start of the process to the first logged step of an experiment file."""
+def seconds_to_first_step(file: str, flags: tuple[str, ...], cache: str, root: pathlib.Path = ROOT) -> float:
+    """From the start of the process to the first logged step of an experiment file, of this checkout or another."""
     with tempfile.TemporaryDirectory() as folder:
         run_path = pathlib.Path(folder) / "run"
-        command = [sys.executable, "-m", "jaxcnn.launch", ROOT / "experiments" / f"{file}.py", "--workdir", run_path]
+        command = [sys.executable, "-m", "jaxcnn.launch", root / "experiments" / f"{file}.py", "--workdir", run_path]
         command += ["--log-every", "1steps", *flags]
         start = time.perf_counter()
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(root)}
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, env=environment, cwd=root, **silent)
         metrics = run_path / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None:
@@ -239,14 +242,19 @@ def seconds_to_first_step(file: str, flags: tuple[str, ...], cache: str) -> floa
         return seconds
 
 
-def start_up(name: str, rounds: int) -> dict[str, float]:
-    cold, warm = [], []
+def start_up(name: str, rounds: int, before: pathlib.Path | None) -> dict[str, object]:
+    """Medians, and each round's."""
+    times: dict[str, list[float]] = {"cold, s": [], "with the compile cache, s": []}
     file, flags = STARTS[name]
     for _ in range(rounds):
+        if before is not None:
+            with tempfile.TemporaryDirectory() as cache:
+                times.setdefault("cold, before, s", []).append(seconds_to_first_step(file, flags, cache, before))
         with tempfile.TemporaryDirectory() as cache:
-            cold.append(seconds_to_first_step(file, flags, cache))
-            warm.append(seconds_to_first_step(file, flags, cache))
-    return {"cold, s": statistics.median(cold), "with the compile cache, s": statistics.median(warm)}
+            for state in ("cold, s", "with the compile cache, s"):
+                times[state].append(seconds_to_first_step(file, flags, cache))
+    medians: dict[str, object] = {state: statistics.median(seconds) for state, seconds in times.items()}
+    return medians | {"rounds": times}
 
 
 def command_seconds(arguments: tuple[str, ...], rounds: int) -> float:
@@ -322,6 +330,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["recipes", "loop", "photos", "start", "commands", "memory"])
     parser.add_argument("--photos")
+    parser.add_argument("--before", type=pathlib.Path)
     arguments = parser.parse_args()
     keep_memory()  # as the front door does
     rounds = arguments.rounds
@@ -329,7 +338,8 @@ def main() -> None:
         "recipes": recipes(rounds),
         "loop": loops(rounds),
         "start": {
-            f"start to first step, {name}": functools.partial(start_up, name, max(1, rounds // 3)) for name in STARTS
+            f"start to first step, {name}": functools.partial(start_up, name, rounds, arguments.before)
+            for name in STARTS
         },
         "commands": {
             f"jaxcnn {name}, s": functools.partial(command_seconds, (name,), rounds) for name in ("--help", "models")

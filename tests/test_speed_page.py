@@ -37,7 +37,9 @@ def test_loops():
     rows = table(None, "whole loop over bare compiled step")
     names = [
         "LeNet-5, Fashion-MNIST, batch 128",
+        "LeNet-5, Fashion-MNIST, batch 128, 25 steps a call",
         "LeNet-5, Fashion-MNIST, crops and flips",
+        "LeNet-5, Fashion-MNIST, crops and flips, 25 steps a call",
         "LeNet-5, digits, rotated and shifted, batch 64",
         "ResNet-20, CIFAR-10 as JPEG",
         "VGG-A with batch norm, three stages, 0.375 as wide, Fashion-MNIST",
