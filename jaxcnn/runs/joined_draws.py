@@ -1,10 +1,12 @@
-"""Joined draws: a function of random keys, with the random bits of all its arrays drawn by one operation.
+"""Joined draws: a function of random keys, with the random numbers of all its arrays drawn by one operation.
 
 A net draws some hundred arrays, each with a key of its own that is folded from the first. Written down one by one,
 each key and each array is a loop of its own for XLA to compile. One operation draws the same bits, since the bits of
-threefry at one place of an array depend on the key and on the place alone.
+threefry at one place of an array depend on the key and on the place alone. The same operation makes of them what
+`jax.random` makes of each array's, such as normal numbers: long loops, and the same for all.
 """
 
+import collections
 import functools
 import itertools
 import math
@@ -23,6 +25,13 @@ BLOCK = 128
 """Rows that are drawn at a time: while it draws, threefry takes ten times the memory of its bits."""
 CALLS = {"jit", "pjit"}
 """Operations that call a function; those that draw are written out."""
+BY_NUMBER = {
+    *("add", "sub", "mul", "div", "max", "min", "neg", "sqrt", "log", "log1p", "exp", "erf_inv"),
+    *("or", "and", "xor", "shift_right_logical", "bitcast_convert_type", "convert_element_type"),
+}
+"""Operations on each number of an array by itself, whose parameters say nothing of the array's shape."""
+ARITHMETIC = {"add", "sub", "mul", "div"}
+"""Two of them with constants, one after the other, XLA may join, which rounds once less: they stay in one loop."""
 
 
 def joined_draws(function: Callable[..., Any], below: int = 1 << 32) -> Callable[..., Any]:
@@ -64,11 +73,15 @@ def _equations(traced: ClosedJaxpr) -> Iterator[JaxprEqn]:
 
 
 class _Operation(NamedTuple):
-    """An operation of a traced function, with its variables by number."""
+    """An operation of a traced function, with its variables by number.
+
+    `call` is the number of the outermost call around it that draws one array; None if there is none.
+    """
 
     traced: JaxprEqn
     inputs: list[int]
     outputs: list[int]
+    call: int | None
 
 
 def _evaluate(traced: ClosedJaxpr, arguments: Sequence[Any], below: int) -> list[Any]:
@@ -89,7 +102,7 @@ def _evaluate(traced: ClosedJaxpr, arguments: Sequence[Any], below: int) -> list
         if folds:
             _fold(folds, values)
         elif ready:
-            _draw(ready, values)
+            _draw(ready, waiting, results, values)
         left = [operation for operation in waiting if operation.outputs[0] not in values]
     return [values[number] for number in results]
 
@@ -98,35 +111,61 @@ def _written_out(
     traced: ClosedJaxpr, arguments: Sequence[Any], values: dict[int, Any], below: int
 ) -> tuple[list[_Operation], list[int]]:
     """The operations of a traced function, and those of what it calls to draw, and the numbers of its results. The
-    values of arguments and constants are put into `values`."""
-    numbers, operations = itertools.count(), list[_Operation]()
+    values of arguments and constants are put into `values`. Scalars that are made in the same way have one number."""
+    numbers, calls, operations = itertools.count(), itertools.count(), list[_Operation]()
+    scalars: dict[Any, list[int]] = {}
 
     def known(value: Any) -> int:
         number = next(numbers)
         values[number] = value
         return number
 
-    def add(closed: ClosedJaxpr, inputs: Sequence[int]) -> list[int]:
+    def made_by(equation: JaxprEqn, given: list[int], call: int | None) -> list[int]:
+        shapes: list[Any] = [variable.aval for variable in equation.outvars]
+        way = _way(equation, given) if all(shape.size == 1 for shape in shapes) else object()
+        if way not in scalars:
+            scalars[way] = [next(numbers) for _ in shapes]
+            operations.append(_Operation(equation, given, scalars[way], call))
+        return scalars[way]
+
+    def add(closed: ClosedJaxpr, inputs: Sequence[int], call: int | None = None) -> list[int]:
         jaxpr = closed.jaxpr
         variables = dict(zip(jaxpr.invars, inputs, strict=True))
         variables |= zip(jaxpr.constvars, map(known, closed.consts), strict=True)
 
         def number_of(variable: Any) -> int:
-            return known(variable.val) if isinstance(variable, Literal) else variables[variable]
+            if not isinstance(variable, Literal):
+                return variables[variable]
+            way = (variable.aval, np.asarray(variable.val).tobytes())  # the bytes, since -0.0 == 0.0
+            if way not in scalars:
+                scalars[way] = [known(variable.val)]
+            return scalars[way][0]
 
         for equation in jaxpr.eqns:
             given = [number_of(variable) for variable in equation.invars]
-            called = equation.params["jaxpr"] if equation.primitive.name in CALLS else None
-            if called is not None and any(_waits(inner, below) for inner in _equations(called)):
-                made = add(called, given)
+            called: Any = equation.params["jaxpr"] if equation.primitive.name in CALLS else None
+            waiting = [inner for inner in _equations(called) if _waits(inner, below)] if called else []
+            if not waiting:
+                made = made_by(equation, given, call)
+            elif call is None and len(waiting) == 1 and _draws(waiting[0], below):
+                made = add(called, given, next(calls))
             else:
-                made = [next(numbers) for _ in equation.outvars]
-                operations.append(_Operation(equation, given, made))
+                made = add(called, given, call)
             variables |= zip(equation.outvars, made, strict=True)
         return [number_of(variable) for variable in jaxpr.outvars]
 
     results = add(traced, [known(argument) for argument in arguments])
     return operations, results
+
+
+def _way(equation: JaxprEqn, given: Sequence[int]) -> Any:
+    """The same only if the same is made of the same; what cannot be compared is like nothing else."""
+    way = (equation.primitive, *equation.params.items(), *given)
+    try:
+        hash(way)
+    except TypeError:
+        return object()
+    return way
 
 
 def _needed(operations: Sequence[_Operation], results: Sequence[int]) -> list[_Operation]:
@@ -182,19 +221,73 @@ def _fold(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
     values.update((operation.outputs[0], key) for operation, key in zip(operations, folded, strict=True))
 
 
-def _draw(operations: Sequence[_Operation], values: dict[int, Any]) -> None:
-    shapes = [operation.traced.params["shape"] for operation in operations]
+def _draw(
+    drawing: Sequence[_Operation], waiting: Sequence[_Operation], results: Sequence[int], values: dict[int, Any]
+) -> None:
+    """Draws arrays, and makes of them what their calls make of each number by itself."""
+    calls = collections.defaultdict[int | None, list[_Operation]](list)
+    for operation in waiting:
+        calls[operation.call].append(operation)
+    uses = collections.Counter(itertools.chain(results, *(operation.inputs for operation in waiting)))
+    alike = collections.defaultdict[Any, list[list[_Operation]]](list)
+    for operation in drawing:
+        chain = _chain(operation, [] if operation.call is None else calls[operation.call], uses, values)
+        places = {made.outputs[0]: -place for place, made in enumerate(chain, 1)}  # as numbers that all chains share
+        way = tuple(_way(made.traced, [places.get(number, number) for number in made.inputs]) for made in chain[1:])
+        alike[way].append(chain)
+    for chains in alike.values():
+        _draw_alike(chains, values)
+
+
+def _chain(
+    drawing: _Operation, call: Sequence[_Operation], uses: collections.Counter[int], values: dict[int, Any]
+) -> list[_Operation]:
+    """What draws the bits of an array, and what its call makes of each number by itself, with scalars or without.
+    Nothing else uses what lies between. The last is no arithmetic, which may be joined with what follows."""
+    own, chain, longest = {drawing.outputs[0]}, [drawing], 1
+    used = collections.Counter[int]()
+    for operation in call:
+        if operation.traced.primitive.name not in BY_NUMBER or own.isdisjoint(operation.inputs):
+            continue
+        if not all(number in own or (number in values and np.size(values[number]) == 1) for number in operation.inputs):
+            continue
+        between = set(own)
+        own.update(operation.outputs)
+        used.update(operation.inputs)
+        chain.append(operation)
+        if operation.traced.primitive.name in ARITHMETIC:
+            continue
+        if all(used[number] == uses[number] for number in between):
+            longest = len(chain)
+    return chain[:longest]
+
+
+def _draw_alike(chains: Sequence[Sequence[_Operation]], values: dict[int, Any]) -> None:
+    """Draws arrays of whose bits the same is made."""
+    shapes = [chain[0].traced.params["shape"] for chain in chains]
     rows = [-(-math.prod(shape) // ROW) for shape in shapes]
     block = min(sum(rows), BLOCK)
     spare = (0, -sum(rows) % block)
     array = np.pad(np.repeat(np.arange(len(rows)), rows), spare)  # of each row
     first = np.pad(np.concatenate([np.arange(count, dtype=np.uint32) * ROW for count in rows]), spare)
-    keys = jax.random.key_data(jnp.stack([values[operation.inputs[0]] for operation in operations]))
-    bits = jax.lax.map(_bits, (keys[array].reshape(-1, block, 2), first.reshape(-1, block, 1)))
-    bits = jax.lax.optimization_barrier(bits).reshape(-1, ROW)  # else each array is cut out inside its own loop
-    for operation, shape, count, end in zip(operations, shapes, rows, np.cumsum(rows), strict=True):
-        drawn = bits[end - count : end].reshape(-1)[: math.prod(shape)]
-        values[operation.outputs[0]] = drawn.reshape(shape)
+    keys = jax.random.key_data(jnp.stack([values[chain[0].inputs[0]] for chain in chains]))
+    drawing, *others = chains[0]
+
+    def drawn(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        made = {drawing.outputs[0]: _bits(given)}
+        for operation in others:
+            scalars = {n: jnp.reshape(values[n], ()) for n in operation.inputs if n not in made}
+            inputs = [made[n] if n in made else jnp.broadcast_to(scalars[n], (block, ROW)) for n in operation.inputs]
+            primitive = operation.traced.primitive
+            made[operation.outputs[0]] = primitive.bind(*inputs, **primitive.get_bind_params(operation.traced.params))
+        *_, last = made.values()
+        return last
+
+    blocks = jax.lax.map(drawn, (keys[array].reshape(-1, block, 2), first.reshape(-1, block, 1)))
+    numbers = jax.lax.optimization_barrier(blocks).reshape(-1, ROW)  # else each array is cut out inside its own loop
+    for chain, shape, count, end in zip(chains, shapes, rows, np.cumsum(rows), strict=True):
+        values.update((operation.outputs[0], None) for operation in chain)  # nothing needs what lies between
+        values[chain[-1].outputs[0]] = numbers[end - count : end].reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 def _bits(given: tuple[jax.Array, jax.Array]) -> jax.Array:

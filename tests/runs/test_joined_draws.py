@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from jaxcnn.models import create_model
 from jaxcnn.runs.joined_draws import BLOCK, ROW, joined_draws
@@ -50,6 +51,78 @@ def test_nets_have_the_same_variables_to_the_bit_in_a_few_loops(name):
     drawn = sum(x.ndim > 1 for x in jax.tree.leaves(ours(seed)))
     assert ours.as_text().count(" while(") < 10
     assert theirs.as_text().count(" while(") > drawn
+
+
+def primitives(function, *arguments):
+    """The names of all operations of a function, and of what it calls."""
+
+    def names(jaxpr):
+        for equation in jaxpr.eqns:
+            yield equation.primitive.name
+            for inner in jaxprs_in_params(equation.params):
+                yield from names(inner)
+
+    return list(names(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def test_what_numbers_are_made_of_bits_is_written_once_for_each_distribution():
+    def draw(key):
+        keys = jax.random.split(key, 8)
+        return [
+            *(jax.random.truncated_normal(keys[i], -2, 2, shape) * (i + 1) for i, shape in enumerate([(3, 4), (9, 2)])),
+            *(jax.random.normal(keys[i], shape) * 0.3 + i for i, shape in enumerate([(3, 5), (2100, 1), (1, 1)], 2)),
+            jax.random.truncated_normal(keys[5], -1, 1, (4, 4)),
+            *(jax.random.uniform(keys[i], (7, 3), minval=-1.0) for i in (6, 7)),
+        ]
+
+    key = jax.random.key(2)
+    assert_same(draw, key)
+    assert primitives(draw, key).count("erf_inv") == 6
+    ours = primitives(joined_draws(draw), key)
+    assert ours.count("erf_inv") == 3 and ours.count("threefry2x32") < 10
+
+
+def test_every_distribution_has_the_same_numbers():
+    probabilities = jnp.array([0.2, 0.3, 0.5])
+
+    def draw(key):
+        keys = iter(jax.random.split(key, 40))
+        random = jax.random
+        made = {}
+        for shape in ((5, 3), (1100,), (1,), ()):
+            for name in ("exponential", "gumbel", "laplace", "logistic", "cauchy", "rademacher", "bernoulli"):
+                made[f"{name} {shape}"] = getattr(random, name)(next(keys), shape=shape)
+        made["randint"] = random.randint(next(keys), (5,), 0, 9)
+        made["permutation"] = random.permutation(next(keys), 20)
+        made["categorical"] = random.categorical(next(keys), jnp.log(probabilities), shape=(30,))
+        made["half"] = random.uniform(next(keys), (8,), jnp.bfloat16)
+        return made
+
+    assert_same(draw, jax.random.key(4))
+
+
+def test_what_else_is_needed_of_a_call_is_there():
+    @jax.jit
+    def both(key):
+        numbers = jax.random.uniform(key, (40,))
+        return numbers, -numbers, jnp.sort(numbers)
+
+    @jax.jit
+    def unused(key):
+        numbers = jax.random.uniform(key, (40,))
+        return jnp.exp(numbers), jnp.maximum(numbers, numbers.mean())
+
+    assert_same(lambda key: [f(k) for f in (both, unused) for k in jax.random.split(key)], jax.random.key(4))
+
+
+def test_scalars_are_one_only_if_they_are_made_in_the_same_way():
+    def function(key, x):
+        drawn = jax.random.uniform(key, (3,))
+        signs = [jnp.float32(1) / zero for zero in (0.0, -0.0)]
+        looked_up = [jax.jit(lambda i, table=table: jnp.asarray(table)[i])(1) for table in (np.arange(3), np.ones(3))]
+        return drawn, signs, looked_up, [x + 1, x + 1, x + 2, 1 + x, x.astype(jnp.int32) + 1]
+
+    assert_same(function, jax.random.key(0), jnp.float32(4))
 
 
 def test_what_is_drawn_otherwise_stays_as_it_was():
