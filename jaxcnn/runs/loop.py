@@ -153,7 +153,8 @@ class _Loop:
         self.splits: dict[str, tuple[Examples, Transforms]] = {}
         self.evaluated = True  # the evaluation that is due at this step, if any, is done
         skipped = lambda number, *step: self.members[number].skipped(*step)  # noqa: E731
-        self.log = TrainingLog(self._log_interval, plan.experiment.data.batch_size, skipped, self._diverge)
+        size, alone = plan.experiment.data.batch_size, jax.process_count() == 1
+        self.log = TrainingLog(self._log_interval, size, skipped, self._diverge, alone=alone)
         self.bar_text = ""
         # At most two steps wait for the device: more would only pile up batches in its memory.
         self.in_flight: collections.deque[jax.Array] = collections.deque(maxlen=2)

@@ -1,4 +1,4 @@
-"""Training log: what happened since the last logged step, read one interval late so that the device never waits."""
+"""Training log: what happened since the last logged step, read once it is there so that the device never waits."""
 
 import concurrent.futures
 import dataclasses
@@ -96,7 +96,7 @@ def times(
 
 
 class TrainingLog:
-    """Gathers times, and holds back the metrics of the last interval until the next one ends.
+    """Gathers times, and holds back the metrics of the last interval until they are there, or the next one ends.
 
     Args:
       write: called with each finished interval, in order: its line, the metrics of its last step, and its times.
@@ -106,6 +106,7 @@ class TrainingLog:
       diverged: called with a net's number and the step with which its run ends.
       clock: the monotonic time in seconds.
       completed: value -> a function that waits for it and returns the time at which it was there.
+      alone: whether no other process has to learn of the same figures at the same step, and so to write as late.
     """
 
     def __init__(
@@ -116,10 +117,11 @@ class TrainingLog:
         diverged: Callable[[int, Diverged], None] = lambda number, error: _raise(error),
         clock: Callable[[], float] = clock,
         completed: Callable[[jax.Array], Callable[[], float]] | None = None,
+        alone: bool = False,
     ):
         self.write, self.examples_per_step = write, examples_per_step
         self.skipped, self.diverged = skipped, diverged
-        self.clock, self.completed = clock, completed or Completions()
+        self.clock, self.completed, self.alone = clock, completed or Completions(), alone
         self._start: Callable[[], float] | None = None  # of the stretch under way; None in a pause
         self._steps = 0
         self._waits: list[tuple[float, float]] = []  # those that may lie in an interval that was not written yet
@@ -139,6 +141,7 @@ class TrainingLog:
 
     def took(self, step: int, metrics: Metrics) -> None:
         """A step, counted from 1, was dispatched; or several in one call, it the last of them (several_steps.py)."""
+        self._write_what_is_there()
         self._newest = {name: value for name, value in metrics.items() if name != "each"}
         each = metrics.get("each")
         if each is None:
@@ -151,13 +154,14 @@ class TrainingLog:
         self._steps += count
 
     def end(self, line: dict[str, Any]) -> None:
-        """The interval ends at the newest step; its figures are written with the next `end` or `settle`."""
+        """The interval ends at the newest step; its figures are written with the next `end` or `settle`, or before."""
         assert self._newest is not None
         completion = self._end_stretch()
         stretches, self._stretches = self._stretches, []
         self._write_pending()
         self._pending = (line, self._newest, len(self._each), stretches)
         self._start = completion
+        self._write_what_is_there()
 
     def settle(self) -> None:
         """Writes what is held back and waits for the newest step; a pause follows, until the next `wait_for`.
@@ -186,6 +190,11 @@ class TrainingLog:
         self._stretches.append(Stretch(self._steps, self._start, completion))
         self._steps = 0
         return completion
+
+    def _write_what_is_there(self) -> None:
+        """On a CPU that is what has just ended, on a GPU what ended a step or two before."""
+        if self.alone and self._pending is not None and self._pending[1]["bad_step"].is_ready():
+            self._write_pending()
 
     def _write_pending(self) -> None:
         if self._pending is None:

@@ -44,6 +44,48 @@ def test_an_interval_is_written_when_the_next_one_ends():
     assert 0 <= lines[0]["data_wait"] <= 1 and lines[0]["examples_per_second"] > 0 and "bad_step" not in lines[0]
 
 
+class Computed:
+    """A number of the device, there or not yet."""
+
+    def __init__(self, value, there):
+        self.value, self.there = value, there
+
+    def is_ready(self):
+        return self.there
+
+    def __array__(self, *_, **__):
+        assert self.there, "the host waits for the device"
+        return np.int32(self.value)
+
+
+def test_the_only_process_writes_an_interval_as_soon_as_it_is_there():
+    lines = []
+    interval = TrainingLog(written(lines), SIZE, completed=lambda value: clock, alone=True)
+    bad_steps = [Computed(0, there) for there in (True, False, False, False)]
+    told = []
+    for step, bad_step in enumerate(bad_steps, 1):
+        interval.wait_for(iter(["batch"]))
+        interval.took(step, metrics(loss=step) | {"bad_step": bad_step})
+        if step <= 2:
+            interval.end({"step": step})
+        told.append([line["step"] for line in lines])
+        if step == 3:
+            bad_steps[1].there = True
+    assert told == [[1], [1], [1], [1, 2]]
+
+
+def test_one_of_several_processes_writes_an_interval_when_all_do():
+    lines = []
+    interval = TrainingLog(written(lines), SIZE, alone=False)
+    for step in (1, 2, 3):
+        taken(interval, step, loss=1)
+        if step == 1:
+            interval.end({"step": step})
+    assert lines == []
+    interval.settle()
+    assert [line["step"] for line in lines] == [1]
+
+
 def test_an_interval_that_is_not_finite_is_never_written():
     lines = []
     interval = TrainingLog(written(lines), examples_per_step=SIZE)
