@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn.errors import UserError, did_you_mean
+from jaxcnn.ops.batch_norm import normalize_by_batch
 from jaxcnn.ops.convolution import convolve
 from jaxcnn.ops.window_max import window_max
 
@@ -166,7 +167,7 @@ def apply_norm(
     if kind == "none":
         return x
     if kind == "batch":
-        return nn.BatchNorm(use_running_average=not train, momentum=decay, **common)(x)
+        return BatchNorm(use_running_average=not train, momentum=decay, **common)(x)
     if kind == "frozen_batch":
         return FrozenBatchNorm(epsilon=epsilon, dtype=dtype, name=name)(x)
     if kind == "layer":
@@ -178,6 +179,32 @@ def apply_norm(
     if kind == "lrn_caffe":
         return local_response_norm(x, k=1.0, alpha=1e-4 / 5)
     raise UserError(f"no normalisation {kind!r}{did_you_mean(kind, get_args(Norm)) or ';'} there is {get_args(Norm)}")
+
+
+class BatchNorm(nn.BatchNorm):
+    """Flax's over the last axis, with a derivative that is written down (ops/batch_norm.py)."""
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """[..., C] -> [..., C]."""
+        if mask is not None or nn.merge_param("use_running_average", self.use_running_average, use_running_average):
+            return super().__call__(x, use_running_average, mask=mask)
+        shape, kind = (x.shape[-1],), jnp.promote_types(self.dtype or x.dtype, jnp.float32)
+        running = [
+            self.variable("batch_stats", name, init, shape, jnp.float32)
+            for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
+        ]
+        scale, bias = (
+            self.param(name, init, shape, self.param_dtype).astype(kind)
+            for name, init in (("scale", self.scale_init), ("bias", self.bias_init))
+        )
+        y, *moments = normalize_by_batch(x.astype(kind), scale, bias, self.epsilon)
+        if not self.is_initializing():
+            for variable, new in zip(running, moments, strict=True):
+                variable.value = self.momentum * variable.value + (1 - self.momentum) * new
+        return y.astype(self.dtype or x.dtype)
 
 
 class FrozenBatchNorm(nn.Module):
