@@ -54,7 +54,7 @@ def test_loops():
 
 
 def test_starts_and_commands():
-    parts, before = stored("train_loop.json"), stored("train_loop_start_before.json")
+    parts = stored("train_loop.json")
     rows = table(None, "net | cold, before")
     names = [
         "start to first step, LeNet-5 on digits",
@@ -62,7 +62,7 @@ def test_starts_and_commands():
         "start to first step, DenseNet-121 at 224, made-up images, batch 1",
     ]
     for name, (_, old, cold, kept) in zip(names, rows, strict=True):
-        figures = (before[name]["cold, s"], parts[name]["cold, s"], parts[name]["with the compile cache, s"])
+        figures = (parts[name][side] for side in ("cold, before, s", "cold, s", "with the compile cache, s"))
         for text, figure in zip((old, cold, kept), figures, strict=True):
             assert shown(text) == pytest.approx(figure, abs=digits(text)), name
     found = re.search(r"takes ([\d.]+) s, `jaxcnn models` ([\d.]+)\. Resident memory grows by (\d+) bytes", PAGE)
