@@ -182,17 +182,19 @@ def apply_norm(
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's over the last axis, with a derivative that is written down (ops/batch_norm.py)."""
+    """Flax's, with a derivative that is written down (ops/batch_norm.py); with masks or other choices Flax's own."""
 
     @nn.compact
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
     ) -> jax.Array:
         """[..., C] -> [..., C]."""
-        if mask is not None or nn.merge_param("use_running_average", self.use_running_average, use_running_average):
+        choices = (self.axis, self.axis_name, self.use_scale, self.use_bias, self.use_fast_variance)
+        running = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        if running or mask is not None or choices != (-1, None, True, True, True) or not self.force_float32_reductions:
             return super().__call__(x, use_running_average, mask=mask)
         shape, kind = (x.shape[-1],), jnp.promote_types(self.dtype or x.dtype, jnp.float32)
-        running = [
+        statistics = [
             self.variable("batch_stats", name, init, shape, jnp.float32)
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
         ]
@@ -202,7 +204,7 @@ class BatchNorm(nn.BatchNorm):
         )
         y, *moments = normalize_by_batch(x.astype(kind), scale, bias, self.epsilon)
         if not self.is_initializing():
-            for variable, new in zip(running, moments, strict=True):
+            for variable, new in zip(statistics, moments, strict=True):
                 variable.value = self.momentum * variable.value + (1 - self.momentum) * new
         return y.astype(self.dtype or x.dtype)
 

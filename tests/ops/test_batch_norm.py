@@ -123,6 +123,18 @@ def test_the_layer_has_parameters_and_statistics_of_flax_and_takes_masks():
     assert np.abs(masked[0][0] - made[0].apply(variables[0], x, mutable=["batch_stats"])[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "choice", [{"use_scale": False}, {"use_bias": False}, {"axis": 1}, {"use_fast_variance": False}]
+)
+def test_other_choices_are_those_of_flax(choice):
+    x = inputs("float32")[0]
+    ours, theirs = (
+        norm(use_running_average=False, **choice).init_with_output(jax.random.key(0), x)
+        for norm in (BatchNorm, nn.BatchNorm)
+    )
+    assert_close(ours, theirs)
+
+
 def test_statistics_of_bfloat16_are_float32():
     class Net(nn.Module):
         @nn.compact
