@@ -167,7 +167,8 @@ def apply_norm(
     if kind == "none":
         return x
     if kind == "batch":
-        return BatchNorm(use_running_average=not train, momentum=decay, **common)(x)
+        norm = BatchNorm if train else nn.BatchNorm
+        return norm(use_running_average=not train, momentum=decay, **common)(x)
     if kind == "frozen_batch":
         return FrozenBatchNorm(epsilon=epsilon, dtype=dtype, name=name)(x)
     if kind == "layer":
@@ -182,18 +183,22 @@ def apply_norm(
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's, with a derivative that is written down (ops/batch_norm.py); with masks or other choices Flax's own."""
+    """Flax's, for training, with a derivative that is written down (ops/batch_norm.py).
+
+    With a mask, or with other choices than those of `apply_norm`, it is Flax's own.
+    """
 
     @nn.compact
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
     ) -> jax.Array:
         """[..., C] -> [..., C]."""
-        choices = (self.axis, self.axis_name, self.use_scale, self.use_bias, self.use_fast_variance)
         running = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        if running or mask is not None or choices != (-1, None, True, True, True) or not self.force_float32_reductions:
+        choices = (self.axis, self.axis_name, self.use_scale, self.use_bias, self.use_fast_variance)
+        plain = choices == (-1, None, True, True, True) and self.force_float32_reductions
+        if running or mask is not None or not plain or self.dtype is None:
             return super().__call__(x, use_running_average, mask=mask)
-        shape, kind = (x.shape[-1],), jnp.promote_types(self.dtype or x.dtype, jnp.float32)
+        shape, kind = (x.shape[-1],), jnp.promote_types(self.dtype, jnp.float32)
         statistics = [
             self.variable("batch_stats", name, init, shape, jnp.float32)
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
@@ -206,7 +211,7 @@ class BatchNorm(nn.BatchNorm):
         if not self.is_initializing():
             for variable, new in zip(statistics, moments, strict=True):
                 variable.value = self.momentum * variable.value + (1 - self.momentum) * new
-        return y.astype(self.dtype or x.dtype)
+        return y.astype(self.dtype)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -6,6 +6,7 @@ to read for a device, and fewer and smaller kernels to compile (docs/speed.md).
 """
 
 import functools
+import math
 
 import jax
 from jax import lax
@@ -17,8 +18,8 @@ def normalize_by_batch(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """[..., C], [C], [C] -> x normalised for each channel, scaled and shifted [..., C], its mean and its variance [C].
 
-    The variance is E[x^2] - E[x]^2, as Flax has it, and not below 0, where its derivative is that of the difference
-    too. All are of the type of `x`, float32 or wider.
+    The variance is E[x^2] - E[x]^2, as Flax has it, and not below 0: where rounding would have it there, it has no
+    derivative. All are of the type of `x`, float32 or wider.
 
     >>> import jax.numpy as jnp
     >>> y, mean, var = normalize_by_batch(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), 0.0)
@@ -38,6 +39,8 @@ def _jvp(
     inverse = lax.rsqrt(lax.add(var, _like(var, epsilon)))
     factor, centred = lax.mul(inverse, scale), lax.sub(x, _over(x, mean))
     dmean, covariance = _mean(dx), _mean(lax.mul(dx, centred))
+    nothing = _like(var, 0)
+    covariance = lax.select(lax.gt(var, nothing), covariance, nothing)
     slope = lax.mul(lax.sub(dscale, lax.mul(lax.mul(factor, inverse), covariance)), inverse)
     offset = lax.sub(dbias, lax.mul(factor, dmean))
     # The vectors are added up before they meet the maps: transposed, each map is summed once for all of them.
@@ -58,7 +61,7 @@ def _normalize(
 def _mean(x: jax.Array) -> jax.Array:
     """[..., C] -> [C]."""
     total = lax.reduce_sum(x, tuple(range(x.ndim - 1)))
-    return lax.div(total, _like(total, x.size // x.shape[-1]))
+    return lax.div(total, _like(total, math.prod(x.shape[:-1])))
 
 
 def _over(x: jax.Array, vector: jax.Array) -> jax.Array:

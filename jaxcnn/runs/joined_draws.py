@@ -26,10 +26,11 @@ BLOCK = 128
 CALLS = {"jit", "pjit"}
 """Operations that call a function; those that draw are written out."""
 BY_NUMBER = {
-    *("add", "sub", "mul", "div", "max", "min", "neg", "sqrt", "log", "log1p", "exp", "erf_inv"),
+    *("add", "sub", "mul", "div", "max", "min", "neg", "log", "log1p", "erf_inv"),
     *("or", "and", "xor", "shift_right_logical", "bitcast_convert_type", "convert_element_type"),
 }
-"""Operations on each number of an array by itself, whose parameters say nothing of the array's shape."""
+"""Operations on each number of an array by itself, whose parameters say nothing of the array's shape. Neither `exp` nor
+`sqrt`, of which XLA makes something else if a quotient or a power follows."""
 ARITHMETIC = {"add", "sub", "mul", "div"}
 """Two of them with constants, one after the other, XLA may join, which rounds once less: they stay in one loop."""
 
@@ -248,6 +249,9 @@ def _chain(
     used = collections.Counter[int]()
     for operation in call:
         if operation.traced.primitive.name not in BY_NUMBER or own.isdisjoint(operation.inputs):
+            continue
+        made: Any = operation.traced.outvars[0].aval
+        if made.shape != drawing.traced.params["shape"]:  # a number of 32 bits may become several
             continue
         if not all(number in own or (number in values and np.size(values[number]) == 1) for number in operation.inputs):
             continue

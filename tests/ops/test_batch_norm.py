@@ -109,9 +109,32 @@ def test_the_batch_is_summed_twice_forward_and_twice_backward():
     assert sums(ours) == 4 < sums(flax)
 
 
+@pytest.mark.parametrize("deviation, offset", [(1.0, 1e4), (0.05, 255.0)])
+def test_a_variance_that_rounding_makes_0_has_no_derivative(deviation, offset):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(16, 9, 9, 20)) * deviation + offset, jnp.float32)
+    weights = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+
+    # Not compiled: a program may compute the variance twice, and round it otherwise.
+    (_, _, var), back = jax.vjp(ours, x, jnp.ones(20), jnp.zeros(20))
+    gradients, *_ = back((weights, jnp.zeros(20), jnp.zeros(20)))
+    expected = (weights - weights.mean((0, 1, 2))) / np.sqrt(EPSILON)
+    assert (var == 0).any()
+    np.testing.assert_allclose(gradients[..., var == 0], expected[..., var == 0], rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (0,), (0, 3)])
+def test_nothing_is_normalised_to_nothing(shape):
+    y, mean, var = ours(*(jnp.zeros(each) for each in (shape, shape[-1:], shape[-1:])))
+    assert y.shape == shape and mean.shape == var.shape == shape[-1:]
+
+
 def test_the_layer_has_parameters_and_statistics_of_flax_and_takes_masks():
     x = inputs("float32", offset=0.5)[0]
-    made = [kind(use_running_average=False, momentum=0.9, epsilon=EPSILON) for kind in (BatchNorm, nn.BatchNorm)]
+    made = [
+        kind(use_running_average=False, momentum=0.9, epsilon=EPSILON, dtype="float32")
+        for kind in (BatchNorm, nn.BatchNorm)
+    ]
     variables = [norm.init(jax.random.key(0), x) for norm in made]
     assert_close(*variables)
     assert_close(*(norm.apply(variables[0], x, mutable=["batch_stats"]) for norm in made), rtol=1e-5, atol=1e-5)
@@ -124,15 +147,16 @@ def test_the_layer_has_parameters_and_statistics_of_flax_and_takes_masks():
 
 
 @pytest.mark.parametrize(
-    "choice", [{"use_scale": False}, {"use_bias": False}, {"axis": 1}, {"use_fast_variance": False}]
+    "choice", [{"use_scale": False}, {"use_bias": False}, {"axis": 1}, {"use_fast_variance": False}, {"dtype": None}]
 )
 def test_other_choices_are_those_of_flax(choice):
-    x = inputs("float32")[0]
+    x = inputs("bfloat16" if "dtype" in choice else "float32")[0]
     ours, theirs = (
-        norm(use_running_average=False, **choice).init_with_output(jax.random.key(0), x)
+        norm(use_running_average=False, **({"dtype": "float32"} | choice)).init_with_output(jax.random.key(0), x)
         for norm in (BatchNorm, nn.BatchNorm)
     )
     assert_close(ours, theirs)
+    assert [a.dtype for a in jax.tree.leaves(ours)] == [a.dtype for a in jax.tree.leaves(theirs)]
 
 
 def test_statistics_of_bfloat16_are_float32():
@@ -146,6 +170,19 @@ def test_statistics_of_bfloat16_are_float32():
     assert y.dtype == jnp.bfloat16 and {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
     wide = ours(x.astype(jnp.float32), jnp.ones(6), jnp.zeros(6))[0]
     np.testing.assert_array_equal(np.asarray(y, np.float32), np.asarray(wide.astype(jnp.bfloat16), np.float32))
+
+
+def test_each_batch_norm_of_a_net_is_captured_once():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return apply_norm(x, "batch", train=train, name="norm", dtype="float32")
+
+    x = inputs("float32")[0]
+    variables = Net().init(jax.random.key(0), x, False)
+    for train in (False, True):
+        _, updated = Net().apply(variables, x, train, capture_intermediates=True, mutable=True)
+        assert len(updated["intermediates"]["norm"]["__call__"]) == 1
 
 
 def test_a_constant_channel_has_finite_values_and_gradients():

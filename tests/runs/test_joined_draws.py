@@ -101,6 +101,22 @@ def test_every_distribution_has_the_same_numbers():
     assert_same(draw, jax.random.key(4))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key: jax.lax.bitcast_convert_type(jax.random.bits(key, (5,)), jnp.uint8),
+        lambda key: jax.lax.bitcast_convert_type(jax.random.normal(key, (5,)), jnp.bfloat16),
+        lambda key: 1 / jnp.exp(jax.random.uniform(key, (300,))),
+        lambda key: 1 / jnp.sqrt(jax.random.uniform(key, (300,))),
+        lambda key: jnp.exp(jnp.log(jax.random.uniform(key, (67,), minval=0.1)) - 0.5) ** 2,
+        lambda key: jax.random.normal(key, (300,)) * 3 + 0.7,
+        lambda key: 0.3 - jnp.log(jax.random.uniform(key, (300,), minval=0.1)) / 7,
+    ],
+)
+def test_what_a_call_makes_of_its_draw_has_the_same_bits(function):
+    assert_same(lambda keys: [jax.jit(function)(key) for key in keys], jax.random.split(jax.random.key(7), 2))
+
+
 def test_what_else_is_needed_of_a_call_is_there():
     @jax.jit
     def both(key):
