@@ -278,17 +278,15 @@ def _draw_alike(chains: Sequence[Sequence[_Operation]], values: dict[int, Any]) 
     drawing, *others = chains[0]
 
     def drawn(given: tuple[jax.Array, jax.Array]) -> jax.Array:
-        made = {drawing.outputs[0]: _bits(given)}
+        made: dict[int, Any] = {drawing.outputs[0]: _bits(given)}
         for operation in others:
             scalars = {n: jnp.reshape(values[n], ()) for n in operation.inputs if n not in made}
-            inputs = [made[n] if n in made else jnp.broadcast_to(scalars[n], (block, ROW)) for n in operation.inputs]
-            primitive = operation.traced.primitive
-            made[operation.outputs[0]] = primitive.bind(*inputs, **primitive.get_bind_params(operation.traced.params))
-        *_, last = made.values()
-        return last
+            made |= {n: jnp.broadcast_to(scalar, (block, ROW)) for n, scalar in scalars.items()}
+            _do(operation, made)
+        return made[chains[0][-1].outputs[0]]
 
     blocks = jax.lax.map(drawn, (keys[array].reshape(-1, block, 2), first.reshape(-1, block, 1)))
-    numbers = jax.lax.optimization_barrier(blocks).reshape(-1, ROW)  # else each array is cut out inside its own loop
+    numbers = blocks.reshape(-1, ROW)
     for chain, shape, count, end in zip(chains, shapes, rows, np.cumsum(rows), strict=True):
         values.update((operation.outputs[0], None) for operation in chain)  # nothing needs what lies between
         values[chain[-1].outputs[0]] = numbers[end - count : end].reshape(-1)[: math.prod(shape)].reshape(shape)
