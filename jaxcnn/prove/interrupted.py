@@ -12,11 +12,12 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxcnn import launch
 from jaxcnn.files import to_json
@@ -79,9 +80,9 @@ class Interrupted(Events):
     def phase(self, name: str) -> AbstractContextManager[Any]:
         return self.journal.phase(name)
 
-    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
+    def read(self, run: pathlib.Path, step: int, examples: Sequence[np.ndarray]) -> None:
         context = {"run": str(run.absolute()), "start": self.interruption.start, "processes": jax.process_count()}
-        self.journal.write(step=step, examples=examples, **context)
+        self.journal.write(step=step, examples=np.concatenate(examples).tolist(), **context)
 
     def saved(self, wait: Callable[[], None]) -> None:
         if self.interruption.phase is None:

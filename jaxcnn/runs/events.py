@@ -2,9 +2,11 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+
+import numpy as np
 
 
 class Events:
@@ -14,10 +16,10 @@ class Events:
         """Around "compile", "step", "evaluation", "save" and "end"."""
         return contextlib.nullcontext()
 
-    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
-        """The examples, by index, of the batch that follows `step` steps: of this process's part.
+    def read(self, run: pathlib.Path, step: int, examples: Sequence[np.ndarray]) -> None:
+        """The examples of the batch that follows `step` steps: of each seed the indices, [B], in this process's part.
 
-        `run` is the run directory; of several seeds that of the first, and the examples are those of all.
+        `run` is the run directory, of several seeds that of the first.
         """
 
     def saved(self, wait: Callable[[], None]) -> None:

@@ -290,7 +290,7 @@ class _Loop:
         plan, path = self.plan, self.members[0].directory.path
         taken = [self.log.wait_for(batches) for _ in range(steps_of_call(plan, self.step))]
         for step, batch in enumerate(taken, self.step):
-            self.events.read(path, step, [i for own in batch for i in own["index"].tolist()])
+            self.events.read(path, step, [own["index"] for own in batch])
             for member, own in zip(self.members, batch, strict=True):
                 if own["broken"].any() and member.training:
                     member.quarantine.add(plan.train.split, member.batches.broken(step, own))

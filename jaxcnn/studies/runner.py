@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from jaxcnn import config, experiment_file
@@ -68,7 +69,7 @@ class _Watch(Events):
     def phase(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return self.events.phase(name)
 
-    def read(self, run: pathlib.Path, step: int, examples: list[int]) -> None:
+    def read(self, run: pathlib.Path, step: int, examples: Sequence[np.ndarray]) -> None:
         self.step = step
         self.events.read(run, step, examples)
 
