@@ -77,7 +77,7 @@ RECIPES: dict[str, tuple[str, str, tuple[Transform, ...] | None, int, int]] = {
         "vgg_fashion_mnist",
         "fashion_mnist",
         None,
-        160,
+        320,
         1,
     ),
 }
@@ -122,7 +122,8 @@ def experiment(name: str, length: int, photos: str = "") -> Experiment:
 
 
 def recipe(name: str) -> Experiment:
-    """An experiment file's training, cut to some steps with three evaluations of few images and three saves."""
+    """An experiment file's training, cut to some steps; at half of them and at the end few images are evaluated, and it
+    is saved."""
     file, data_set, augment, length, steps_per_call = RECIPES[name]
     made = load_function(ROOT / "experiments" / f"{file}.py")()
     data = dataclasses.replace(
@@ -134,7 +135,7 @@ def recipe(name: str) -> Experiment:
         test_splits=(),
         workers=0,
     )
-    every = steps(length // 4 + 1)
+    every = steps(length // 2)
     return dataclasses.replace(
         made,
         data=data,
