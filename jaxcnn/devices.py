@@ -61,6 +61,15 @@ def keep_memory() -> bool:
     return True
 
 
+def computes_in_caller() -> bool:
+    """Whether a CPU computes in the thread that asks for it, as `keep_memory` wants it.
+
+    It does so only for arguments that are there. If one is still under way, the call returns at once, and one of JAX's
+    own threads computes later; the next step finds the state of this one not there, and so on until somebody waits.
+    """
+    return jax.default_backend() == "cpu" and not jax.config.read("jax_cpu_enable_async_dispatch")
+
+
 def compute_ahead() -> None:
     """For one of several processes, before JAX has its devices: undoes that `keep_memory` has this thread compute.
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from jaxcnn.devices import computes_in_caller
 from jaxcnn.experiment import Experiment
 from jaxcnn.train.xla_flags import compiler_options
 
@@ -81,7 +82,16 @@ def _compile(lowered: Any, seconds: float, options: dict[str, Any] | None) -> Co
         size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         size -= memory.alias_size_in_bytes
     cache = "off" if not events else "hit" if MISS not in events else "miss"
-    return Compiled(compiled, seconds, size, cache)
+    return Compiled(_in_caller(compiled) if computes_in_caller() else compiled, seconds, size, cache)
+
+
+def _in_caller(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, which waits for its arguments, so that it computes in the thread that calls it."""
+
+    def call(*arguments: Any) -> Any:
+        return compiled(*jax.block_until_ready(arguments))
+
+    return call
 
 
 def compile_ahead(jitted: Any, *abstract: Any, options: dict[str, Any] | None = None) -> Compiled:
