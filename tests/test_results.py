@@ -300,11 +300,18 @@ def test_the_page_about_photos_says_what_five_seeds_gave():
 
 
 def test_the_table_of_convolutions_is_the_stored_one():
-    stored = json.loads((ROOT / "docs/results/convolutions.json").read_text())
+    onednn, xla = (
+        json.loads((ROOT / f"docs/results/{name}.json").read_text()) for name in ("convolutions", "convolutions_xla")
+    )
     section = (ROOT / "docs/speed.md").read_text().split("## Convolutions on a CPU")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", section, re.M)
-    assert {name: [*map(float, ratios)] for name, *ratios in rows} == {
-        name: [part["over ours"]["torch"] for part in parts.values()]
-        for name, parts in stored["slowest over ours"].items()
+    rows = re.findall(r"^\| ([^|]+) ((?:\| \d\.\d\d ){6})\|$", section, re.M)
+    assert {name: re.findall(r"[\d.]+", ratios) for name, ratios in rows} == {
+        name: [
+            f"{part['over ours']['torch']:.2f}"
+            for side in (onednn, xla)
+            for part in side["slowest over ours"][name].values()
+        ]
+        for name in onednn["slowest over ours"]
     }
-    assert len(stored["convolutions"]) >= 60 and stored["ours by"].startswith("oneDNN")
+    assert [*onednn["convolutions"]] == [*xla["convolutions"]] and len(xla["convolutions"]) >= 60
+    assert onednn["ours by"].startswith("oneDNN") and xla["ours by"] == "XLA"
