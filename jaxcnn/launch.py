@@ -239,23 +239,27 @@ def _split(arguments: list[str]) -> tuple[pathlib.Path, list[str]]:
 
 def set_up_cache(errors: Console) -> None:
     """The persistent compile cache: JAX_COMPILATION_CACHE_DIR, else a folder in the user's cache."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxcnn" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = os.access(folder, os.W_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        _print(errors, f"warning: no compile cache: {folder} cannot be written")
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    # What XLA found by trying kernels on a GPU, most of the time that compilation takes there, lies beside the programs
-    # and serves other programs too. JAX's default, but not a promise.
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxcnn" / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            usable = os.access(folder, os.W_OK)
+        except OSError:
+            usable = False
+        if not usable:
+            _print(errors, f"warning: no compile cache: {folder} cannot be written")
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    for option, value in {
+        # Programs that compile within a second too.
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        # What XLA found by trying kernels on a GPU, most of the time that compilation takes there, lies beside the
+        # programs and serves other programs too. JAX's default, but not a promise.
+        "jax_persistent_cache_enable_xla_caches": "xla_gpu_per_fusion_autotune_cache_dir",
+    }.items():
+        if option.upper() not in os.environ:
+            jax.config.update(option, value)
 
 
 if __name__ == "__main__":

@@ -229,6 +229,18 @@ def test_an_unwritable_compile_cache_is_a_warning(tmp_path):
     assert done.returncode == 0 and "warning: no compile cache" in done.stderr
 
 
+def test_ones_own_compile_cache_holds_small_programs_too(tmp_path):
+    """By default JAX keeps none that compiles within a second."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "cache")
+    for number, cache in enumerate(("miss", "hit")):
+        command = [sys.executable, "-m", "jaxcnn.launch", TINY, "--workdir", tmp_path / str(number)]
+        done = subprocess.run(
+            [*command, "--duration", "5steps"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert re.findall(r"step compiled: .*, compile cache (\w+)", done.stdout) == [cache, cache], done
+
+
 @pytest.mark.parametrize("tolerated", [0, 1])
 def test_a_folder_with_one_broken_image(tolerated, tmp_path):
     from PIL import Image
