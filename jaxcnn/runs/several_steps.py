@@ -35,10 +35,19 @@ def several(step: TrainStep) -> TrainStep:
 def steps_of_call(plan: Plan, step: int) -> int:
     """How many steps the call takes that follows `step` steps: `steps_per_call`, or 1 if something is due before."""
     experiment = plan.experiment
-    intervals = [plan.log_every, plan.checkpoint_every, *([plan.evaluate_every] if plan.evaluations else [])]
-    ends = [plan.total, *(step - step % interval + interval for interval in intervals)]
+    ends = [plan.total, *(step - step % interval + interval for interval in _intervals(plan))]
     ends += [first for first, _ in begins(experiment.data, len(plan.train)) if first > step]
     return experiment.steps_per_call if step + experiment.steps_per_call <= min(ends) else 1
+
+
+def least_interval(plan: Plan) -> int:
+    """The steps after which something is due at the latest: no call can take more."""
+    return min(plan.total, *_intervals(plan))
+
+
+def _intervals(plan: Plan) -> list[int]:
+    """Of the log, the saves and the evaluations, in steps."""
+    return [plan.log_every, plan.checkpoint_every, *([plan.evaluate_every] if plan.evaluations else [])]
 
 
 def stacked(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

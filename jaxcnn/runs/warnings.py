@@ -4,6 +4,7 @@ from jaxcnn.data.box_rules import counts, notes_of
 from jaxcnn.data.splits import classes_without_images, shared
 from jaxcnn.runs.batch_shapes import batch_fields
 from jaxcnn.runs.setup import Plan
+from jaxcnn.runs.several_steps import least_interval
 from jaxcnn.tasks.views import TenCrop, views_of
 from jaxcnn.train.averages import SWA
 from jaxcnn.train.schedules import StepDecay
@@ -40,6 +41,14 @@ def warnings_of(plan: Plan) -> list[str]:
         for group in plan.experiment.groups
         if group.release >= plan.total
     ]
+    due, per_call = least_interval(plan), plan.experiment.steps_per_call
+    if per_call > due:
+        found.append(
+            f"steps_per_call {per_call} never fits, so that each step is a call of its own: a line of the log, an "
+            f"evaluation, a save or the end is due every {due} steps; try --steps-per-call {due}"
+            if due > 1
+            else f"steps_per_call {per_call} never fits, since something is due after each step"
+        )
     views = views_of(plan.experiment.task)
     if isinstance(views, TenCrop) and (doubt := views.doubt(data.shape(evaluated=True))):
         found.append(f"task.views: {doubt}; give larger images by data.preprocess and data.evaluation_shape")

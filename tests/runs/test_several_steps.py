@@ -12,6 +12,7 @@ from jaxcnn.runs.run_directory import open_run
 from jaxcnn.runs.setup import make_plan
 from jaxcnn.runs.several_steps import steps_of_call
 from jaxcnn.runs.training_log import Diverged, TrainingLog
+from jaxcnn.runs.warnings import warnings_of
 from jaxcnn.train.duration import steps
 from tests.runs.test_seeds import close, make, train
 from tests.tiny_runs import metrics
@@ -50,6 +51,20 @@ def test_a_call_ends_where_something_is_due():
     assert calls(make_plan(make(0))) == list(range(24))
     with pytest.raises(UserError, match="steps_per_call is 0; it must be at least 1"):
         make(0, steps_per_call=0)
+
+
+def test_more_steps_than_fit_between_what_is_due_are_told():
+    def told(count):
+        plan = make_plan(make(0, steps_per_call=count))
+        found = [warning for warning in warnings_of(plan) if "per_call" in warning]
+        assert bool(found) == (calls(plan) == list(range(24)))
+        return found
+
+    assert told(4) == []
+    (line,) = told(5)  # logs every 4
+    assert line.startswith("steps_per_call 5 never fits") and line.endswith("due every 4 steps; try --steps-per-call 4")
+    (line,) = [w for w in warnings_of(make_plan(several(log_every=steps(1)))) if "per_call" in w]
+    assert line == "steps_per_call 2 never fits, since something is due after each step"
 
 
 def test_the_run_is_the_one_step_by_step(alone):
