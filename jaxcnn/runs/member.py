@@ -141,7 +141,7 @@ class Member:
             + (f", nor in the {skipped} before, which were skipped" if skipped and error.skippable else "")
             + f"; status.json lists that step's examples, `jaxcnn replay RUN --step {error.step}` computes "
             "it again; try a lower learning rate, a longer warm-up, --clip-norm 1"
-            + (" or --skip-bad-steps 3" if error.skippable else "")
+            + (" or --skip-bad-steps 3" if error.skippable and not skipped else "")
         )
         self.directory.write_status(
             "diverged", error.step, message=message, **self.bad_step(error.step, error.loss_and_norm)

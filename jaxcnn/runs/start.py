@@ -207,11 +207,21 @@ def _warn_of_other_convolutions(directory: RunDirectory, first: dict[str, Any], 
     """What XLA and oneDNN compute differs by rounding, as it does between devices, which may change as well."""
     before = [first, *first.get("resumed", [])][-1].get("convolutions", "XLA")
     if first and before != now["convolutions"]:
-        keep = f"{onednn_library.SWITCH}=0 keeps XLA's" if before == "XLA" else "the extra onednn has the former"
         log.warning(
             f"{directory.path}: its convolutions were {before}'s and are {now['convolutions']}'s from here on, which "
-            f"round otherwise: the result will not be, to the bit, that of a run without this; {keep}"
+            f"round otherwise: the result will not be, to the bit, that of a run without this; {_how_to_keep(before)}"
         )
+
+
+def _how_to_keep(convolutions: str) -> str:
+    """What helps whose run began with other convolutions than this process has."""
+    if convolutions == "XLA":
+        return f"{onednn_library.SWITCH}=0 keeps XLA's"
+    if os.environ.get(onednn_library.SWITCH) == "0":
+        return f"without {onednn_library.SWITCH}=0 they stay oneDNN's"
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return "oneDNN computes on a CPU that is one device"
+    return "the extra onednn has the former"
 
 
 def _same_config(directory: RunDirectory, encoded: dict[str, Any]) -> None:

@@ -49,8 +49,8 @@ class Flags:
     of: int = 1
     """Run every OF-th cell only, for job arrays; --report-only makes the report once all are there."""
     vmap_seeds: Literal["auto", "yes", "no"] = "auto"
-    """Train the seeds of an arm as one program, vmapped over them. auto: on accelerators, if the nets are small; on
-    CPUs vmap makes convolutions slower (docs/speed.md)."""
+    """Train the seeds of an arm as one program, vmapped over them. auto: on accelerators, if the nets are small. On a
+    CPU it is faster for some nets (docs/speed.md), and each run differs by rounding from one trained alone."""
     accept_code: bool = False
     """Go on with cells although the code of the study file has changed."""
     report_only: bool = False

@@ -224,8 +224,18 @@ def test_a_run_that_goes_on_with_other_convolutions_is_told(monkeypatch, caplog,
     assert not caplog.records
     begin("oneDNN 2023.2.0")
     assert "were XLA's and are oneDNN 2023.2.0's" in caplog.text and "JAXCNN_ONEDNN=0" in caplog.text
-    begin("XLA")
-    assert "the extra onednn" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.delenv(onednn_library.SWITCH, raising=False)
+        patch.setattr(jax, "device_count", lambda: 1)
+        begin("XLA")
+        assert "the extra onednn" in caplog.text
+    for setting, count, told in (("1", 2, "on a CPU that is one device"), ("0", 1, "without JAXCNN_ONEDNN=0")):
+        begin("oneDNN 2023.2.0")
+        with monkeypatch.context() as patch:
+            patch.setenv(onednn_library.SWITCH, setting)
+            patch.setattr(jax, "device_count", lambda count=count: count)
+            begin("XLA")
+            assert told in caplog.text and "the extra" not in caplog.text
 
 
 def test_the_table_of_nets_is_the_stored_one():

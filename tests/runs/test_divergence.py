@@ -71,6 +71,14 @@ def test_an_overflow_in_the_last_update_is_no_result(splits, skip, tmp_path):
         assert repr(found["loss"]) == found["recorded"] == status["loss"] and not found["finite"]
 
 
+@pytest.mark.parametrize("skip", [0, 2])
+def test_to_skip_steps_is_advised_only_if_none_were(skip, tmp_path):
+    too_far = SGD(learning_rate=1e30, momentum=0.0)
+    _, status = trained(tmp_path, optimizer=too_far, duration=steps(8), evaluation_splits=(), skip_bad_steps=skip)
+    assert status["state"] == "diverged" and ("--skip-bad-steps" in status["message"]) == (not skip)
+    assert ("nor in the 2 before" in status["message"]) == bool(skip)
+
+
 def test_what_is_not_finite_is_never_saved(tmp_path):
     """Four steps with a save after each: the update of the first one overflows."""
     outcome, _ = trained(tmp_path, optimizer=OVERFLOWS, checkpoints=Checkpoints(every=steps(1)))
