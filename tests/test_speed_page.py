@@ -87,6 +87,8 @@ def test_train_steps():
     onednn, xla = stored("train_step_cpu.json")["nets"], stored("train_step_cpu_xla.json")["nets"]
     rows = table("A whole train step on a CPU", "net | PyTorch, images/s")
     assert [row[0] for row in rows] == [*onednn] == [*xla]
+    assert all(net["jaxcnn"]["convolutions"].startswith("oneDNN") for net in onednn.values())
+    assert all(net["jaxcnn"]["convolutions"] == "XLA" for net in xla.values())
     for name, torch, ours, ratio, plain, plain_ratio in rows:
         figures = {
             torch: onednn[name]["torch"]["images/s"],

@@ -2,10 +2,8 @@
 
 import concurrent.futures
 import importlib.metadata
-import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -236,26 +234,3 @@ def test_a_run_that_goes_on_with_other_convolutions_is_told(monkeypatch, caplog,
             patch.setattr(jax, "device_count", lambda count=count: count)
             begin("XLA")
             assert told in caplog.text and "the extra" not in caplog.text
-
-
-def test_the_table_of_nets_is_the_stored_one():
-    ours, xla = (
-        json.loads((ROOT / f"docs/results/{name}.json").read_text())["nets"]
-        for name in ("train_step_cpu", "train_step_cpu_xla")
-    )
-    section = (ROOT / "docs/speed.md").read_text().split("## A whole train step on a CPU")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.,]+) \| ([\d.,]+) \| ([\d.]+) \| ([\d.,]+) \| ([\d.]+) \|$", section, re.M)
-    digits = lambda side: f"{float(format(side['images/s'], '.3g')):,g}"  # noqa: E731
-    assert rows == [
-        (
-            name,
-            digits(row["torch"]),
-            digits(row["jaxcnn"]),
-            f"{row['ratio']:.2f}",
-            digits(xla[name]["jaxcnn"]),
-            f"{xla[name]['ratio']:.2f}",
-        )
-        for name, row in ours.items()
-    ]
-    assert all(row["jaxcnn"]["convolutions"].startswith("oneDNN") for row in ours.values())
-    assert all(row["jaxcnn"]["convolutions"] == "XLA" for row in xla.values())
