@@ -51,6 +51,12 @@ def test_loops():
         part = parts[name]
         for text, figure in ((whole, "whole loop, images/s"), (bare, "bare step, images/s"), (ratio, "ratio")):
             assert shown(text) == pytest.approx(part[figure], abs=digits(text)), name
+    each = "ratios of the three runs"
+    runs = {name: part[each] for name, part in parts.items() if isinstance(part, dict) and each in part}
+    told = re.findall(r"\d\.\d\d", PAGE.split("what else the machine does:")[1].split("\n\n")[0])
+    assert [*map(float, told)] == [round(ratio, 2) for ratios in runs.values() for ratio in ratios]
+    for name, ratios in runs.items():
+        assert parts[name]["ratio"] == pytest.approx(np.median(ratios), abs=1e-3)
 
 
 def test_starts_and_commands():
