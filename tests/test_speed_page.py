@@ -89,6 +89,17 @@ def test_initial_states():
             assert shown(text) == pytest.approx(figure, abs=digits(text)), name
 
 
+def test_convolutions():
+    onednn, xla = stored("convolutions.json"), stored("convolutions_xla.json")
+    lowest = [onednn["slowest over ours"], xla["slowest over ours"]]
+    assert {name: ratios for name, *ratios in table("Convolutions on a CPU", "shapes | forward")} == {
+        name: [f"{part['over ours']['torch']:.2f}" for side in lowest for part in side[name].values()]
+        for name in lowest[0]
+    }
+    assert [*onednn["convolutions"]] == [*xla["convolutions"]] and len(xla["convolutions"]) >= 60
+    assert onednn["ours by"].startswith("oneDNN") and xla["ours by"] == "XLA"
+
+
 def test_train_steps():
     onednn, xla = stored("train_step_cpu.json")["nets"], stored("train_step_cpu_xla.json")["nets"]
     rows = table("A whole train step on a CPU", "net | PyTorch, images/s")
