@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -168,7 +169,7 @@ def loop_rates(plan: Plan) -> list[float]:
             return [rate for rate in rates if rate is not None][1:]
 
 
-def bare_rates(plan: Plan, compiled: jax.stages.Compiled, count: int) -> list[float]:
+def bare_rates(plan: Plan, compiled: Callable[..., Any], count: int) -> list[float]:
     """Images per second of the compiled step, one a call, on one batch that stays on the device."""
     data = plan.experiment.data
     batch = train_batches(plan, plan.train, data.augment)[0]

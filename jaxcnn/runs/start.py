@@ -214,7 +214,7 @@ def _warn_of_other_convolutions(directory: RunDirectory, first: dict[str, Any], 
 
 
 def _how_to_keep(convolutions: str) -> str:
-    """What helps whose run began with other convolutions than this process has."""
+    """How a run gets back the convolutions with which it began, which this process has not."""
     if convolutions == "XLA":
         return f"{onednn_library.SWITCH}=0 keeps XLA's"
     if os.environ.get(onednn_library.SWITCH) == "0":
