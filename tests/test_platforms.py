@@ -127,8 +127,7 @@ print(kept, threads == [threading.get_ident()])
 @GLIBC
 def test_a_program_waits_for_its_arguments_and_computes_in_the_thread_that_calls_it():
     """In another one it would find no memory kept, and so would all steps after it, since each leaves the next a state
-    that is still under way: ResNet-20 lost a third of its speed until the first evaluation. With jax 0.10 a large copy
-    is still under way, with 0.12 it is there at once."""
+    that is still under way. With jax 0.10 a large copy is still under way, with 0.12 it is there at once."""
     assert subprocess.check_output([sys.executable, "-c", WHERE], text=True, env=CLEAN).split() == ["True", "True"]
 
 

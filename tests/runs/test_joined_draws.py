@@ -12,7 +12,7 @@ from tests.runs.test_compilation import every_initialisation
 
 LEVEL = {"xla_backend_optimization_level": 1}  # with which an initial state is compiled
 # XLA of jax 0.12 rounds normal numbers of an array with three or four columns otherwise than those of a flat one, with
-# nothing of ours: 298 of 12,288 by a last bit. Heads of few classes have such arrays.
+# nothing of ours, by up to two units. Heads of few classes have such arrays.
 UNITS_IN_THE_LAST_PLACE = 2 if jax.version.__version_info__ >= (0, 12) else 0
 
 
